@@ -1,0 +1,618 @@
+"""
+A LLaMA in one file: RMSNorm, rotary positions, grouped-query attention, SwiGLU; LoRA; a cache;
+sampling; an engine that writes many texts at once; and the one checkpoint format.
+
+    B batch     T tokens in this call    S tokens a row can see, S >= T    V vocabulary
+    D width     H query heads            K key/value heads                 E width of one head
+
+Not here: dialogues and masks (platolm.py), learning (train.py).
+Read before: platolm.py. Read next: train.py.
+"""
+
+import json
+import math
+import mmap
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from platolm import IGNORE, Problem
+
+
+@dataclass
+class Config:
+    """The shape of a model. The defaults are the tiny one that `make all` trains."""
+    vocab: int = 1024
+    dim: int = 96           # D
+    layers: int = 3
+    heads: int = 3          # H
+    kv_heads: int = 3       # K; fewer than H: neighbouring query heads share keys and values
+    hidden: int = 256       # width inside the feed-forward
+    context: int = 256      # the longest text it is meant to read
+    theta: float = 10000.0  # the slowest rotation takes about 2 pi theta tokens for a turn
+    eps: float = 1e-5
+    tied: bool = True       # the head reads with the same matrix that the embedding writes with
+
+
+# ------------------------------------------------------------------------------------------------
+# the network (Touvron et al. 2023, arXiv 2302.13971)
+
+
+class RMSNorm(nn.Module):
+    """Scale each token's vector to a root mean square of 1, then by a learnt weight."""
+
+    def __init__(self, dim, eps):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x):
+        x32 = x.float()
+        scale = torch.rsqrt(x32.pow(2).mean(dim=-1, keepdim=True) + self.eps)
+        return (x32 * scale).type_as(x) * self.weight
+
+
+def rotary(positions, config):
+    """
+    The angles of rotary positions (Su et al. 2021, arXiv 2104.09864) as cos and sin.
+
+    positions (T,) or (B, 1, T)  ->  two tensors of shape positions.shape + (E / 2,)
+    """
+    half = config.dim // config.heads // 2
+    speeds = config.theta ** (-torch.arange(half, device=positions.device) / half)
+    angles = positions[..., None] * speeds
+    return angles.cos(), angles.sin()
+
+
+def rotate(x, rope):
+    """
+    Turn each pair (i, i + E/2) of x (B, heads, T, E) by its position's angles.
+
+    A product of two turned vectors depends on the distance between them alone. This is the
+    half-split layout of Hugging Face; Meta's own files keep the pairs side by side.
+    """
+    cos, sin = (part.to(x.dtype) for part in rope)
+    a, b = x.chunk(2, dim=-1)                                        # (B, heads, T, E/2) each
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+def explicit(q, k, v, seen):
+    """
+    Attention spelled out: softmax(q k' / sqrt(E) + mask) v.
+
+    q (B, H, T, E), k and v (B, K, S, E), seen: True where row t may look at s, (T, S) or
+    (B, 1, T, S), or None for "all up to itself". Returns (B, H, T, E).
+    """
+    H, T, E = q.shape[1:]
+    K, S = k.shape[1:3]
+    if seen is None:
+        seen = torch.ones(T, S, dtype=torch.bool, device=q.device).tril()
+    # heads [k1, k2] become [k1, k1, k2, k2]: neighbours share
+    k, v = (x.repeat_interleave(H // K, dim=1) if K < H else x for x in (k, v))
+    mask = torch.zeros(seen.shape, dtype=q.dtype, device=q.device).masked_fill(~seen, -torch.inf)
+    scores = q @ k.transpose(2, 3) / math.sqrt(E) + mask             # (B, H, T, S)
+    return scores.softmax(dim=-1) @ v
+
+
+def fused(q, k, v, seen):
+    """The same from torch's own kernel, which never holds all (T, S) scores at once."""
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=seen, is_causal=seen is None, enable_gqa=k.size(1) < q.size(1))
+
+
+ATTENTION = {"explicit": explicit, "fused": fused}
+
+
+class Attention(nn.Module):
+    """Each token gathers from itself and those before it."""
+
+    def __init__(self, config):
+        super().__init__()
+        D, self.E = config.dim, config.dim // config.heads
+        self.q_proj = nn.Linear(D, config.heads * self.E, bias=False)
+        self.k_proj = nn.Linear(D, config.kv_heads * self.E, bias=False)
+        self.v_proj = nn.Linear(D, config.kv_heads * self.E, bias=False)
+        self.o_proj = nn.Linear(config.heads * self.E, D, bias=False)
+
+    def forward(self, x, rope, attend, remember, seen):
+        B, T, _ = x.shape
+        q = self.q_proj(x).view(B, T, -1, self.E).transpose(1, 2)    # (B, H, T, E)
+        k = self.k_proj(x).view(B, T, -1, self.E).transpose(1, 2)    # (B, K, T, E)
+        v = self.v_proj(x).view(B, T, -1, self.E).transpose(1, 2)    # (B, K, T, E)
+        # what was read before is remembered instead of computed again
+        k, v = remember(rotate(k, rope), v)                          # (B, K, S, E) each
+        y = attend(rotate(q, rope), k, v, seen)                      # (B, H, T, E)
+        return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020, arXiv 2002.05202): one half decides how much of the other passes."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.dim, config.hidden, bias=False)
+        self.up_proj = nn.Linear(config.dim, config.hidden, bias=False)
+        self.down_proj = nn.Linear(config.hidden, config.dim, bias=False)
+
+    def forward(self, x):
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """Look around, then think: both add to the stream that runs through the model."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.dim, config.eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.dim, config.eps)
+        self.mlp = FeedForward(config)
+
+    def forward(self, x, *around):
+        x = x + self.self_attn(self.input_layernorm(x), *around)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Llama(nn.Module):
+    """The whole model. Its parts are called as in Hugging Face's checkpoints."""
+
+    def __init__(self, config, attention="explicit"):
+        super().__init__()
+        self.config, self.attend = config, ATTENTION[attention]
+        self.embed_tokens = nn.Embedding(config.vocab, config.dim)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.dim, config.eps)
+        self.lm_head = nn.Linear(config.dim, config.vocab, bias=False)
+        for weight in self.parameters():
+            if weight.dim() == 2:
+                nn.init.normal_(weight, std=0.02)
+        if config.tied:
+            self.lm_head.weight = self.embed_tokens.weight
+
+    def hidden(self, ids, cache=None, rows=None):
+        """
+        What the last layer knows at each token: ids (B, T)  ->  (B, T, D).
+
+        With a cache, row b of ids continues what row rows[b] of the cache has read; the caller
+        then adds to cache.lengths how many of the T tokens were meant (the rest is padding).
+        """
+        if cache is None:
+            positions, seen = torch.arange(ids.size(1), device=ids.device), None
+            memory = [lambda k, v: (k, v)] * len(self.layers)
+        else:
+            positions, seen, memory = cache.open(rows, ids.size(1))
+        rope = rotary(positions, self.config)
+        x = self.embed_tokens(ids)                                   # (B, T, D)
+        for layer, remember in zip(self.layers, memory):
+            x = layer(x, rope, self.attend, remember, seen)
+        return self.norm(x)
+
+    def forward(self, ids):
+        """Scores for the token after each token: ids (B, T)  ->  logits (B, T, V)."""
+        return self.lm_head(self.hidden(ids))
+
+    @classmethod
+    def load(cls, directory, attention="explicit"):
+        """The model of a checkpoint directory, in the precision it was stored in."""
+        return load(cls, Path(directory), attention)
+
+    def save(self, directory):
+        """Write config.json and model.safetensors, the weights last and in one move."""
+        save(self, Path(directory))
+
+
+def nll(model, ids, targets):
+    """
+    How surprised the model is by each learnt token: -log p in nats.
+
+    ids and targets (B, T), targets IGNORE where nothing is learnt  ->  (number of learnt tokens,)
+    """
+    learnt = targets != IGNORE                                       # (B, T)
+    # the head is the widest matrix of a small model: only learnt positions go through it
+    logits = model.lm_head(model.hidden(ids)[learnt])                # (N, V)
+    return F.cross_entropy(logits.float(), targets[learnt], reduction="none")
+
+
+# ------------------------------------------------------------------------------------------------
+# LoRA (Hu et al. 2021, arXiv 2106.09685)
+
+
+class LoRALinear(nn.Module):
+    """W x + (alpha / rank) B A x, with W frozen. B begins at zero, so at first nothing changes."""
+
+    def __init__(self, linear, rank, alpha):
+        super().__init__()
+        self.linear, self.scale = linear, alpha / rank
+        new = {"dtype": linear.weight.dtype, "device": linear.weight.device}
+        self.A = nn.Parameter(torch.randn(rank, linear.in_features, **new) / math.sqrt(rank))
+        self.B = nn.Parameter(torch.zeros(linear.out_features, rank, **new))
+
+    def forward(self, x):
+        return self.linear(x) + F.linear(F.linear(x, self.A), self.B * self.scale)
+
+    @torch.no_grad()
+    def merge(self):
+        """The plain Linear that computes the same."""
+        change = self.scale * self.B.float() @ self.A.float()
+        self.linear.weight.copy_(self.linear.weight.float() + change)
+        return self.linear
+
+
+def places(model, kind, names=None):
+    """(parent, name, child) of every child of a kind; listed, so that children may be replaced."""
+    return [(parent, name, child)
+            for parent in model.modules() for name, child in parent.named_children()
+            if isinstance(child, kind) and (names is None or name in names)]
+
+
+def add_lora(model, names, rank, alpha):
+    """Wrap every Linear called one of `names`, freeze all else; returns how many were wrapped."""
+    model.requires_grad_(False)
+    found = places(model, nn.Linear, names)
+    if not found:
+        raise Problem(f"no matrix of the model is called {' or '.join(names)}")
+    for parent, name, linear in found:
+        setattr(parent, name, LoRALinear(linear, rank, alpha))
+    return len(found)
+
+
+def merge_lora(model):
+    """Put plain Linears back, with what LoRA learnt added to their weights; in place."""
+    for parent, name, wrapped in places(model, LoRALinear):
+        setattr(parent, name, wrapped.merge())
+    return model.requires_grad_(True)
+
+
+# ------------------------------------------------------------------------------------------------
+# writing: a cache, a draw, an engine
+
+
+class Cache:
+    """
+    Keys and values of what each row has read; row r has read lengths[r] tokens.
+
+    Rows are ragged. A shorter row's padding is written beyond its end, where nobody looks,
+    and the next real token takes its place; past the last column it goes into one spare.
+    """
+
+    def __init__(self, model, rows):
+        c, like = model.config, model.embed_tokens.weight
+        shape = (c.layers, rows, c.kv_heads, c.context + 1, c.dim // c.heads)
+        self.k, self.v = (torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in "kv")
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=like.device)
+
+    def open(self, rows, T):
+        """
+        For reading T more tokens in each of `rows` (B,), or in all rows for None: their positions
+        (B, 1, T), what each may see (B, 1, T, S), and one function per layer that remembers.
+        """
+        lengths = self.lengths if rows is None else self.lengths[rows]
+        last = self.k.size(3) - 1
+        new = torch.arange(T, device=lengths.device)
+        positions = (lengths[:, None, None] + new).clamp(max=last)   # (B, 1, T)
+        S = min(int(lengths.max()) + T, last + 1)
+        seen = torch.arange(S, device=lengths.device) <= positions[..., None]    # (B, 1, T, S)
+
+        every = torch.arange(len(self.lengths), device=lengths.device) if rows is None else rows
+        column = (every[:, None], slice(None), positions[:, 0])      # selects (B, T, K, E)
+
+        def remember(k, v, layer):
+            self.k[layer][column] = k.transpose(1, 2).to(self.k.dtype)
+            self.v[layer][column] = v.transpose(1, 2).to(self.v.dtype)
+            # all rows are a view of the cache, some rows are a copy
+            pick = slice(None) if rows is None else rows
+            return (self.k[layer][pick, :, :S].to(k.dtype), self.v[layer][pick, :, :S].to(v.dtype))
+
+        def at(layer):
+            return lambda k, v: remember(k, v, layer)
+
+        return positions, seen, [at(layer) for layer in range(len(self.k))]
+
+
+def sample(logits, u, temperature=1.0, top_k=0, top_p=1.0):
+    """
+    Draw a token per row by inverse CDF: logits (B, V), u (B,) uniform in [0, 1)  ->  ids (B,).
+
+    temperature 0 takes the likeliest. top_k keeps that many (0: all); top_p keeps the fewest of
+    the likeliest tokens that together reach p. The same u gives the same token in any batch.
+    """
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    p, ids = (logits.float() / temperature).softmax(dim=-1), None
+    if top_k or top_p < 1:
+        p, ids = p.sort(dim=-1, descending=True, stable=True)
+        kept = p.cumsum(dim=-1) - p < top_p
+        # the likeliest always stays, also for a top_p of 0
+        kept[:, 0] = True
+        if top_k:
+            kept[:, top_k:] = False
+        p = p * kept
+    reach = p.cumsum(dim=-1)                                         # (B, V)
+    # the sum may end a rounding error away from 1, and u beyond it: then the last kept token
+    last = (p > 0).long().cumsum(dim=-1).argmax(dim=-1)
+    place = torch.searchsorted(reach, (u.to(reach) * reach[:, -1])[:, None], right=True)[:, 0]
+    place = place.minimum(last)
+    return place if ids is None else ids.gather(1, place[:, None])[:, 0]
+
+
+@dataclass(eq=False)
+class Row:
+    """One text in the engine: what it has read, what is still to read, what it wrote, and why not more."""
+    slot: int
+    seen: list = field(default_factory=list)        # ids in the cache
+    unread: list = field(default_factory=list)
+    wrote: list = field(default_factory=list)       # without the stop token
+    stops: tuple = ()
+    limit: int = 0
+    draw: object = None                             # () -> uniform number; this row's own stream
+    why: str = "new"                                # then "busy", then "stop", "length", "context"
+
+
+class Engine:
+    """
+    Writes many texts at once. Rows join, read on, write and leave at any step; each remembers
+    what it has read, so that the next turn of a dialogue reads only what is new.
+    """
+
+    def __init__(self, model, slots, temperature=1.0, top_k=0, top_p=1.0, chunk=512):
+        self.model, self.cache = model.eval(), Cache(model, slots)
+        self.free, self.rows = list(range(slots))[::-1], []
+        self.how = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        self.chunk = chunk
+
+    def join(self):
+        """A new, empty row. There must be a free slot."""
+        row = Row(self.free.pop())
+        self.rows.append(row)
+        return row
+
+    def leave(self, row):
+        """Give the row's slot to whoever joins next."""
+        self.rows.remove(row)
+        self.free.append(row.slot)
+
+    def write(self, row, ids, stops, limit, draw=None):
+        """
+        Let `row` go on after `ids` (the whole text so far) until one of the ids `stops`, or `limit`
+        tokens. What the row has read of `ids` before is kept; where they part, it goes back.
+        """
+        same = next((i for i, (a, b) in enumerate(zip(row.seen, ids)) if a != b),
+                    min(len(row.seen), len(ids)))
+        # at least one token is read again: the last one's scores say what comes next
+        same = min(same, len(ids) - 1)
+        row.seen, row.unread, row.wrote = row.seen[:same], ids[same:], []
+        row.stops, row.limit, row.draw = tuple(stops), limit, draw
+        self.cache.lengths[row.slot] = same
+        row.why = "busy" if len(ids) <= self.model.config.context else "context"
+
+    @torch.inference_mode()
+    def step(self):
+        """Every busy row reads what it has, or a chunk of it, and writes a token. Returns who is done."""
+        busy = [row for row in self.rows if row.why == "busy"]
+        # those with much to read do so together; the others do not wait in padding
+        behind = [row for row in busy if len(row.unread) > 1]
+        level = [row for row in busy if len(row.unread) == 1]
+        for group in (behind, level):
+            if group:
+                self.advance(group)
+        return [row for row in busy if row.why != "busy"]
+
+    def advance(self, group):
+        """One forward pass over the unread tokens of a group of rows, and a draw for each."""
+        group.sort(key=lambda row: row.slot)
+        device = self.cache.lengths.device
+        chunks = [row.unread[:self.chunk] for row in group]
+        counts = torch.tensor([len(chunk) for chunk in chunks], device=device)
+        T = max(map(len, chunks))
+        ids = torch.tensor([chunk + [0] * (T - len(chunk)) for chunk in chunks], device=device)
+        slots = torch.tensor([row.slot for row in group], device=device)
+        everyone = len(group) == len(self.cache.lengths)
+        x = self.model.hidden(ids, self.cache, None if everyone else slots)      # (B, T, D)
+        self.cache.lengths[slots] += counts
+        logits = self.model.lm_head(x[torch.arange(len(group), device=device), counts - 1])
+
+        u = torch.tensor([row.draw() if row.draw and len(row.unread) <= self.chunk else 0.0
+                          for row in group], dtype=torch.float64, device=device)
+        tokens = sample(logits, u, **self.how).tolist()
+        for row, chunk, token in zip(group, chunks, tokens):
+            row.seen, row.unread = row.seen + chunk, row.unread[len(chunk):]
+            if not row.unread:
+                self.append(row, token)
+
+    def append(self, row, token):
+        """Take a drawn token into the text, or end it and say why."""
+        if token in row.stops:
+            row.why = "stop"
+            return
+        row.wrote.append(token)
+        row.unread = [token]
+        if len(row.wrote) == row.limit:
+            row.why = "length"
+        elif len(row.seen) == self.model.config.context:
+            row.why = "context"
+
+
+def generate(model, prompts, stops, limit, slots=64, draws=None, **how):
+    """Continue each prompt (a list of ids). Returns the Rows, in the order of the prompts."""
+    engine, waiting, rows = Engine(model, min(slots, len(prompts)), **how), len(prompts), []
+    while waiting:
+        while engine.free and len(rows) < len(prompts):
+            row = engine.join()
+            engine.write(row, prompts[len(rows)], stops, limit, draws[len(rows)] if draws else None)
+            rows.append(row)
+        engine.step()
+        for row in [row for row in engine.rows if row.why != "busy"]:
+            engine.leave(row)
+            waiting -= 1
+    return rows
+
+
+# ------------------------------------------------------------------------------------------------
+# the checkpoint format: a Hugging Face Llama directory
+
+# our name for a size, and theirs
+NAMES = {"vocab": "vocab_size", "dim": "hidden_size", "layers": "num_hidden_layers",
+         "heads": "num_attention_heads", "kv_heads": "num_key_value_heads",
+         "hidden": "intermediate_size", "context": "max_position_embeddings",
+         "theta": "rope_theta", "eps": "rms_norm_eps", "tied": "tie_word_embeddings"}
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+          "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+          "U8": torch.uint8, "BOOL": torch.bool}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+def read_json(path):
+    """A JSON object from a file of a checkpoint."""
+    try:
+        page = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Problem(f"{path}: {error.strerror}; is {path.parent} a checkpoint?") from None
+    except ValueError as error:
+        raise Problem(f"{path} is not JSON ({error})") from None
+    if not isinstance(page, dict):
+        raise Problem(f"{path} holds no JSON object")
+    return page
+
+
+def read_config(directory):
+    """Our Config from a directory's config.json."""
+    path = directory / "config.json"
+    page = read_json(path)
+    if page.get("model_type") != "llama":
+        raise Problem(f"{path} describes a {page.get('model_type')!r} model, not a 'llama'")
+    page.setdefault("num_key_value_heads", page.get("num_attention_heads"))
+    page.setdefault("tie_word_embeddings", False)
+    # transformers 5 keeps theta in here
+    page.setdefault("rope_theta", (page.get("rope_parameters") or {}).get("rope_theta", 10000.0))
+    missing = [theirs for theirs in NAMES.values() if not isinstance(page.get(theirs), (int, float))]
+    if missing:
+        raise Problem(f"{path} lacks {', '.join(missing)}")
+    config = Config(**{ours: page[theirs] for ours, theirs in NAMES.items()})
+    if config.dim % config.heads or config.heads % config.kv_heads:
+        raise Problem(f"{path}: {config.dim} dimensions, {config.heads} heads and "
+                      f"{config.kv_heads} key/value heads do not divide each other")
+    return config
+
+
+def write_config(config, directory):
+    """config.json in the words of transformers 4 and 5 and of llama.cpp."""
+    page = {theirs: getattr(config, ours) for ours, theirs in NAMES.items()}
+    page |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+             "head_dim": config.dim // config.heads, "attention_bias": False, "mlp_bias": False,
+             "rope_parameters": {"rope_type": "default", "rope_theta": config.theta},
+             "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"}
+    (directory / "config.json").write_text(json.dumps(page, indent=2) + "\n")
+
+
+def header(path, size, data):
+    """
+    The table of a safetensors file, {name: {"dtype", "shape", "data_offsets"}}, and where the
+    tensors begin. Everything it claims is held against the file before a byte is believed.
+    """
+    n = struct.unpack("<Q", data[:8])[0] if size >= 8 else size
+    if n > size - 8:
+        raise Problem(f"{path} is cut off or no safetensors file: its header would be {n:,} bytes "
+                      f"long, the file is {size:,}")
+    try:
+        entries = json.loads(data[8:8 + n])
+        entries.pop("__metadata__", None)
+        spans = sorted((*entry["data_offsets"], math.prod(entry["shape"]), entry["dtype"], name)
+                       for name, entry in entries.items())
+        place = 0
+        for begin, end, count, dtype, name in spans:
+            if begin != place or end - begin != count * DTYPES[dtype].itemsize:
+                raise Problem(f"{path}: the header lies about {name!r}: {count} numbers of "
+                              f"{dtype} do not fill bytes {begin} to {end}")
+            place = end
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Problem(f"{path}: the safetensors header makes no sense ({error!r})") from None
+    if place != size - 8 - n:
+        raise Problem(f"{path} is cut off: {place:,} bytes of tensors are promised, "
+                      f"{size - 8 - n:,} are there")
+    return entries, 8 + n
+
+
+def read_safetensors(path):
+    """{name: tensor} of a safetensors file. Tensors are views of the file: nothing is copied yet."""
+    try:
+        with open(path, "rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except OSError as error:
+        raise Problem(f"{path}: {error.strerror}") from None
+    except ValueError:
+        raise Problem(f"{path} is an empty file") from None
+    entries, start = header(path, len(data), data)
+    tensors = {}
+    for name, entry in entries.items():
+        dtype, count = DTYPES[entry["dtype"]], math.prod(entry["shape"])
+        flat = torch.empty(0, dtype=dtype) if count == 0 else torch.frombuffer(
+            data, dtype=dtype, count=count, offset=start + entry["data_offsets"][0])
+        tensors[name] = flat.view(entry["shape"])
+    return tensors
+
+
+def write_safetensors(path, tensors):
+    """Write {name: tensor}: the whole file or, if anything goes wrong, none of it."""
+    table, place = {"__metadata__": {"format": "pt"}}, 0
+    for name, tensor in tensors.items():
+        end = place + tensor.numel() * tensor.itemsize
+        table[name] = {"dtype": CODES[tensor.dtype], "shape": list(tensor.shape),
+                       "data_offsets": [place, end]}
+        place = end
+    head = json.dumps(table).encode()
+    # spaces up to a multiple of 8, so that numbers begin where processors like to read them
+    head += b" " * (-len(head) % 8)
+    part = Path(f"{path}.tmp")
+    with open(part, "wb") as file:
+        file.write(struct.pack("<Q", len(head)) + head)
+        for tensor in tensors.values():
+            file.write(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    part.replace(path)
+
+
+def weights(directory):
+    """{name: tensor} of a checkpoint, from one file or from the shards its index names."""
+    index = directory / "model.safetensors.index.json"
+    if not index.exists():
+        return read_safetensors(directory / "model.safetensors")
+    files = read_json(index).get("weight_map", {}).values()
+    if any(Path(file).name != file for file in files):
+        raise Problem(f"{index} points outside its own directory")
+    return {name: tensor for file in sorted(set(files))
+            for name, tensor in read_safetensors(directory / file).items()}
+
+
+def load(cls, directory, attention):
+    config = read_config(directory)
+    tensors = {name.removeprefix("model."): tensor for name, tensor in weights(directory).items()}
+    # a shape without storage: the tensors of the file move in
+    with torch.device("meta"):
+        model = cls(config, attention)
+    if config.tied:
+        tensors["lm_head.weight"] = tensors.get("embed_tokens.weight")
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for name, shape in expected.items():
+        if tensors.get(name) is None:
+            raise Problem(f"{directory}: the weights lack {name}")
+        if tensors[name].shape != shape:
+            raise Problem(f"{directory}: {name} has shape {tuple(tensors[name].shape)}, "
+                          f"but config.json asks for {tuple(shape)}")
+    model.load_state_dict({name: tensors[name].clone() for name in expected}, assign=True)
+    if config.tied:
+        model.lm_head.weight = model.embed_tokens.weight
+    return model
+
+
+def save(model, directory):
+    directory.mkdir(parents=True, exist_ok=True)
+    write_config(model.config, directory)
+    tensors = {name if name.startswith("lm_head") else f"model.{name}": tensor
+               for name, tensor in model.state_dict().items()}
+    # a shared matrix is stored once
+    if model.config.tied:
+        del tensors["lm_head.weight"]
+    write_safetensors(directory / "model.safetensors", tensors)

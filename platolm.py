@@ -1,0 +1,317 @@
+"""
+PlatoLM: one dialogue, two ways to learn from it.
+
+A dialogue is a list of turns, said by a human and by gpt in alternation. Fine-tune a language
+model on what the *human* said and you get Socratic, who asks; fine-tune it on what *gpt* said
+and you get PlatoLM, who answers. The ids are the same; only the mask differs.
+
+Here: the record, the template, the tokenizer, `encode`, `shift`, `prompt`, and the mask
+microscope (`python platolm.py show data/example.jsonl`). Not here: anything with tensors.
+Read next: model.py, then train.py, simulate.py, evaluate.py.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from itertools import chain, groupby, zip_longest
+from pathlib import Path
+
+# what stands around the words; the labels and this line are read by the models, never learnt
+SYSTEM = "A curious human talks with a helpful assistant.\n\n"
+LABEL = {"human": "Human: ", "gpt": "Assistant: "}
+
+# a target that the loss passes over (the number torch's cross entropy ignores)
+IGNORE = -100
+
+
+def encode(conversation, tokenizer, learn):
+    """
+    A list of turns as token ids, and a mask that is True where the loss counts.
+
+    learn="human"  gives Socratic, who asks: the flip that PlatoLM is about
+    learn="gpt"    gives the assistant, who answers
+    learn="all"    gives a plain language model of the whole text
+    """
+    ids, mask = [], []
+
+    def read(tokens, counts):
+        ids.extend(tokens)
+        mask.extend([counts] * len(tokens))
+
+    read([tokenizer.bos], False)
+    read(tokenizer.encode(SYSTEM), learn == "all")
+    for turn in conversation:
+        read(tokenizer.encode(LABEL[turn["from"]]) + [tokenizer.bos], learn == "all")
+        # the end of the turn counts as well: it is how a model learns to stop
+        read(tokenizer.encode(turn["value"]) + [tokenizer.eos], learn in (turn["from"], "all"))
+    return ids, mask
+
+
+def shift(ids, mask):
+    """
+    Inputs and targets: each token predicts the next, and the mask belongs to the predicted one.
+
+    shift([5, 6, 7], [False, False, True])  ->  [5, 6], [IGNORE, 7]
+    """
+    targets = [token if counts else IGNORE for token, counts in zip(ids[1:], mask[1:])]
+    return ids[:-1], targets
+
+
+def prompt(conversation, tokenizer, speaker):
+    """The ids after which `speaker` ("human" or "gpt") begins to write the next turn."""
+    ids, _ = encode(conversation, tokenizer, learn=speaker)
+    return ids + tokenizer.encode(LABEL[speaker]) + [tokenizer.bos]
+
+
+# ------------------------------------------------------------------------------------------------
+# the record: {"id", "conversations": [{"from": "human" | "gpt", "value": text}, ...], "end"?}
+
+ENDS = ("left", "cut", "turn_limit", "token_limit", "context_full", "repeats", "role_leak",
+        "content_filter", "budget", "error")
+
+
+class Problem(Exception):
+    """Something the user can mend. Its text is one sentence, printed without a traceback."""
+
+
+def turns(record):
+    """
+    The turns to learn from. A human who left did so by saying nothing: that is a turn, too.
+
+    The silence is never on file; the record says {"end": "left"} instead.
+    """
+    said = record["conversations"]
+    left = record.get("end") == "left" and said[-1]["from"] == "gpt"
+    return said + [{"from": "human", "value": ""}] if left else said
+
+
+def wrong(record):
+    """What is wrong with a record, in a few words; None if nothing is."""
+    if not isinstance(record, dict):
+        return "not a JSON object"
+    if isinstance(record.get("text"), str):
+        return None if record["text"] else "an empty text"
+    said = record.get("conversations")
+    if not isinstance(said, list) or not said:
+        return 'an empty dialogue (no turns in "conversations")'
+    for number, turn in enumerate(said, 1):
+        if not isinstance(turn, dict) or turn.get("from") not in LABEL:
+            return f'turn {number} is not from "human" or "gpt"'
+        if not isinstance(turn.get("value"), str) or not turn["value"]:
+            return f"turn {number} says nothing"
+        if number > 1 and turn["from"] == said[number - 2]["from"]:
+            return f'roles do not alternate: turns {number - 1} and {number} are "{turn["from"]}"'
+    if record.get("end", "left") not in ENDS:
+        return f'an unknown end {record["end"]!r}; known are {", ".join(ENDS)}'
+    return None
+
+
+def parse(line):
+    """One line of JSON as a record; ValueError says what is wrong with it."""
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg})") from None
+    # "\ud800" alone is JSON, but it is no text: it can be neither written nor tokenised
+    json.dumps(record, ensure_ascii=False).encode()
+    if trouble := wrong(record):
+        raise ValueError(trouble)
+    return record
+
+
+def read(path):
+    """The records of a JSONL file, one at a time; a bad line is a Problem with its number."""
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    yield parse(line)
+                except ValueError as error:
+                    raise Problem(f"{path}, line {number}: {error}") from None
+    except UnicodeDecodeError:
+        raise Problem(f"{path}: not a UTF-8 text file") from None
+    except OSError as error:
+        raise Problem(f"{path}: {error.strerror}") from None
+
+
+def line(record):
+    """A record as one line of JSONL, its newline included."""
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def write(path, records):
+    """Write records as JSONL: the whole file or, if anything goes wrong, none of it."""
+    part = Path(f"{path}.tmp")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with open(part, "w", encoding="utf-8") as file:
+        file.writelines(map(line, records))
+    part.replace(path)
+
+
+# ------------------------------------------------------------------------------------------------
+# the tokenizer: sentencepiece, as LLaMA uses it
+
+
+class Tokenizer:
+    """
+    Text to ids and back, losing nothing: decode(encode(text)) == text.
+
+    `model` is the bytes of a sentencepiece model. Text that looks like a special token ("</s>")
+    stays text; the ids of `bos` and `eos` are only ever put in by `encode` above.
+    """
+
+    def __init__(self, model):
+        from sentencepiece import SentencePieceProcessor
+        self.model = model
+        self.pieces = SentencePieceProcessor(model_proto=model)
+        self.bos, self.eos = self.pieces.bos_id(), self.pieces.eos_id()
+        self.vocab = self.pieces.get_piece_size()
+
+    def encode(self, text):
+        return self.pieces.encode(text)
+
+    def decode(self, ids):
+        return self.pieces.decode(ids)
+
+    @classmethod
+    def learn(cls, texts, vocab):
+        """Byte-pair encoding learnt from an iterable of texts, with about `vocab` pieces."""
+        import io
+        from sentencepiece import SentencePieceTrainer
+        model = io.BytesIO()
+        # the template stands in every dialogue: it shall cost few tokens
+        template = [SYSTEM + "".join(LABEL.values())] * 1000
+        SentencePieceTrainer.train(
+            sentence_iterator=chain(template, texts), model_writer=model, vocab_size=vocab,
+            # as LLaMA: bytes where no piece fits, digits one by one
+            model_type="bpe", byte_fallback=True, split_digits=True,
+            # nothing is tidied up, so that decoding gives back what was said
+            normalization_rule_name="identity", remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True, max_sentence_length=1 << 20,
+            unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
+            hard_vocab_limit=False, minloglevel=2)
+        return cls(model.getvalue())
+
+    @classmethod
+    def load(cls, directory):
+        """The tokenizer of a checkpoint directory."""
+        try:
+            return cls((Path(directory) / "tokenizer.model").read_bytes())
+        except OSError as error:
+            raise Problem(f"{directory}: no usable tokenizer.model ({error.strerror})") from None
+        except RuntimeError:
+            raise Problem(f"{directory}/tokenizer.model is not a sentencepiece model") from None
+
+    def save(self, directory):
+        """Write tokenizer.model, and the page beside it from which transformers knows how."""
+        page = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True,
+                "add_eos_token": False, "clean_up_tokenization_spaces": False,
+                "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        (Path(directory) / "tokenizer.model").write_bytes(self.model)
+        (Path(directory) / "tokenizer_config.json").write_text(json.dumps(page, indent=2) + "\n")
+
+
+# ------------------------------------------------------------------------------------------------
+# the mask microscope: python platolm.py show FILE
+
+
+def piece(token, tokenizer):
+    """One token as it reads in a line of text."""
+    return tokenizer.pieces.id_to_piece(token).replace("▁", " ").replace("<0x0A>", "⏎")
+
+
+def paint(row, colour):
+    """A row of (text, learnt) pairs: what is learnt in green, or in brackets without colour."""
+    line = ""
+    for learnt, pairs in groupby(row, key=lambda pair: pair[1]):
+        text = "".join(text for text, _ in pairs)
+        if colour:
+            line += f"\033[30;42m{text}\033[0m" if learnt else f"\033[2m{text}\033[0m"
+        else:
+            line += f"[{text}]" if learnt else text
+    return line
+
+
+def column(ids, mask, tokenizer, width, colour):
+    """The lines of one column, each `width` characters wide; every turn begins a new line."""
+    rows = [[]]
+    for token, learnt in zip(ids, mask):
+        text, row = piece(token, tokenizer), rows[-1]
+        turn_over = row and row[-1][0] in ("</s>", "⏎") and text != "⏎"
+        if turn_over or len(paint(row + [(text, learnt)], False)) > width:
+            rows.append([])
+        rows[-1].append((text, learnt))
+    # colour takes no room on the screen, so the padding is measured without it
+    seen = [sum(len(text) for text, _ in row) if colour else len(paint(row, False)) for row in rows]
+    return [paint(row, colour) + " " * (width - n) for row, n in zip(rows, seen)]
+
+
+def table(conversation, tokenizer):
+    """Per turn: who said it, how many tokens it has, and how many each model learns."""
+    lines = [f"{'turn':>4}  {'said by':<8}{'tokens':>7}{'human learns':>14}{'gpt learns':>12}"]
+    for number, turn in enumerate(conversation, 1):
+        n = len(tokenizer.encode(turn["value"])) + 1
+        learns = {role: n * (role == turn["from"]) for role in LABEL}
+        silence = "" if turn["value"] else "   (leaves by saying nothing)"
+        lines.append(f"{number:>4}  {turn['from']:<8}{n:>7}{learns['human']:>14}"
+                     f"{learns['gpt']:>12}{silence}")
+    return lines
+
+
+def show(record, tokenizer, width, colour, ids=False):
+    """Print a dialogue twice, side by side: what Socratic learns, and what the assistant learns."""
+    conversation = turns(record)
+    views = [encode(conversation, tokenizer, learn) for learn in ("human", "gpt")]
+    left, right = (column(*view, tokenizer, width, colour) for view in views)
+    print(f"{'human learnt: Socratic, who asks':<{width}}  gpt learnt: PlatoLM, who answers")
+    for a, b in zip_longest(left, right, fillvalue=" " * width):
+        print(f"{a}  {b}".rstrip())
+    print("\n" + "\n".join(table(conversation, tokenizer)))
+    if ids:
+        (tokens, human), (_, gpt) = views
+        for place, (token, h, g) in enumerate(zip(tokens, human, gpt)):
+            who = "human" if h else "gpt" if g else "-"
+            print(f"{place:>5}{token:>7}  {who:<6} {piece(token, tokenizer)!r}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Look at a dialogue as the two models see it.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("show", help=show.__doc__)
+    command.add_argument("file", help="dialogues, one JSON object a line")
+    command.add_argument("--number", type=int, default=1, help="which of them (default: the first)")
+    command.add_argument("--tokenizer", metavar="DIR", help="a checkpoint directory; without it, "
+                         "a small tokenizer is learnt from the file itself")
+    command.add_argument("--ids", action="store_true", help="list every token with its id, too")
+    args = parser.parse_args()
+
+    records = [r for r in read(args.file) if "conversations" in r]
+    if not 1 <= args.number <= len(records):
+        raise Problem(f"{args.file} holds {len(records)} dialogues, and no number {args.number}")
+    if args.tokenizer:
+        tokenizer = Tokenizer.load(args.tokenizer)
+    else:
+        tokenizer = Tokenizer.learn((t["value"] for r in records for t in r["conversations"]), 512)
+    width = max(40, (shutil.get_terminal_size((120, 40)).columns - 2) // 2)
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    show(records[args.number - 1], tokenizer, width, colour, args.ids)
+
+
+def run(main):
+    """Run a program: a Problem becomes one sentence on stderr and exit status 1."""
+    try:
+        main()
+    except Problem as problem:
+        sys.exit(f"{Path(sys.argv[0]).name}: {problem}")
+    except BrokenPipeError:
+        # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    run(main)
