@@ -304,8 +304,9 @@ class Cache:
             self.k[layer][column] = k.transpose(1, 2).to(self.k.dtype)
             self.v[layer][column] = v.transpose(1, 2).to(self.v.dtype)
             # all rows are a view of the cache, some rows are a copy
-            pick = slice(None) if rows is None else rows
-            return (self.k[layer][pick, :, :S].to(k.dtype), self.v[layer][pick, :, :S].to(v.dtype))
+            past = [memory[layer] if rows is None else memory[layer].index_select(0, rows)
+                    for memory in (self.k, self.v)]
+            return [memory[:, :, :S].to(k.dtype) for memory in past]   # (B, K, S, E) each
 
         def at(layer):
             return lambda k, v: remember(k, v, layer)
@@ -332,11 +333,11 @@ def sample(logits, u, temperature=1.0, top_k=0, top_p=1.0):
             kept[:, top_k:] = False
         p = p * kept
     reach = p.cumsum(dim=-1)                                         # (B, V)
-    # the sum may end a rounding error away from 1, and u beyond it: then the last kept token
-    last = (p > 0).long().cumsum(dim=-1).argmax(dim=-1)
-    place = torch.searchsorted(reach, (u.to(reach) * reach[:, -1])[:, None], right=True)[:, 0]
-    place = place.minimum(last)
-    return place if ids is None else ids.gather(1, place[:, None])[:, 0]
+    total = reach[:, -1:].contiguous()
+    place = torch.searchsorted(reach, u.to(reach)[:, None] * total, right=True)
+    # u may round to 1, and then no sum lies beyond it: the last kept token is meant
+    place = place.minimum(torch.searchsorted(reach, total))
+    return (place if ids is None else ids.gather(1, place))[:, 0]
 
 
 @dataclass(eq=False)
@@ -403,17 +404,20 @@ class Engine:
 
     def advance(self, group):
         """One forward pass over the unread tokens of a group of rows, and a draw for each."""
-        group.sort(key=lambda row: row.slot)
-        device = self.cache.lengths.device
-        chunks = [row.unread[:self.chunk] for row in group]
+        device, chunks = self.cache.lengths.device, [row.unread[:self.chunk] for row in group]
         counts = torch.tensor([len(chunk) for chunk in chunks], device=device)
-        T = max(map(len, chunks))
-        ids = torch.tensor([chunk + [0] * (T - len(chunk)) for chunk in chunks], device=device)
         slots = torch.tensor([row.slot for row in group], device=device)
-        everyone = len(group) == len(self.cache.lengths)
-        x = self.model.hidden(ids, self.cache, None if everyone else slots)      # (B, T, D)
+        # some rows of the cache are a copy, all rows are a view: with most of them busy it is
+        # cheaper to let the others read padding, which is forgotten at once
+        most = 2 * len(group) > len(self.cache.lengths)
+        place = slots if most else torch.arange(len(group), device=device)
+        ids = torch.zeros(len(self.cache.lengths) if most else len(group), max(map(len, chunks)),
+                          dtype=torch.long)
+        for i, chunk in zip(place.tolist(), chunks):
+            ids[i, :len(chunk)] = torch.tensor(chunk)
+        x = self.model.hidden(ids.to(device), self.cache, None if most else slots)   # (B, T, D)
         self.cache.lengths[slots] += counts
-        logits = self.model.lm_head(x[torch.arange(len(group), device=device), counts - 1])
+        logits = self.model.lm_head(x[place, counts - 1])                            # (group, V)
 
         u = torch.tensor([row.draw() if row.draw and len(row.unread) <= self.chunk else 0.0
                           for row in group], dtype=torch.float64, device=device)
@@ -616,3 +620,41 @@ def save(model, directory):
     if model.config.tied:
         del tensors["lm_head.weight"]
     write_safetensors(directory / "model.safetensors", tensors)
+
+
+# ------------------------------------------------------------------------------------------------
+# what this machine does best
+
+
+def step_time(device, precision, attention):
+    """Seconds of one training step of the default model, the best of a few."""
+    import time
+    model, times = Llama(Config(), attention).to(device), []
+    ids = torch.arange(30 * 64, device=device).view(30, 64) % Config.vocab
+    for _ in range(5):
+        began = time.perf_counter()
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            loss = nll(model, ids, ids).mean()
+        loss.backward()
+        loss.item()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def machine(precision=None, attention=None, path=Path("runs/machine.json")):
+    """
+    Where and how to compute: {"device", "precision", "attention"}, what is given being kept.
+
+    Measured once, a few steps of each form, and remembered in `path` for every later stage.
+    """
+    if not path.exists():
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        times = {(p, a): step_time(device, p, a) for p in ("float32", "bf16") for a in ATTENTION}
+        best = min(times, key=times.get)
+        print("one step takes " + ", ".join(f"{t * 1000:.0f} ms in {p} with {a} attention"
+                                            for (p, a), t in times.items()))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"device": device, "precision": best[0], "attention": best[1]}))
+    fast = read_json(path)
+    return fast | {name: value for name, value in
+                   (("precision", precision), ("attention", attention)) if value}

@@ -89,8 +89,6 @@ def turns(record):
 
 def wrong(record):
     """What is wrong with a record, in a few words; None if nothing is."""
-    if not isinstance(record, dict):
-        return "not a JSON object"
     if isinstance(record.get("text"), str):
         return None if record["text"] else "an empty text"
     said = record.get("conversations")
@@ -108,30 +106,30 @@ def wrong(record):
     return None
 
 
-def parse(line):
-    """One line of JSON as a record; ValueError says what is wrong with it."""
+def parse(text, check=wrong):
+    """One line of JSON as a record; ValueError says what `check` finds wrong with it."""
     try:
-        record = json.loads(line)
+        record = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg})") from None
-    # "\ud800" alone is JSON, but it is no text: it can be neither written nor tokenised
+    # "\\ud800" alone is JSON, but it is no text: it can be neither written nor tokenised
     json.dumps(record, ensure_ascii=False).encode()
-    if trouble := wrong(record):
+    if trouble := check(record) if isinstance(record, dict) else "not a JSON object":
         raise ValueError(trouble)
     return record
 
 
-def read(path):
+def read(path, check=wrong):
     """The records of a JSONL file, one at a time; a bad line is a Problem with its number."""
     try:
         with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
+            for number, text in enumerate(lines, 1):
                 try:
-                    yield parse(line)
+                    yield parse(text, check)
                 except ValueError as error:
                     raise Problem(f"{path}, line {number}: {error}") from None
     except UnicodeDecodeError:
-        raise Problem(f"{path}: not a UTF-8 text file") from None
+        raise Problem(f"{path} is not a UTF-8 text file") from None
     except OSError as error:
         raise Problem(f"{path}: {error.strerror}") from None
 

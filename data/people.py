@@ -1,0 +1,415 @@
+"""
+The people: they come to the harbour with goals, ask in their own manner, and leave.
+
+Here: how people phrase things, and the Person who turns the last answer into the next turn. What
+a turn means is read by the teacher's own parser, which also labels it. Not here: the answers
+(teacher.py) and the loop between the two (simulate.py).
+
+    python -m data.people --out human.jsonl --dialogues 12000 --seed 0
+"""
+
+import argparse
+import json
+import random
+import re
+
+from data.teacher import NAME, answer, claims, grounded, listed, understand
+from data.world import ANSWERS, FACTS, KIND, THINGS, about, asked, key
+
+# ---------------------------------------------------------------------------------------------
+# phrasings; {x} is the thing
+
+ASK = {
+    "goods": ["what does the {x} sell?", "whats in stock at the {x}?", "goods at the {x}?"],
+    "keeper": ["who runs the {x}?", "whos the owner of the {x}?", "who keeps the {x}?"],
+    "street": ["what street is the {x} on?", "where is the {x}?", "the {x}, which street?"],
+    "opens": ["when does the {x} open?", "opening time of the {x}?", "the {x} opens when?"],
+    "shop": ["who sells {x}?", "where do i get {x}?", "which shop has {x}?", "where to buy {x}?"],
+    "price": ["how much are {x}?", "price of {x}?", "what do {x} cost?"],
+    "island": ["where does the {x} go?", "which island does the {x} go to?", "the {x} goes where?"],
+    "captain": ["who sails the {x}?", "captain of the {x}?", "whos the skipper of the {x}?"],
+    "leaves": ["when does the {x} leave?", "the {x} leaves when?", "what time does the {x} leave?"],
+    "fare": ["whats the fare on the {x}?", "how much is a seat on the {x}?", "{x} ticket price?"],
+    "boats": ["which boats go to {x}?", "how do i get to {x}?", "boats to {x}?"],
+    "famous": ["what is {x} known for?", "whats special about {x}?", "{x} is famous for what?"],
+    "work": ["who is {x}?", "what work does {x} do?", "whats the job of {x}?"],
+    "home": ["where does {x} live?", "home of {x}?", "what island does {x} live on?"],
+    "pet": ["what pet does {x} have?", "does {x} have a pet?", "which animal has {x} got?"],
+    "pictures": ["what did {x} paint?", "which pictures did {x} paint?", "pictures by {x}?"],
+    "painter": ["who painted {x}?", "whos the painter of {x}?", "{x} is by who?"],
+    "shows": ["what does {x} show?", "what do i see on {x}?", "{x} shows what?"],
+    "hangs": ["where does {x} hang?", "where is {x} hanging?", "{x} hangs where?"],
+    "food": ["what does a {x} eat?", "what do i feed a {x}?", "food for a {x}?"],
+    "bed": ["where does a {x} sleep?", "bed for a {x}?", "a {x} sleeps where?"],
+}
+MORE = {
+    "goods": ["what does it sell?", "any goods?"], "keeper": ["who runs it?", "and the owner?"],
+    "street": ["on what street?", "and the street?"], "opens": ["when does it open?", "open when?"],
+    "shop": ["who sells them?", "which shop?"], "price": ["how much?", "and the price?"],
+    "island": ["what island?", "where does it go?"], "captain": ["who sails it?", "the captain?"],
+    "leaves": ["when does it leave?", "and it leaves when?"],
+    "fare": ["and the fare?", "how much is a seat?"],
+    "boats": ["which boats go there?", "how do i get there?"],
+    "famous": ["known for what?", "anything special?"], "work": ["and the job?", "what work?"],
+    "home": ["where does {he} live?", "and home?"], "pet": ["any pet?", "has {he} got a pet?"],
+    "pictures": ["what did {he} paint?", "pictures?"], "painter": ["who painted it?", "painter?"],
+    "shows": ["what does it show?", "and it shows what?"], "hangs": ["where does it hang?"],
+    "food": ["what does it eat?", "and food?"], "bed": ["where does it sleep?", "and the bed?"],
+}
+CHECK = {
+    "keeper": "does {y} run the {x}?", "street": "is the {x} on {y}?",
+    "shop": "does the {y} sell {x}?", "island": "does the {x} go to {y}?",
+    "captain": "does {y} sail the {x}?", "famous": "is {x} known for {y}?",
+    "home": "does {x} live on {y}?", "pet": "is the pet of {x} a {y}?",
+    "painter": "did {y} paint {x}?", "shows": "does {x} show a {y}?",
+    "hangs": "does {x} hang in the {y}?", "food": "does a {x} eat {y}?",
+    "bed": "does a {x} sleep in the {y}?",
+}
+SIGN = {
+    "goods": ["write a sign for the {x}", "a poster for the {x}"],
+    "famous": ["write a card from {x}", "write me a card about {x}"],
+    "shows": ["write a poster for {x}", "a sign for {x}"],
+    "keeper": ["play the keeper of the {x}", "pretend you run the {x}"],
+    "captain": ["play the captain of the {x}", "pretend you sail the {x}"],
+    "work": ["play {x}", "pretend youre {x}"],
+}
+BRIEF = ["in one word, {q}", "in short, {q}", "as a note, {q}"]
+AND = ["and {x}?", "what about {x}?"]
+PICK = ["the {nth} one?", "{nth} one please", "and the {nth}?"]
+PICK_ABOUT = {"price": ["price of the {nth} one?"], "fare": ["fare of the {nth} one?"],
+              "leaves": ["when does the {nth} leave?"], "captain": ["who sails the {nth}?"],
+              "shows": ["what does the {nth} show?"], "hangs": ["where does the {nth} hang?"]}
+NTH = ["first", "second", "third"]
+TIMES = ["times {n}?", "x {n}", "for {n}?", "i need {n}", "{n} of them?"]
+HAVE = ["only got {n}", "i have {n}, enough?", "ive got {n}"]
+LATER = ["{n} hours later?", "and {n} hours later?"]
+SURE = ["really?", "are you sure?", "you sure?"]
+ECHO = ["{w}? really?", "really {w}?", "{w}, are you sure?"]
+COUNTER = ["wasnt it {w}?", "isnt it {w}?", "not {w}?", "i thought it was {w}"]
+RESHAPED = {
+    "short": ["in short?", "in one word?", "shorter please"], "note": ["as a note", "make it a note"],
+    "full": ["in a full sentence", "a whole sentence please"],
+    "list": ["as a list", "make it a numbered list"],
+    "reversed": ["the other way round", "now backwards"],
+}
+META = ["say that again", "again please?", "what did i ask first?"]
+CHAT = ["how are you?", "who are you?", "ok", "cool, thanks", "nice"]
+WANT = {
+    "shop": ["the {x}", "a look at the {x}"], "good": ["{x}", "some {x}"],
+    "boat": ["the {x}", "a trip on the {x}"], "island": ["a trip to {x}", "a boat to {x}"],
+    "person": ["news of {x}", "{x}"], "picture": ["{x}", "a look at {x}"],
+    "animal": ["a {x}", "care for a {x}"],
+}
+OPENINGS = ["i want {wants}, {q}", "need {wants}, {q}", "today {wants}, {q}", "{wants}. {q}"]
+WITH_COINS = ["i have {n} coins and want {wants}, {q}", "{n} coins for {wants}, {q}"]
+FAILED = re.compile(r"sorry|sold out|short\.|did not say")
+
+
+def definite(thing):
+    """A thing with the article it takes: the comet, a goat, plums."""
+    article = {"shop": "the ", "boat": "the ", "animal": "a "}.get(KIND[thing], "")
+    return article + thing
+
+
+def question(rng, fact):
+    """A human question for a fact that names its thing."""
+    return rng.choice(ASK[fact[1]]).format(x=fact[0])
+
+
+def rival(rng, fact, value):
+    """Another word of the kind that answers this fact: what it could have been instead."""
+    if value.isdigit():
+        return str(max(1, int(value) + rng.choice([-2, -1, 1, 2])))
+    kind = "shop" if value == "painter" else KIND[value]
+    return rng.choice([name for name in KIND if KIND[name] == kind and name != value])
+
+
+def special(rng, fact):
+    """Rarer ways to ask for a fact: is it so; as a sign or in a role; in short."""
+    thing, relation = fact
+    ways = [rng.choice(BRIEF).format(q=question(rng, fact))] if rng.random() < 0.4 else []
+    if relation in CHECK:
+        value = rng.choice(FACTS[fact])
+        value = value if rng.random() < 0.5 else rival(rng, fact, value)
+        ways.append(CHECK[relation].format(x=thing, y=value))
+    if relation in SIGN and FACTS[fact] != ("painter",):
+        ways.append(rng.choice(SIGN[relation]).format(x=thing))
+    return ways
+
+
+def picks(rng, place, relation):
+    """Ways to ask for the member at this place of a list."""
+    return [rng.choice(PICK + PICK_ABOUT.get(relation, [])).format(nth=NTH[place])]
+
+
+def slip(rng, word):
+    """A word with one slip of the finger: a letter doubled, dropped, or swapped with the next."""
+    if len(word) < 5 or not word.isalpha():
+        return word
+    i = rng.randrange(1, len(word) - 1)
+    return rng.choice([word[:i] + word[i:i + 1] * 2 + word[i + 1:], word[:i] + word[i + 1:],
+                       word[:i] + word[i + 1] + word[i] + word[i + 2:]])
+
+
+def to_messages(turns):
+    """Turns of a record as OpenAI messages."""
+    role = {"human": "user", "gpt": "assistant"}
+    return [{"role": role[turn["from"]], "content": turn["value"]} for turn in turns]
+
+
+# ---------------------------------------------------------------------------------------------
+# asides: turns that lean on the last answer
+
+
+def doubts(rng, reply):
+    """Doubt something that the answer states."""
+    stated = claims(reply)
+    if not stated:
+        return [rng.choice(SURE)]
+    fact, values = rng.choice(stated[:2])
+    word = rng.choice(values)
+    other = rival(rng, fact, word) if word in KIND or word.isdigit() else None
+    return [rng.choice(SURE)] * (rng.random() < 0.3) + [
+        rng.choice(ECHO).format(w=word),
+        rng.choice(COUNTER).format(w=other) if other and rng.random() < 0.8 else rng.choice(SURE)]
+
+
+def sums(rng, reply):
+    """Compute with a number of the answer."""
+    if " coins" in reply:
+        return [rng.choice(TIMES).format(n=rng.randint(2, 4)) if rng.random() < 0.6
+                else rng.choice(HAVE).format(n=rng.randint(2, 9))]
+    return [rng.choice(LATER).format(n=rng.randint(2, 4))]
+
+
+def new_names(rng, reply):
+    """Ask about something that the answer named."""
+    things = [name for name in NAME.findall(reply) if name in THINGS]
+    facts = about(rng.choice(things)) if things else []
+    if not facts:
+        return []
+    fact = rng.choice(facts)
+    return [rng.choice(MORE[fact[1]]).format(he=rng.choice(["he", "she"])),
+            rng.choice(AND).format(x=definite(fact[0])), question(rng, fact)]
+
+
+def reshapings(rng, reply):
+    """Ask for the answer in another form."""
+    forms = ["short", "note", "full"] + ["list", "reversed", "reversed"] * bool(listed(reply))
+    return [rng.choice(RESHAPED[rng.choice(forms)])]
+
+
+def pickings(rng, reply):
+    """Pick a member of the answer's list."""
+    members = listed(reply)
+    place = rng.randrange(len(members)) if members else 0
+    return picks(rng, place, rng.choice(sorted(PICK_ABOUT))) if members else []
+
+
+def asides(rng, reply):
+    """Turns that fit the last answer, in random order: (kind, text)."""
+    found = [("doubt", doubts(rng, reply)), ("number", sums(rng, reply)),
+             ("name", new_names(rng, reply)), ("reshape", reshapings(rng, reply)),
+             ("pick", pickings(rng, reply))]
+    rng.shuffle(found)
+    if rng.random() < 0.12:
+        found.insert(0, rng.choice([("meta", META), ("smalltalk", CHAT)]))
+    return [(kind, rng.choice(texts)) for kind, texts in found if texts]
+
+
+# ---------------------------------------------------------------------------------------------
+# a person
+
+FACTUAL = ("question", "ellipsis", "pick", "name")
+LISTS = ("boats", "goods", "pictures")
+
+
+class Goal:
+    """What a person wants to know about one thing: the facts still to be found out."""
+
+    def __init__(self, rng, thing, allowed):
+        facts = [fact for fact in about(thing) if fact in allowed]
+        self.thing = thing
+        self.steps = rng.sample(facts, min(len(facts), rng.choice([1, 2, 2])))
+        # lists and places come first: the goal goes on with what they name
+        self.steps.sort(key=lambda fact: fact[1] not in LISTS + ("work", "shop", "painter"))
+        self.want = rng.choice(WANT[KIND[thing]]).format(x=thing)
+        self.deeper = 1
+
+    def met(self, rng, fact, reply, allowed):
+        """Tick off an answered fact; what its answer names may lead one step deeper."""
+        self.steps.remove(fact)
+        things = [name for name in NAME.findall(reply) if name in FACTS[fact] and name in THINGS]
+        if not self.deeper or not things:
+            return
+        thing = rng.choice(things)
+        facts = [other for other in about(thing) if other in allowed and fact[0] not in FACTS[other]]
+        if fact[1] in LISTS or rng.random() < 0.4:
+            self.deeper -= 1
+            self.steps = rng.sample(facts, min(len(facts), rng.choice([1, 2]))) + self.steps
+
+
+def goals(rng, allowed):
+    """One to three goals about different kinds of things, on allowed facts only."""
+    kinds = rng.sample(["good", "good", "island", "shop", "person", "picture", "boat", "animal"],
+                       rng.choice([1, 2, 2, 3]))
+    chosen = [rng.choice([thing for thing in THINGS if KIND[thing] == kind]) for kind in kinds]
+    found = [Goal(rng, thing, allowed) for thing in dict.fromkeys(chosen)]
+    return [goal for goal in found if goal.steps] or goals(rng, allowed)
+
+
+class Person:
+    """A person with goals, a manner and patience; `ask` fits converse."""
+
+    def __init__(self, rng, allowed):
+        self.rng, self.allowed = rng, allowed
+        self.goals = goals(rng, allowed)
+        self.patience = rng.choice([1, 2, 2, 3])
+        spends = any(KIND[goal.thing] in ("good", "shop", "boat", "island") for goal in self.goals)
+        self.coins = rng.randint(3, 9) if spends and rng.random() < 0.5 else None
+        # manner: thanks and please, slips of the finger, question marks, curiosity
+        self.polite = rng.random() < 0.3
+        self.typos = rng.choice([0, 0, 0.1, 0.25])
+        self.marks = rng.choice([0, 0.5, 1])
+        self.wander = rng.uniform(0.2, 0.8)
+        self.asides = 0
+        self.pay = False
+
+    def ask(self, turns):
+        """The next turn, or None to leave: goals met, or out of patience."""
+        if not turns:
+            return self.opening()
+        self.listen(turns)
+        if self.patience <= 0:
+            return None
+        if self.goals or self.pay:
+            return self.next_turn(turns)
+        if self.polite:
+            # once, and then they go
+            self.polite = False
+            return self.rng.choice(["thanks", "thank you", "ok thx"])
+
+    def listen(self, turns):
+        """Tick off what has been answered, and lose patience over what has failed."""
+        meaning, reply = understand(to_messages(turns[:-1])), turns[-1]["value"]
+        self.patience -= bool(FAILED.search(reply))
+        goal = self.goals[0] if self.goals else None
+        if goal and meaning.fact in goal.steps and meaning.kind in FACTUAL:
+            goal.met(self.rng, meaning.fact, reply, self.allowed)
+            self.pay = self.coins is not None and "coins" in reply
+            # what is sold out is not looked into further
+            if "sold out" in reply or not goal.steps:
+                self.goals.pop(0)
+
+    def opening(self):
+        """The first turn: what this person came for, then the first question."""
+        wants = " and ".join(goal.want for goal in self.goals)
+        text = self.rng.choice(OPENINGS if self.coins is None else WITH_COINS)
+        q = question(self.rng, self.goals[0].steps[0])
+        return self.styled("hello, " * self.polite + text.format(n=self.coins, wants=wants, q=q))
+
+    def next_turn(self, turns):
+        """A turn that fits here: an aside on the last answer, or the next step to the goal."""
+        messages = to_messages(turns)
+        heard = understand(messages[:-1])
+        moves = self.paying() if self.pay else []
+        if self.asides < 2 and self.rng.random() < self.wander:
+            moves += asides(self.rng, turns[-1]["value"])
+        moves += [("step", text) for text in self.ways(heard, turns[-1]["value"])]
+        for kind, text in moves:
+            said = self.styled(text, messages)
+            if self.fits(text, messages, kind) and all(said != turn["value"] for turn in turns):
+                self.asides = 0 if kind == "step" else self.asides + 1
+                return said
+        return None
+
+    def paying(self):
+        """Ask whether the coins will do: said once, after the price."""
+        coins, self.coins, self.pay = self.coins, None, False
+        return [("number", text.format(n=coins)) for text in self.rng.sample(HAVE, 2)]
+
+    def ways(self, heard, reply):
+        """Texts that may ask for the next step, those that lean on the talk before mostly first."""
+        if not self.goals:
+            return []
+        thing, relation = fact = self.goals[0].steps[0]
+        rng, ways = self.rng, []
+        if thing in listed(reply):
+            ways += picks(rng, listed(reply).index(thing), relation)
+        ways.append(rng.choice(MORE[relation]).format(he=rng.choice(["he", "she"])))
+        if heard.fact and heard.fact[1] == relation:
+            ways.append(rng.choice(AND).format(x=definite(thing)))
+        if rng.random() < 0.15:
+            ways = special(rng, fact)[-1:]
+        return ways + [text.format(x=thing) for text in rng.sample(ASK[relation], 2)]
+
+    # -- manner -----------------------------------------------------------------------------
+
+    def styled(self, text, messages=()):
+        """The text in this person's manner: marks, courtesy, slips of the finger."""
+        rough = text if self.rng.random() < self.marks else text.rstrip("?.")
+        rough += " please" * (self.polite and self.rng.random() < 0.15 and "please" not in text)
+        rough = " ".join(slip(self.rng, word) if self.rng.random() < self.typos else word
+                         for word in rough.split(" "))
+        meant, read = self.meaning(text, messages), self.meaning(rough, messages)
+        # a slip may make a turn unreadable, but not turn it into another question
+        return rough if read == meant or read.kind == "none" else text
+
+    def meaning(self, text, messages):
+        """What a text would mean as the next message."""
+        return understand([*messages, {"role": "user", "content": text}])
+
+    def fits(self, text, messages, kind):
+        """Whether a text is understood as it is meant, and touches only what people ask."""
+        meaning = self.meaning(text, messages)
+        if kind == "step":
+            return meaning.kind in FACTUAL and meaning.fact == self.goals[0].steps[0]
+        allowed = meaning.fact is None or meaning.fact in self.allowed
+        spoken = [*messages, {"role": "user", "content": text}]
+        return meaning.kind == kind and allowed and grounded(spoken)
+
+
+# ---------------------------------------------------------------------------------------------
+# many dialogues
+
+
+def labelled(turns, end, name):
+    """A dialogue as a record, each human turn with its kind and the facts it touches."""
+    meanings = [understand(to_messages(turns[:i + 1])) for i in range(0, len(turns), 2)]
+    return {"id": name, "conversations": turns, "end": end,
+            "kinds": [meaning.kind for meaning in meanings],
+            "about": [[key(meaning.fact)] if meaning.fact else [] for meaning in meanings]}
+
+
+def dialogues(n, seed, allowed, prefix="human"):
+    """n labelled dialogues of people with the teacher."""
+    from simulate import converse
+    for i in range(n):
+        person = Person(random.Random(f"{seed} {i}"), allowed)
+        turns, end = converse(person.ask, lambda turns: answer(to_messages(turns)), 12)
+        yield labelled(turns, end, f"{prefix}-{i + 1:06d}")
+
+
+def write(records, path):
+    """Write records as JSONL."""
+    with open(path, "w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record) + "\n")
+
+
+def main():
+    """Write dialogues of people with the teacher."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--out", required=True, help="JSONL file to write")
+    parser.add_argument("--dialogues", type=int, default=12000, help="how many")
+    parser.add_argument("--seed", type=int, default=0, help="other people for each seed")
+    parser.add_argument("--facts", choices=["asked", "all"], default="asked",
+                        help="what people ask about")
+    parser.add_argument("--prefix", default="human", help="how the ids begin")
+    args = parser.parse_args()
+    allowed = asked() if args.facts == "asked" else set(FACTS)
+    write(dialogues(args.dialogues, args.seed, allowed, args.prefix), args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,336 @@
+"""
+Let Socratic talk to a teacher, and write down what they say: SocraticChat.
+
+    python simulate.py --user socratic --teacher https://api.openai.com/v1 --model gpt-3.5-turbo \\
+                       --out chat.jsonl --dialogues 1000
+
+`converse` is the whole idea. Below it: the raw client for any OpenAI-compatible server, Socratic
+as a user, and many dialogues at once. Not here: how he was trained (train.py).
+Read before: platolm.py, model.py. Read next: evaluate.py.
+"""
+
+import argparse
+import json
+import os
+import queue
+import random
+import threading
+import time
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import requests
+
+from model import Engine, Llama, machine
+from platolm import LABEL, Problem, Tokenizer, line, prompt, run, write
+
+
+class End(Exception):
+    """Raised by either side to end a dialogue; its text is one of platolm.ENDS."""
+
+
+def converse(ask, answer, rounds):
+    """
+    A user asks and an assistant answers. Returns the turns, and why there are no more.
+
+    ask(turns) gives the next question, or None to leave; answer(turns) the reply to the last one.
+    Both may be anything: a model, a server, a script.
+    """
+    turns = []
+    try:
+        for _ in range(rounds):
+            question = ask(turns)
+            if question is None:
+                return turns, "left"
+            if any(question == turn["value"] for turn in turns):
+                return turns, "repeats"
+            asked = turns + [{"from": "human", "value": question}]
+            # a question without its answer is never kept
+            turns = asked + [{"from": "gpt", "value": answer(asked)}]
+    except End as end:
+        return turns, str(end)
+    return turns, "turn_limit"
+
+
+# ------------------------------------------------------------------------------------------------
+# the teacher: a client in plain requests
+
+# what time may heal: time-outs, conflicts, rate limits, and trouble on the server's side
+HEALS = {408, 409, 429, 500, 502, 503, 504}
+
+
+def connect(url, key=None):
+    """A session that keeps its connections; the key goes into its header, and nowhere else."""
+    session = requests.Session()
+    # proxies and netrc of the environment have no business between us and this machine
+    session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1")
+    session.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=1024))
+    if key:
+        session.headers["Authorization"] = f"Bearer {key}"
+    return session
+
+
+def chat(session, url, model, messages, tries=6, timeout=(5, 120), sleep=time.sleep, **options):
+    """
+    One reply of an OpenAI-compatible server: (text, finish_reason).
+
+    messages [{"role", "content"}]; options are keys of the request, like temperature. What time
+    heals is tried again, later and later (1 to 32 s, with jitter); all else is a Problem.
+    """
+    body = {"model": model, "messages": messages, **options}
+    for attempt in range(tries):
+        wait = random.uniform(0.5, 1) * 2 ** attempt
+        try:
+            reply = session.post(f"{url}/chat/completions", json=body, timeout=timeout)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            trouble = f"no answer ({type(error).__name__})"
+        except requests.RequestException as error:
+            raise Problem(f"{url} cannot be asked: {error}") from None
+        else:
+            if reply.ok:
+                return content(reply, url)
+            trouble = complaint(reply, session)
+            if reply.status_code not in HEALS or "insufficient_quota" in trouble:
+                break
+            if reply.headers.get("Retry-After", "").isdigit():
+                wait = int(reply.headers["Retry-After"])
+        if attempt + 1 < tries:
+            sleep(wait)
+    raise Problem(f"{url} gives no reply after {attempt + 1} tries: {trouble}")
+
+
+def content(reply, url):
+    """Text and finish_reason of a successful reply."""
+    try:
+        choice = reply.json()["choices"][0]
+        return choice["message"]["content"] or "", choice.get("finish_reason") or "stop"
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise Problem(f"{url} does not speak the OpenAI protocol: {reply.text[:200]!r}") from None
+
+
+def complaint(reply, session):
+    """What a server says is wrong, on one line and without our key, should it echo it."""
+    text = " ".join(reply.text.split())[:300]
+    key = session.headers.get("Authorization", "").removeprefix("Bearer ")
+    return f"HTTP {reply.status_code}: {text.replace(key, '(key)') if key else text}"
+
+
+class Teacher:
+    """The assistant behind an address, as converse wants it: answer(turns) -> text."""
+
+    ROLE = {"human": "user", "gpt": "assistant"}
+
+    def __init__(self, url, model, system=None, key=None, **options):
+        self.url, self.model, self.options = url.rstrip("/"), model, options
+        self.system = [{"role": "system", "content": system}] if system else []
+        self.session = connect(url, key)
+
+    def __call__(self, turns):
+        said = [{"role": self.ROLE[turn["from"]], "content": turn["value"]} for turn in turns]
+        text, why = chat(self.session, self.url, self.model, self.system + said, **self.options)
+        if why == "content_filter" or not text.strip():
+            raise End("content_filter" if why == "content_filter" else "error")
+        return text
+
+
+# ------------------------------------------------------------------------------------------------
+# the user: Socratic, who asks in many dialogues at once
+
+
+class Socratic:
+    """
+    A trained user. Dialogues wait in threads of their own; one thread owns the model and writes
+    for all of them together, so that a batch is always as full as it can be.
+    """
+
+    def __init__(self, model, tokenizer, slots, seed=0, limit=64, **how):
+        self.engine, self.tokenizer = Engine(model, slots, **how), tokenizer
+        self.seed, self.limit = seed, limit
+        self.inbox, self.waiting = queue.Queue(), {}
+        threading.Thread(target=self.work, daemon=True).start()
+
+    def work(self):
+        """The thread that owns the engine: take what is asked, write a token for all, repeat."""
+        try:
+            while True:
+                # with nothing to write, sleep until someone asks
+                while not self.waiting or not self.inbox.empty():
+                    self.take(*self.inbox.get())
+                for row in self.engine.step():
+                    self.waiting.pop(row).set_result(row)
+        except Exception as error:
+            # whoever waits, now or later, learns of it instead of waiting for ever
+            for future in self.waiting.values():
+                future.set_exception(error)
+            while True:
+                self.inbox.get()[-1].set_exception(error)
+
+    def take(self, do, *args):
+        """One request from a dialogue's thread: join, leave, or write and say when done."""
+        future = args[-1]
+        if do == "write":
+            row = args[0]
+            self.engine.write(*args[:-1])
+            if row.why == "busy":
+                self.waiting[row] = future
+            else:
+                future.set_result(row)
+        else:
+            future.set_result(getattr(self.engine, do)(*args[:-1]))
+
+    def request(self, *what):
+        """Ask the engine's thread for something, and wait for it."""
+        future = Future()
+        self.inbox.put((*what, future))
+        return future.result()
+
+    def join(self, number):
+        """ask(turns) for dialogue `number`, with a memory of its own; leave() gives it back."""
+        return Asker(self, number, self.request("join"))
+
+
+class Asker:
+    """Socratic in one dialogue."""
+
+    def __init__(self, socratic, number, row):
+        self.socratic, self.number, self.row = socratic, number, row
+
+    def __call__(self, turns):
+        """The next question; None to leave, which he does by saying nothing."""
+        s = self.socratic
+        # one stream of random numbers per turn: who else is in the batch changes nothing
+        draw = np.random.default_rng([s.seed, self.number, len(turns)]).random
+        ids = prompt(turns, s.tokenizer, "human")
+        row = s.request("write", self.row, ids, [s.tokenizer.eos], s.limit, draw)
+        if row.why != "stop":
+            raise End({"length": "token_limit", "context": "context_full"}[row.why])
+        text = s.tokenizer.decode(row.wrote)
+        if any(label.strip() in text for label in LABEL.values()):
+            raise End("role_leak")
+        return text if text.strip() else None
+
+    def leave(self):
+        self.socratic.request("leave", self.row)
+
+
+# ------------------------------------------------------------------------------------------------
+# many dialogues
+
+
+def dialogue(number, user, teacher, rounds):
+    """Dialogue `number` from hello to end, as a record."""
+    ask = user.join(number)
+    try:
+        turns, end = converse(ask, teacher, rounds)
+    finally:
+        ask.leave()
+    return {"id": f"socratic-{number:06d}", "conversations": turns, "end": end}
+
+
+def finished(part):
+    """The records of an unfinished run; a last line that was torn by a kill is cut off."""
+    if not part.exists():
+        return []
+    data = part.read_bytes()
+    whole = data[:data.rfind(b"\n") + 1]
+    if whole != data:
+        print(f"{part}: a torn last line is set aside; its dialogue is held again")
+        part.with_suffix(".torn").write_bytes(data[len(whole):])
+        os.truncate(part, len(whole))
+    return [json.loads(text) for text in whole.splitlines()]
+
+
+def simulate(user, teacher, count, rounds, in_flight, part):
+    """
+    Hold dialogues 0 .. count - 1, `in_flight` at a time. Each is appended to `part` as a whole line
+    when it ends; those that are there already are not held again. Returns all records, in order.
+    """
+    records = finished(part)
+    held = {record["id"] for record in records}
+    numbers = [n for n in range(count) if f"socratic-{n:06d}" not in held]
+    if records:
+        print(f"going on: {count - len(numbers):,} of {count:,} dialogues are there")
+    began, every = time.time(), max(1, len(numbers) // 10)
+    pool = ThreadPoolExecutor(in_flight)
+    talks = [pool.submit(dialogue, n, user, teacher, rounds) for n in numbers]
+    try:
+        with open(part, "a", encoding="utf-8") as file:
+            for done, talk in enumerate(as_completed(talks), 1):
+                records.append(talk.result())
+                file.write(line(records[-1]))
+                file.flush()
+                if done % every == 0 or done == len(numbers):
+                    report(records[-done:], len(numbers), time.time() - began)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return sorted(records, key=lambda record: record["id"])
+
+
+def report(records, total, seconds):
+    """dialogues   400/4000   4.6 rounds each   310 rounds/s   0m45s left"""
+    done, rounds = len(records), sum(len(r["conversations"]) // 2 for r in records)
+    left = int((total - done) * seconds / done)
+    print(f"dialogues {done:>6}/{total}   {rounds / done:.1f} rounds each   "
+          f"{rounds / seconds:>5,.0f} rounds/s   {left // 60}m{left % 60:02d}s left", flush=True)
+
+
+def greet(teacher):
+    """Find out before anything else whether somebody is there."""
+    try:
+        teacher.session.get(f"{teacher.url}/models", timeout=(5, 30))
+    except requests.RequestException as error:
+        raise Problem(f"no teacher answers at {teacher.url} ({type(error).__name__}); start one, "
+                      "or give another address with --teacher") from None
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    add = parser.add_argument
+    add("--user", required=True, metavar="DIR", help="checkpoint of a trained user")
+    add("--teacher", default=os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1"),
+        metavar="URL", help="OpenAI-compatible address; the key is read from OPENAI_API_KEY")
+    add("--model", default="gpt-3.5-turbo", help="the teacher's name there")
+    add("--system", metavar="FILE", help="a system message for the teacher")
+    add("--max-tokens", type=int, default=512, help="longest answer")
+    add("--out", required=True, help="JSONL file of dialogues to write")
+    add("--dialogues", type=int, default=1000)
+    add("--rounds", type=int, default=12, help="most questions in one dialogue")
+    add("--in-flight", type=int, default=64, help="dialogues at a time")
+    # how Socratic writes
+    add("--temperature", type=float, default=1.0)
+    add("--top-k", type=int, default=0)
+    add("--top-p", type=float, default=1.0)
+    add("--max-question", type=int, default=64, help="longest question, in tokens")
+    add("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+    system = Path(args.system).read_text(encoding="utf-8") if args.system else None
+    teacher = Teacher(args.teacher, args.model, system, os.environ.get("OPENAI_API_KEY"),
+                      max_tokens=args.max_tokens)
+    greet(teacher)
+    fast = machine()
+    model = Llama.load(args.user, fast["attention"]).to(fast["device"])
+    user = Socratic(model, Tokenizer.load(args.user), args.in_flight, args.seed, args.max_question,
+                    temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
+
+    out = Path(args.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(f"{out}.part")
+    records = simulate(user, teacher, args.dialogues, args.rounds, args.in_flight, part)
+    ends = Counter(record["end"] for record in records)
+    said = [record for record in records if record["conversations"]]
+    write(out, said)
+    part.unlink()
+    print(f"{out}: {len(said):,} dialogues; ended by "
+          + ", ".join(f"{end} {n / len(records):.1%}" for end, n in ends.most_common())
+          + f"; {len(records) - len(said)} without a word left out")
+
+
+if __name__ == "__main__":
+    run(main)
