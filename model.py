@@ -528,6 +528,8 @@ def header(path, size, data):
                        for name, entry in entries.items())
         place = 0
         for begin, end, count, dtype, name in spans:
+            if min(entries[name]["shape"], default=0) < 0:
+                raise Problem(f"{path}: {name!r} has a negative size")
             if begin != place or end - begin != count * DTYPES[dtype].itemsize:
                 raise Problem(f"{path}: the header lies about {name!r}: {count} numbers of "
                               f"{dtype} do not fill bytes {begin} to {end}")

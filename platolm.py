@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import sys
-from itertools import chain, groupby, zip_longest
+from itertools import groupby, zip_longest
 from pathlib import Path
 
 # what stands around the words; the labels and this line are read by the models, never learnt
@@ -114,7 +114,9 @@ def parse(text, check=wrong):
         raise ValueError(f"not JSON ({error.msg})") from None
     # "\\ud800" alone is JSON, but it is no text: it can be neither written nor tokenised
     json.dumps(record, ensure_ascii=False).encode()
-    if trouble := check(record) if isinstance(record, dict) else "not a JSON object":
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")
+    if check and (trouble := check(record)):
         raise ValueError(trouble)
     return record
 
@@ -175,14 +177,14 @@ class Tokenizer:
 
     @classmethod
     def learn(cls, texts, vocab):
-        """Byte-pair encoding learnt from an iterable of texts, with about `vocab` pieces."""
+        """Byte-pair encoding learnt from a list of texts, with at most `vocab` pieces."""
         import io
         from sentencepiece import SentencePieceTrainer
         model = io.BytesIO()
         # the template stands in every dialogue: it shall cost few tokens
-        template = [SYSTEM + "".join(LABEL.values())] * 1000
+        template = [SYSTEM + "".join(LABEL.values())] * (1 + len(texts) // 20)
         SentencePieceTrainer.train(
-            sentence_iterator=chain(template, texts), model_writer=model, vocab_size=vocab,
+            sentence_iterator=iter(template + texts), model_writer=model, vocab_size=vocab,
             # as LLaMA: bytes where no piece fits, digits one by one
             model_type="bpe", byte_fallback=True, split_digits=True,
             # nothing is tidied up, so that decoding gives back what was said
@@ -218,7 +220,7 @@ class Tokenizer:
 
 def piece(token, tokenizer):
     """One token as it reads in a line of text."""
-    return tokenizer.pieces.id_to_piece(token).replace("▁", " ").replace("<0x0A>", "⏎")
+    return tokenizer.pieces.id_to_piece(token).replace("▁", " ").replace("\n", "⏎")
 
 
 def paint(row, colour):
@@ -238,7 +240,7 @@ def column(ids, mask, tokenizer, width, colour):
     rows = [[]]
     for token, learnt in zip(ids, mask):
         text, row = piece(token, tokenizer), rows[-1]
-        turn_over = row and row[-1][0] in ("</s>", "⏎") and text != "⏎"
+        turn_over = row and row[-1][0].endswith(("</s>", "⏎"))
         if turn_over or len(paint(row + [(text, learnt)], False)) > width:
             rows.append([])
         rows[-1].append((text, learnt))
@@ -292,7 +294,7 @@ def main():
     if args.tokenizer:
         tokenizer = Tokenizer.load(args.tokenizer)
     else:
-        tokenizer = Tokenizer.learn((t["value"] for r in records for t in r["conversations"]), 512)
+        tokenizer = Tokenizer.learn([t["value"] for r in records for t in r["conversations"]], 512)
     width = max(40, (shutil.get_terminal_size((120, 40)).columns - 2) // 2)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     show(records[args.number - 1], tokenizer, width, colour, args.ids)

@@ -176,7 +176,7 @@ def doubts(rng, reply):
 
 def sums(rng, reply):
     """Compute with a number of the answer."""
-    if " coins" in reply:
+    if re.search(r"costs?|makes", reply):
         return [rng.choice(TIMES).format(n=rng.randint(2, 4)) if rng.random() < 0.6
                 else rng.choice(HAVE).format(n=rng.randint(2, 9))]
     return [rng.choice(LATER).format(n=rng.randint(2, 4))]
@@ -202,8 +202,10 @@ def reshapings(rng, reply):
 def pickings(rng, reply):
     """Pick a member of the answer's list."""
     members = listed(reply)
-    place = rng.randrange(len(members)) if members else 0
-    return picks(rng, place, rng.choice(sorted(PICK_ABOUT))) if members else []
+    if not members:
+        return []
+    relations = [relation for relation in PICK_ABOUT if (members[0], relation) in FACTS]
+    return picks(rng, rng.randrange(len(members)), rng.choice(relations))
 
 
 def asides(rng, reply):
@@ -212,6 +214,7 @@ def asides(rng, reply):
              ("name", new_names(rng, reply)), ("reshape", reshapings(rng, reply)),
              ("pick", pickings(rng, reply))]
     rng.shuffle(found)
+    found.sort(key=lambda aside: aside[0] != "pick" or rng.random() < 0.4)
     if rng.random() < 0.12:
         found.insert(0, rng.choice([("meta", META), ("smalltalk", CHAT)]))
     return [(kind, rng.choice(texts)) for kind, texts in found if texts]
@@ -228,31 +231,34 @@ class Goal:
     """What a person wants to know about one thing: the facts still to be found out."""
 
     def __init__(self, rng, thing, allowed):
-        facts = [fact for fact in about(thing) if fact in allowed]
         self.thing = thing
-        self.steps = rng.sample(facts, min(len(facts), rng.choice([1, 2, 2])))
+        facts = [fact for fact in about(thing) if fact in allowed]
+        self.steps = rng.sample(facts, min(len(facts), rng.choice([1, 2, 2, 3])))
         # lists and places come first: the goal goes on with what they name
         self.steps.sort(key=lambda fact: fact[1] not in LISTS + ("work", "shop", "painter"))
         self.want = rng.choice(WANT[KIND[thing]]).format(x=thing)
         self.deeper = 1
 
-    def met(self, rng, fact, reply, allowed):
-        """Tick off an answered fact; what its answer names may lead one step deeper."""
-        self.steps.remove(fact)
-        things = [name for name in NAME.findall(reply) if name in FACTS[fact] and name in THINGS]
-        if not self.deeper or not things:
+    def met(self, rng, facts, reply, allowed):
+        """Tick off what the reply tells; what it names may lead one step deeper."""
+        new = [fact for fact in self.steps if fact in facts]
+        self.steps = [fact for fact in self.steps if fact not in facts]
+        named = [(fact, name) for fact in new for name in NAME.findall(reply)
+                 if name in FACTS[fact] and name in THINGS]
+        if not self.deeper or not named:
             return
-        thing = rng.choice(things)
-        facts = [other for other in about(thing) if other in allowed and fact[0] not in FACTS[other]]
-        if fact[1] in LISTS or rng.random() < 0.4:
-            self.deeper -= 1
-            self.steps = rng.sample(facts, min(len(facts), rng.choice([1, 2]))) + self.steps
+        fact, thing = rng.choice(named)
+        known = [other for other in about(thing) if other in allowed and other not in facts
+                 and (other[1] != "goods" or rng.random() < 0.5)]
+        if fact[1] in LISTS or rng.random() < 0.5:
+            self.deeper = int(known[:1] != [] and known[0][1] in LISTS)
+            self.steps = rng.sample(known, min(len(known), rng.choice([1, 2]))) + self.steps
 
 
 def goals(rng, allowed):
     """One to three goals about different kinds of things, on allowed facts only."""
-    kinds = rng.sample(["good", "good", "island", "shop", "person", "picture", "boat", "animal"],
-                       rng.choice([1, 2, 2, 3]))
+    kinds = rng.sample(["good", "island", "island", "shop", "shop", "person", "picture", "boat", "animal"],
+                       rng.choice([1, 2, 2, 2, 2, 2, 3]))
     chosen = [rng.choice([thing for thing in THINGS if KIND[thing] == kind]) for kind in kinds]
     found = [Goal(rng, thing, allowed) for thing in dict.fromkeys(chosen)]
     return [goal for goal in found if goal.steps] or goals(rng, allowed)
@@ -271,7 +277,7 @@ class Person:
         self.polite = rng.random() < 0.3
         self.typos = rng.choice([0, 0, 0.1, 0.25])
         self.marks = rng.choice([0, 0.5, 1])
-        self.wander = rng.uniform(0.2, 0.8)
+        self.wander = rng.uniform(0.3, 0.9)
         self.asides = 0
         self.pay = False
 
@@ -290,15 +296,16 @@ class Person:
             return self.rng.choice(["thanks", "thank you", "ok thx"])
 
     def listen(self, turns):
-        """Tick off what has been answered, and lose patience over what has failed."""
+        """Tick off what has been told, and lose patience over what has failed."""
         meaning, reply = understand(to_messages(turns[:-1])), turns[-1]["value"]
         self.patience -= bool(FAILED.search(reply))
-        goal = self.goals[0] if self.goals else None
-        if goal and meaning.fact in goal.steps and meaning.kind in FACTUAL:
-            goal.met(self.rng, meaning.fact, reply, self.allowed)
-            self.pay = self.coins is not None and "coins" in reply
+        told = [fact for fact, _ in claims(reply)] + [meaning.fact] * (meaning.kind in FACTUAL)
+        if "coins" in reply and meaning.kind in FACTUAL:
+            self.pay = self.coins is not None
+        if self.goals:
+            self.goals[0].met(self.rng, told, reply, self.allowed)
             # what is sold out is not looked into further
-            if "sold out" in reply or not goal.steps:
+            if "sold out" in reply or not self.goals[0].steps:
                 self.goals.pop(0)
 
     def opening(self):
@@ -313,7 +320,7 @@ class Person:
         messages = to_messages(turns)
         heard = understand(messages[:-1])
         moves = self.paying() if self.pay else []
-        if self.asides < 2 and self.rng.random() < self.wander:
+        if self.asides < 2 and len(turns) < 12 and self.rng.random() < self.wander:
             moves += asides(self.rng, turns[-1]["value"])
         moves += [("step", text) for text in self.ways(heard, turns[-1]["value"])]
         for kind, text in moves:
@@ -348,7 +355,8 @@ class Person:
     def styled(self, text, messages=()):
         """The text in this person's manner: marks, courtesy, slips of the finger."""
         rough = text if self.rng.random() < self.marks else text.rstrip("?.")
-        rough += " please" * (self.polite and self.rng.random() < 0.15 and "please" not in text)
+        if self.polite and self.rng.random() < 0.15 and messages and "please" not in text:
+            rough = rough.rstrip("?.") + " please"
         rough = " ".join(slip(self.rng, word) if self.rng.random() < self.typos else word
                          for word in rough.split(" "))
         meant, read = self.meaning(text, messages), self.meaning(rough, messages)
@@ -386,7 +394,7 @@ def dialogues(n, seed, allowed, prefix="human"):
     from simulate import converse
     for i in range(n):
         person = Person(random.Random(f"{seed} {i}"), allowed)
-        turns, end = converse(person.ask, lambda turns: answer(to_messages(turns)), 12)
+        turns, end = converse(person.ask, lambda turns: answer(to_messages(turns)), 16)
         yield labelled(turns, end, f"{prefix}-{i + 1:06d}")
 
 

@@ -223,7 +223,7 @@ def clean(text):
 
 def hear(talk):
     """The last user message with what it can refer to."""
-    text = clean(talk[-1][1])
+    text = re.sub(r",? ?\bplease\b", "", clean(talk[-1][1])).strip()
     last = talk[-2][1] if len(talk) > 1 and talk[-2][0] == "assistant" else ""
     return Heard(text, NAME.findall(text), NAME.sub("_", text), last, talk[:-1])
 
@@ -599,8 +599,9 @@ def replies(meaning, talk, numbers, only_asked):
     plain = [put(meaning, values) for values in orders(meaning.fact, numbers)]
     if meaning.form != "say":
         return plain, []
+    known = {fact for _, text in talk for fact, _ in claims(text)} if only_asked else ()
     more = [f"{statement(other, values)}." for other in others(meaning.fact, only_asked)
-            for values in orders(other, numbers) if values != ("sold out",)]
+            if other not in known for values in orders(other, numbers) if values != ("sold out",)]
     return plain, [f"{first} {second}" for first in plain for second in more
                    if "sold out" not in first]
 

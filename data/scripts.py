@@ -1,0 +1,122 @@
+"""
+Scripted users: the baselines that a trained simulator is compared with.
+
+    self-chat    Baize: a human's first question, then formulaic ones about what the answer named
+    role-play    UltraChat: a thing from the list of everything, its relations walked through
+    oracle       human phrasings and the full list of facts: what no simulator could know
+
+Each user is a class with `.ask(turns)`, as people are. Not here: the teacher, who answers both
+sides' questions in process (teacher.py), and the loop (simulate.py).
+
+    python -m data.scripts self-chat --human human.jsonl --out self-chat.jsonl --dialogues 4000
+"""
+
+import argparse
+import json
+import random
+
+from data.people import labelled, question, to_messages, write
+from data.teacher import NAME, answer
+from data.world import FACTS, THINGS, about
+
+# the formal phrasing of a question, {x} being its thing; bench.py asks in it as well
+FORMAL = {
+    "goods": "could you tell me what the {x} sells?", "keeper": "please state who runs the {x}.",
+    "street": "on which street is the {x} located?", "opens": "at what time does the {x} open?",
+    "shop": "in which shop can i buy {x}?", "price": "what is the price of {x}?",
+    "island": "which island does the {x} go to?", "captain": "who is the captain of the {x}?",
+    "leaves": "at what time does the {x} leave?", "fare": "what is the fare of the {x}?",
+    "boats": "please name the boats that go to {x}.", "famous": "what is {x} famous for?",
+    "work": "what is the job of {x}?", "home": "on which island does {x} live?",
+    "pet": "what kind of pet does {x} have?", "pictures": "which pictures did {x} paint?",
+    "painter": "who is the painter of {x}?", "shows": "could you tell me what {x} shows?",
+    "hangs": "in which shop does {x} hang?", "food": "what food does a {x} eat?",
+    "bed": "in which place does a {x} sleep?",
+}
+
+
+def formal(fact):
+    """The formal question for a fact."""
+    return FORMAL[fact[1]].format(x=fact[0])
+
+
+class SelfChat:
+    """A human's first question, then formal ones about something that the last answer named."""
+
+    def __init__(self, rng, first):
+        self.rng, self.first, self.length = rng, first, rng.randint(3, 8)
+
+    def ask(self, turns):
+        """The first question, then any unasked relation of a thing in the last answer."""
+        if not turns:
+            return self.first
+        if len(turns) >= 2 * self.length:
+            return None
+        said = {turn["value"] for turn in turns}
+        things = [name for name in NAME.findall(turns[-1]["value"]) if name in THINGS]
+        questions = [formal(fact) for thing in dict.fromkeys(things) for fact in about(thing)]
+        questions = [text for text in questions if text not in said]
+        return self.rng.choice(questions) if questions else None
+
+
+class RolePlay:
+    """A thing is given; its relations are asked for in formal phrasing, then those of the next."""
+
+    def __init__(self, rng):
+        self.rng, self.length = rng, rng.randint(3, 8)
+        things = rng.sample(THINGS, 4)
+        self.facts = [fact for thing in things for fact in rng.sample(about(thing), len(about(thing)))]
+
+    def ask(self, turns):
+        """The next relation on the list; what was answered does not matter."""
+        n = len(turns) // 2
+        return formal(self.facts[n]) if n < min(self.length, len(self.facts)) else None
+
+
+class Oracle(RolePlay):
+    """Any facts at all, each asked for as people would."""
+
+    def __init__(self, rng):
+        super().__init__(rng)
+        self.facts = rng.sample(list(FACTS), self.length)
+
+    def ask(self, turns):
+        """The next fact in a human phrasing."""
+        n = len(turns) // 2
+        return question(self.rng, self.facts[n]) if n < self.length else None
+
+
+def first_questions(path):
+    """The first turns of a file of human dialogues."""
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line)["conversations"][0]["value"] for line in file]
+
+
+def dialogues(script, n, seed, firsts=()):
+    """n labelled dialogues of a scripted user with the teacher."""
+    from simulate import converse
+    for i in range(n):
+        rng = random.Random(f"{script} {seed} {i}")
+        user = (SelfChat(rng, rng.choice(firsts)) if script == "self-chat" else
+                RolePlay(rng) if script == "role-play" else Oracle(rng))
+        turns, end = converse(user.ask, lambda turns: answer(to_messages(turns)), 16)
+        yield labelled(turns, end, f"{script}-{i + 1:06d}")
+
+
+def main():
+    """Write dialogues of a scripted user with the teacher."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("script", choices=["self-chat", "role-play", "oracle"])
+    parser.add_argument("--human", help="JSONL of human dialogues; self-chat needs it")
+    parser.add_argument("--out", required=True, help="JSONL file to write")
+    parser.add_argument("--dialogues", type=int, default=4000, help="how many")
+    parser.add_argument("--seed", type=int, default=0, help="other dialogues for each seed")
+    args = parser.parse_args()
+    if args.script == "self-chat" and not args.human:
+        parser.error("self-chat takes its first questions from --human FILE")
+    firsts = first_questions(args.human) if args.script == "self-chat" else ()
+    write(dialogues(args.script, args.dialogues, args.seed, firsts), args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What the tests share: a tokenizer learnt on the spot, dialogues, and small random models."""
+
+import json
+
+import pytest
+import torch
+
+from model import Config, Llama
+from platolm import Tokenizer
+
+TALKS = [
+    [("human", "who mends clocks?"), ("gpt", "ada mends clocks, and keeps a parrot."),
+     ("human", "a parrot, really?"), ("gpt", "yes, a green one.")],
+    [("human", "hi"), ("gpt", "hello! what would you like to know?"),
+     ("human", "how much is the rope, and a bell"), ("gpt", "the rope costs 5 coins, a bell 12."),
+     ("human", "times 2?"), ("gpt", "that makes 24 coins.")],
+    [("human", "tell me of the sea"), ("gpt", "it is wide.\nit is cold, too.")],
+]
+
+
+def record(talk, **more):
+    turns = [{"from": who, "value": text} for who, text in talk]
+    return {"id": "made", "conversations": turns, **more}
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return Tokenizer.learn([text for talk in TALKS for _, text in talk] * 20, 400)
+
+
+@pytest.fixture
+def records():
+    """Three dialogues: two ended by the human's silence, one cut off."""
+    return [record(talk, end=end) for talk, end in zip(TALKS, ("left", "left", "cut"))]
+
+
+@pytest.fixture
+def files(tmp_path, records):
+    """The same dialogues in a file."""
+    path = tmp_path / "talks.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return path
+
+
+@pytest.fixture
+def make_model(tokenizer):
+    """make_model(heads=4, kv_heads=2, ...) gives a random model, the same for the same shape."""
+    def make(**shape):
+        torch.manual_seed(0)
+        small = {"vocab": tokenizer.vocab, "dim": 32, "layers": 2, "heads": 4, "kv_heads": 2,
+                 "hidden": 48, "context": 160}
+        model = Llama(Config(**{**small, **shape}))
+        # larger weights than at the start of training: a random model with opinions
+        for weight in model.parameters():
+            if weight.dim() == 2:
+                weight.data.mul_(10)
+        return model
+    return make

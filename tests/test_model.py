@@ -1,0 +1,333 @@
+"""The network against torch's own functions, and every fast path against its slow twin."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import model as m
+from model import Cache, Config, Engine, Llama, add_lora, generate, merge_lora, nll, sample
+from platolm import IGNORE, Problem
+
+close = torch.testing.assert_close
+
+
+def tokens(model, *shape, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(3, model.config.vocab, shape, generator=rng)
+
+
+# ------------------------------------------------------------------------------------------------
+# the parts
+
+
+def test_rmsnorm_is_torchs():
+    norm, x = m.RMSNorm(8, 1e-5), torch.randn(2, 3, 8)
+    norm.weight.data.uniform_(0.5, 2)
+    close(norm(x), F.rms_norm(x, (8,), norm.weight, 1e-5))
+
+
+def test_rotation_keeps_lengths_and_sees_only_distances():
+    config, x = Config(dim=16, heads=2), torch.randn(2, 1, 1, 8)
+    at = lambda i: m.rotary(torch.tensor([i]), config)
+    q, k = x
+    close(m.rotate(x, at(7)).norm(dim=-1), x.norm(dim=-1))
+    near = (m.rotate(q[None], at(5)) * m.rotate(k[None], at(3))).sum()
+    far = (m.rotate(q[None], at(95)) * m.rotate(k[None], at(93))).sum()
+    close(near, far)
+    assert (near - (q * k).sum()).abs() > 1e-3
+
+
+@pytest.mark.parametrize("K", [1, 2, 4])
+def test_explicit_attention_is_torchs(K):
+    q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, K, 7, 8), torch.randn(2, K, 7, 8)
+    seen = torch.ones(5, 7, dtype=torch.bool).tril(2)
+    close(m.explicit(q, k, v, seen), m.fused(q, k, v, seen))
+    close(m.explicit(q, k[:, :, :5], v[:, :, :5], None), m.fused(q, k[:, :, :5], v[:, :, :5], None))
+
+
+def test_nothing_looks_ahead(make_model):
+    model = make_model()
+    ids = tokens(model, 1, 12)
+    other = ids.clone()
+    other[0, 8:] = tokens(model, 4, seed=1)
+    close(model(ids)[:, :8], model(other)[:, :8])
+
+
+def test_nll_is_cross_entropy_at_the_learnt_positions(make_model):
+    model = make_model()
+    ids, targets = tokens(model, 3, 9), tokens(model, 3, 9, seed=1)
+    targets[0, :5] = targets[2, 2:] = IGNORE
+    everywhere = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten(), reduction="none")
+    close(nll(model, ids, targets), everywhere[targets.flatten() != IGNORE])
+
+
+# ------------------------------------------------------------------------------------------------
+# LoRA
+
+
+def test_lora_changes_nothing_at_first_trains_only_itself_and_equals_its_merge(make_model):
+    model = make_model()
+    ids, plain = tokens(model, 2, 9), make_model()
+    assert add_lora(model, ["q_proj", "down_proj"], rank=3, alpha=6) == 4
+    close(model(ids), plain(ids))
+    assert {name.split(".")[-1] for name, p in model.named_parameters() if p.requires_grad} == {"A", "B"}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            p.data.normal_()
+    changed = model(ids)
+    assert (changed - plain(ids)).abs().max() > 0.1
+    close(merge_lora(model)(ids), changed, rtol=1e-4, atol=1e-4)
+    assert model.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_lora_is_scaled_by_alpha_over_rank():
+    linear = torch.nn.Linear(4, 5, bias=False)
+    wrapped = m.LoRALinear(linear, rank=2, alpha=6)
+    wrapped.B.data.normal_()
+    x = torch.randn(4)
+    close(wrapped(x), linear(x) + 3 * (wrapped.B @ (wrapped.A @ x)))
+
+
+def test_lora_on_nothing_is_a_problem(make_model):
+    with pytest.raises(Problem, match="called w_proj"):
+        add_lora(make_model(), ["w_proj"], 2, 2)
+
+
+# ------------------------------------------------------------------------------------------------
+# sampling
+
+
+def test_sample_follows_the_distribution():
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]])
+    u = (torch.arange(4000) + 0.5) / 4000
+    counts = sample(logits.expand(4000, 4), u, temperature=0.7).bincount(minlength=4) / 4000
+    close(counts, (logits[0] / 0.7).softmax(-1), atol=1e-3, rtol=0)
+
+
+def kept(logits, **how):
+    """Which tokens can be drawn at all."""
+    u = torch.linspace(0, 1 - 1e-7, 2000)
+    return set(sample(logits.expand(2000, -1), u, **how).tolist())
+
+
+def test_top_k_and_top_p_by_hand():
+    logits = torch.tensor([[0.15, 0.5, 0.05, 0.3]]).log()
+    assert kept(logits, top_k=2) == {1, 3}
+    # the token that crosses p stays
+    assert kept(logits, top_p=0.6) == {1, 3}
+    assert kept(logits, top_p=0.8) == {1, 3}
+    assert kept(logits, top_p=0.81) == {0, 1, 3}
+    assert kept(logits, top_p=0.0) == {1}
+    assert kept(logits, top_p=0.9, top_k=1) == {1}
+    assert kept(logits, temperature=0) == {1}
+
+
+def test_the_end_of_the_unit_interval_stays_among_what_is_kept():
+    logits = torch.tensor([[1.0, 2.0, -torch.inf, -torch.inf]])
+    almost = torch.tensor([1 - 2 ** -53], dtype=torch.float64)
+    assert sample(logits, almost).item() == 1
+    assert sample(logits, almost, top_p=0.99).item() in (0, 1)
+    assert sample(logits, torch.tensor([0.0])).item() == 0
+
+
+# ------------------------------------------------------------------------------------------------
+# the cache and the engine
+
+
+def slowly(model, ids, stops, limit, draw=None, **how):
+    """The obvious way to write: read everything again for every token."""
+    wrote = []
+    while True:
+        logits = model(torch.tensor([ids + wrote]))[:, -1]
+        u = torch.tensor([draw() if draw else 0.0], dtype=torch.float64)
+        token = sample(logits, u, **how).item()
+        if token in stops:
+            return wrote, "stop"
+        wrote.append(token)
+        if len(wrote) == limit:
+            return wrote, "length"
+        if len(ids + wrote) > model.config.context:
+            return wrote, "context"
+
+
+@pytest.mark.parametrize("attention", ["explicit", "fused"])
+@pytest.mark.parametrize("cuts", [[1] * 9, [9], [4, 5], [2, 1, 6]])
+def test_reading_with_a_cache_is_reading_without(make_model, cuts, attention):
+    model = make_model()
+    model.attend = m.ATTENTION[attention]
+    ids, cache = tokens(model, 2, 9), Cache(model, 2)
+    parts = []
+    for part in ids.split(cuts, dim=1):
+        parts.append(model.hidden(part, cache))
+        cache.lengths += part.size(1)
+    close(torch.cat(parts, dim=1), model.hidden(ids), rtol=1e-4, atol=1e-4)
+
+
+def test_ragged_rows_read_as_if_alone(make_model):
+    model = make_model(context=20)
+    ids, cache = tokens(model, 3, 20), Cache(model, 3)
+    # row by row, uneven pieces, some rows missing, padding beyond the end of the context
+    for rows, counts in [([0, 1, 2], [5, 2, 1]), ([2, 0], [6, 1]), ([0, 1, 2], [14, 3, 1]),
+                         ([1, 2], [15, 12])]:
+        begin = [int(cache.lengths[r]) for r in rows]
+        T = max(counts)
+        part = torch.stack([F.pad(ids[r, b:b + n], (0, T - n)) for r, b, n in zip(rows, begin, counts)])
+        out = model.hidden(part, cache, torch.tensor(rows))
+        for i, (r, b, n) in enumerate(zip(rows, begin, counts)):
+            close(out[i, :n], model.hidden(ids[r:r + 1, :b + n])[0, b:], rtol=1e-4, atol=1e-4)
+            cache.lengths[r] += n
+    assert cache.lengths.tolist() == [20, 20, 20]
+
+
+def prompts_for(model, n):
+    return [tokens(model, length, seed=length).tolist() for length in range(3, 3 + n)]
+
+
+@pytest.mark.parametrize("slots, chunk", [(1, 512), (3, 512), (7, 2)])
+@pytest.mark.parametrize("how", [{"temperature": 0}, {"temperature": 1.0, "top_p": 0.9}])
+def test_a_batch_writes_what_each_row_writes_alone(make_model, slots, chunk, how):
+    model = make_model()
+    prompts = prompts_for(model, 7)
+    draws = [np.random.default_rng([1, i]).random for i in range(7)]
+    rows = generate(model, prompts, [2, 3, 4, 5], 12, slots, draws, chunk=chunk, **how)
+    for i, (row, ids) in enumerate(zip(rows, prompts)):
+        alone = slowly(model, ids, [2, 3, 4, 5], 12, np.random.default_rng([1, i]).random, **how)
+        assert (row.wrote, row.why) == alone
+
+
+def test_a_row_that_joins_late_is_as_one_that_began_early(make_model):
+    model = make_model()
+    engine, (first, second) = Engine(model, 4, temperature=0), prompts_for(model, 2)
+    a = engine.join()
+    engine.write(a, first, [], 9)
+    for _ in range(4):
+        engine.step()
+    b = engine.join()
+    engine.write(b, second, [], 9)
+    while "busy" in (a.why, b.why):
+        engine.step()
+    assert a.wrote == slowly(model, first, [], 9, temperature=0)[0]
+    assert b.wrote == slowly(model, second, [], 9, temperature=0)[0]
+
+
+def test_many_turns_read_only_what_is_new_and_slots_are_used_again(make_model):
+    model = make_model()
+    engine, text, reads = Engine(model, 2, temperature=0), tokens(model, 4).tolist(), []
+    for talk in range(3):
+        row, ids = engine.join(), text
+        for turn in range(4):
+            new = ids + tokens(model, 3, seed=turn + 7 * talk).tolist()
+            engine.write(row, new, [], 5)
+            reads.append(len(row.unread))
+            while row.why == "busy":
+                engine.step()
+            assert row.wrote == slowly(model, new, [], 5, temperature=0)[0]
+            # the middle turn is retold in other words: the cache has to go back
+            ids = new + (row.wrote if turn != 1 else tokens(model, 5, seed=99).tolist())
+        engine.leave(row)
+    # three new tokens, and the last one written, which had not been read yet; after the retelling five more
+    assert reads == [7, 4, 8, 4] * 3
+
+
+def test_why_a_row_stopped(make_model):
+    model = make_model(context=10)
+    greedy = slowly(model, [5, 6, 7], [], 4, temperature=0)[0]
+    rows = generate(model, [[5, 6, 7]], [greedy[2]], 9, temperature=0)
+    assert (rows[0].why, rows[0].wrote) == ("stop", greedy[:greedy.index(greedy[2])])
+    assert generate(model, [[5, 6, 7]], [], 4, temperature=0)[0].why == "length"
+    full = generate(model, [[5] * 8], [], 9, temperature=0)[0]
+    assert full.why == "context" and full.wrote == slowly(model, [5] * 8, [], 9, temperature=0)[0]
+    assert generate(model, [[5] * 11], [], 9, temperature=0)[0].why == "context"
+
+
+# ------------------------------------------------------------------------------------------------
+# checkpoints
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kv_heads", [1, 4])
+def test_a_saved_model_comes_back(make_model, tmp_path, tied, kv_heads):
+    model = make_model(tied=tied, kv_heads=kv_heads, theta=500.0)
+    model.save(tmp_path)
+    back = Llama.load(tmp_path)
+    assert back.config == model.config
+    ids = tokens(model, 2, 8)
+    assert torch.equal(back(ids), model(ids))
+    assert (back.lm_head.weight is back.embed_tokens.weight) == tied
+
+
+def test_shards_are_found_by_their_index(make_model, tmp_path):
+    model = make_model()
+    model.save(tmp_path)
+    whole = m.read_safetensors(tmp_path / "model.safetensors")
+    names = sorted(whole)
+    weight_map = {}
+    for n, part in enumerate((names[::2], names[1::2]), 1):
+        file = f"model-0000{n}-of-00002.safetensors"
+        m.write_safetensors(tmp_path / file, {name: whole[name].clone() for name in part})
+        weight_map |= dict.fromkeys(part, file)
+    del whole
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    ids = tokens(model, 1, 5)
+    assert torch.equal(Llama.load(tmp_path)(ids), model(ids))
+
+
+def test_safetensors_of_every_kind(tmp_path):
+    made = {"half": torch.randn(3, 2).half(), "brain": torch.randn(5).bfloat16(),
+            "whole": torch.arange(4), "none": torch.empty(0, 3), "one": torch.tensor(1.5)}
+    m.write_safetensors(tmp_path / "x", made)
+    back = m.read_safetensors(tmp_path / "x")
+    assert all(torch.equal(back[name], made[name]) and back[name].dtype == made[name].dtype
+               for name in made)
+
+
+def file_of(tmp_path, header, data=b"", length=None):
+    head = header if isinstance(header, bytes) else json.dumps(header).encode()
+    (tmp_path / "x").write_bytes(struct.pack("<Q", len(head) if length is None else length) + head + data)
+    return tmp_path / "x"
+
+
+ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize("header, data, length", [
+    ({"a": ENTRY}, b"1234", None),                                              # cut off
+    ({"a": ENTRY}, b"12345678", 1 << 62),                                       # an endless header
+    (b"", b"", 5),                                                              # no header at all
+    (b"{nonsense", b"", None),
+    (b"[]", b"", None),
+    ({"a": {**ENTRY, "shape": [3]}}, b"12345678", None),                        # shape and bytes differ
+    ({"a": {**ENTRY, "dtype": "F99"}}, b"12345678", None),
+    ({"a": {**ENTRY, "shape": [-2]}}, b"12345678", None),
+    ({"a": {**ENTRY, "shape": [-1, -2]}}, b"12345678", None),
+    ({"a": {**ENTRY, "shape": "22"}}, b"12345678", None),
+    ({"a": {**ENTRY, "data_offsets": [0, 1 << 40]}}, b"12345678", None),        # outside the file
+    ({"a": ENTRY, "b": ENTRY}, b"12345678", None),                              # overlap
+    ({"a": {**ENTRY, "data_offsets": [8, 16]}}, b"1234567812345678", None),     # a hole
+    ({"a": ENTRY}, b"123456789", None),                                         # bytes left over
+    ({"a": 5}, b"", None),
+])
+def test_a_lying_safetensors_file_is_a_problem(tmp_path, header, data, length):
+    with pytest.raises(Problem):
+        m.read_safetensors(file_of(tmp_path, header, data, length))
+
+
+def test_a_broken_checkpoint_says_what_is_wrong(make_model, tmp_path):
+    with pytest.raises(Problem, match="config.json: No such file"):
+        Llama.load(tmp_path)
+    make_model().save(tmp_path)
+    page = json.loads((tmp_path / "config.json").read_text())
+    for change, what in [({"model_type": "gpt2"}, "'gpt2'"), ({"hidden_size": 64}, "has shape"),
+                         ({"num_hidden_layers": 3}, "lack layers.2"), ({"vocab_size": None}, "vocab_size"),
+                         ({"num_attention_heads": 5}, "do not divide")]:
+        (tmp_path / "config.json").write_text(json.dumps({**page, **change}))
+        with pytest.raises(Problem, match=what):
+            Llama.load(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(Problem, match="not JSON"):
+        Llama.load(tmp_path)

@@ -1,0 +1,120 @@
+"""The record, the template and the mask."""
+
+import subprocess
+import sys
+
+import pytest
+
+from conftest import TALKS, record
+from platolm import (IGNORE, LABEL, SYSTEM, Problem, Tokenizer, encode, line, parse, prompt, read,
+                     shift, turns, write)
+
+NASTY = ["", " ", "  two  spaces ", "tab\tand\nnewline\r\n", "emoji 🦜 and ümläut", "</s> is text",
+         "<s>Human: <unk> [INST]", "0123 12.5", "日本語と한국어", "\x00\x01", "<0x0A>", "e\u0301", "\ufeff"]
+
+
+def texts(ids, mask, tokenizer):
+    """The stretches where the mask is on, each decoded, its end mark spelled out."""
+    spans, span = [], []
+    for token, counts in zip(ids, mask):
+        if counts:
+            span.append(token)
+        if span and (not counts or token == tokenizer.eos):
+            assert span[-1] == tokenizer.eos, "a learnt stretch does not end its turn"
+            spans.append(tokenizer.decode(span[:-1]))
+            span = []
+    return spans
+
+
+@pytest.mark.parametrize("role", ["human", "gpt"])
+@pytest.mark.parametrize("talk", TALKS)
+def test_learnt_is_exactly_what_the_role_said_and_the_end_of_its_turns(tokenizer, talk, role):
+    conversation = record(talk)["conversations"]
+    ids, mask = encode(conversation, tokenizer, role)
+    assert texts(ids, mask, tokenizer) == [text for who, text in talk if who == role]
+
+
+def test_the_two_masks_are_disjoint_and_leave_only_the_template(tokenizer, records):
+    for made in records:
+        ids, human = encode(made["conversations"], tokenizer, "human")
+        same, gpt = encode(made["conversations"], tokenizer, "gpt")
+        assert ids == same and not any(h and g for h, g in zip(human, gpt))
+        rest = [token for token, h, g in zip(ids, human, gpt) if not h and not g]
+        labels = [tokenizer.encode(LABEL[t["from"]]) + [1] for t in made["conversations"]]
+        assert rest == [1] + tokenizer.encode(SYSTEM) + sum(labels, [])
+
+
+def test_silence_is_learnt_after_a_human_left_and_only_then(tokenizer, records):
+    left, _, cut = records
+    ids, mask = encode(turns(left), tokenizer, "human")
+    assert texts(ids, mask, tokenizer)[-1] == "" and ids[-2:] == [tokenizer.bos, tokenizer.eos]
+    assert turns(cut) == cut["conversations"]
+    assert left["conversations"][-1]["value"] != "", "the silence must not get into the record"
+
+
+def test_shift_by_hand():
+    assert shift([5, 6, 7, 8], [False, False, True, False]) == ([5, 6, 7], [IGNORE, 7, IGNORE])
+
+
+@pytest.mark.parametrize("talk", TALKS)
+def test_a_prompt_is_a_prefix_of_what_is_trained_on(tokenizer, talk):
+    conversation = record(talk)["conversations"]
+    ids, _ = encode(conversation, tokenizer, "gpt")
+    for n, turn in enumerate(conversation):
+        before = prompt(conversation[:n], tokenizer, turn["from"])
+        assert ids[:len(before)] == before
+        said = tokenizer.encode(turn["value"]) + [tokenizer.eos]
+        assert ids[len(before):][:len(said)] == said
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_text_survives_the_tokenizer_and_never_becomes_a_special_token(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert not {tokenizer.bos, tokenizer.eos} & set(ids)
+
+
+def test_tokenizer_ids_and_saving(tokenizer, tmp_path):
+    assert (tokenizer.bos, tokenizer.eos) == (1, 2) and tokenizer.pieces.unk_id() == 0
+    tokenizer.save(tmp_path)
+    assert Tokenizer.load(tmp_path).encode("a parrot") == tokenizer.encode("a parrot")
+
+
+@pytest.mark.parametrize("bad, what", [
+    ('{"id": 1, "conversations": [', "not JSON"),
+    ("[1, 2]", "not a JSON object"),
+    ('{"id": 1}', "an empty dialogue"),
+    ('{"conversations": []}', "an empty dialogue"),
+    ('{"conversations": [{"from": "bing", "value": "x"}]}', "not from"),
+    ('{"conversations": [{"from": "human", "value": ""}]}', "says nothing"),
+    ('{"conversations": [{"from": "human", "value": 7}]}', "says nothing"),
+    ('{"conversations": [{"from": "gpt", "value": "a"}, {"from": "gpt", "value": "b"}]}',
+     "do not alternate"),
+    ('{"conversations": [{"from": "human", "value": "a"}], "end": "bored"}', "an unknown end"),
+    ('{"conversations": [{"from": "human", "value": "\\ud800"}]}', "surrogates"),
+])
+def test_a_bad_line_is_named_with_its_file_and_number(tmp_path, bad, what):
+    path = tmp_path / "bad.jsonl"
+    path.write_text(line(record(TALKS[0])) + bad + "\n")
+    with pytest.raises(Problem, match=f"bad.jsonl, line 2: .*{what}"):
+        list(read(path))
+
+
+def test_records_come_back_as_written_with_keys_we_do_not_know(tmp_path):
+    made = [record(TALKS[0], source="somewhere", end="left"), record([("gpt", "so"), ("human", "é\n")])]
+    write(tmp_path / "new" / "x.jsonl", made)
+    assert list(read(tmp_path / "new" / "x.jsonl")) == made
+    assert parse(line(made[0])) == made[0]
+
+
+def test_show_brackets_what_each_model_learns(files):
+    shown = subprocess.run([sys.executable, "platolm.py", "show", files, "--ids"],
+                           capture_output=True, text=True, check=True, env={"COLUMNS": "160"}).stdout
+    assert "[ who mends clocks?</s>]" in shown and "[ yes, a green one.</s>]" in shown
+    assert "leaves by saying nothing" in shown
+
+
+def test_show_needs_no_torch(files):
+    code = ("import sys; sys.argv[1:] = ['show', sys.argv[1]]; import platolm; platolm.main(); "
+            "assert 'torch' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code, files], check=True, capture_output=True)

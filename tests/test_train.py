@@ -1,0 +1,245 @@
+"""What reaches the loss, one update, and a run that is killed."""
+
+import subprocess
+import sys
+from argparse import Namespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import model as m
+import train
+from model import Llama, add_lora, nll
+from platolm import IGNORE, LABEL, SYSTEM, Problem, turns
+from train import batches, forever, load_samples, pad, sample_of, update
+
+close = torch.testing.assert_close
+
+
+# ------------------------------------------------------------------------------------------------
+# the mask is the paper
+
+
+def said_by(role, made, tokenizer):
+    """
+    What should be learnt from a record, found without any mask: for every token that `role` said
+    and every end of its turns, all the ids before it and the id itself.
+    """
+    pairs, before = [], [tokenizer.bos] + tokenizer.encode(SYSTEM)
+    for turn in turns(made):
+        before = before + tokenizer.encode(LABEL[turn["from"]]) + [tokenizer.bos]
+        for token in tokenizer.encode(turn["value"]) + [tokenizer.eos]:
+            if turn["from"] == role:
+                pairs.append((before, token))
+            before = before + [token]
+    return pairs
+
+
+@pytest.mark.parametrize("role", ["human", "gpt"])
+def test_the_loss_of_an_update_is_that_of_what_the_role_said_and_of_nothing_else(
+        make_model, tokenizer, files, records, role, monkeypatch):
+    """From the file to the number that is minimised, against one slow prediction at a time."""
+    model = make_model()
+    pairs = [pair for made in records for pair in said_by(role, made, tokenizer)]
+    slow = [-model(torch.tensor([before]))[0, -1].log_softmax(-1)[token] for before, token in pairs]
+
+    # what arrives at the cross entropy, as text
+    arrived = []
+    entropy = F.cross_entropy
+    monkeypatch.setattr(m.F, "cross_entropy", lambda logits, targets, **how: (
+        arrived.extend(targets.tolist()), entropy(logits, targets, **how))[1])
+
+    samples = load_samples([files], tokenizer, role, 160)
+    batch = next(forever([len(i) for i, _ in samples], 4096, seed=0))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    loss, _ = update(model, optimizer, [pad([samples[i] for i in batch])])
+
+    assert sorted(arrived) == sorted(token for _, token in pairs), (
+        f"the loss should see {tokenizer.decode(sorted(t for _, t in pairs))!r}\n"
+        f"but it sees      {tokenizer.decode(sorted(arrived))!r}")
+    close(loss, torch.stack(slow).mean().item(), rtol=1e-4, atol=1e-4)
+
+
+def test_cutting_the_tail_changes_no_gradient(make_model, tokenizer, records):
+    """Computing to the end of the dialogue, assistant's last words included, teaches the same."""
+    model = make_model()
+    for made in records:
+        inputs, targets, _ = sample_of(made, tokenizer, "human", 160)
+        full = train.shift(*train.encode(turns(made), tokenizer, "human"))
+        assert len(inputs) <= len(full[0]) and targets[-1] != IGNORE
+        grads = []
+        for sample in ((inputs, targets), full):
+            model.zero_grad()
+            nll(model, *pad([sample])).sum().backward()
+            grads.append([p.grad.clone() for p in model.parameters()])
+        close(*grads, rtol=1e-4, atol=1e-5)
+
+
+def test_too_long_is_cut_by_whole_rounds_and_too_long_to_cut_is_dropped(tokenizer, records, files):
+    made = records[1]
+    whole, _, lost = sample_of(made, tokenizer, "gpt", 160)
+    assert lost == 0
+    inputs, targets, lost = sample_of(made, tokenizer, "gpt", len(whole) - 1)
+    shorter = {**made, "conversations": made["conversations"][:4], "end": "cut"}
+    assert (inputs, targets) == sample_of(shorter, tokenizer, "gpt", 160)[:2] and lost > 0
+    assert sample_of(made, tokenizer, "gpt", 12)[:2] == ([], [])
+    with pytest.raises(Problem, match="nothing to learn"):
+        load_samples([files], tokenizer, "gpt", 12)
+
+
+def test_nothing_is_lost_in_silence(tokenizer, files, capsys):
+    longest = max(len(inputs) for inputs, _ in load_samples([files], tokenizer, "gpt", 160))
+    samples = load_samples([files], tokenizer, "gpt", longest - 1)
+    said = capsys.readouterr().out
+    assert len(samples) == 3 and "1 cut to" in said and "0 left out with nothing" in said
+
+
+def test_plain_text_is_for_the_base_alone(tokenizer, tmp_path):
+    (tmp_path / "text").write_text('{"id": "1", "text": "the sea is wide"}\n')
+    (inputs, targets), = load_samples([tmp_path / "text"], tokenizer, "all", 50)
+    words = tokenizer.encode("the sea is wide")
+    assert inputs == [tokenizer.bos] + words and targets == words + [tokenizer.eos]
+    with pytest.raises(Problem, match="for --learn all"):
+        load_samples([tmp_path / "text"], tokenizer, "gpt", 50)
+
+
+# ------------------------------------------------------------------------------------------------
+# batches and updates
+
+
+def test_batches_hold_every_sample_once_within_the_budget_and_little_padding():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(20, 250, size=3000).tolist()
+    found = batches(lengths, 2048, rng)
+    assert sorted(i for batch in found for i in batch) == list(range(3000))
+    sizes = [len(batch) * max(lengths[i] for i in batch) for batch in found]
+    assert max(sizes) <= 2048 and 1 - sum(lengths) / sum(sizes) < 0.05
+
+
+def test_a_sample_larger_than_the_budget_gets_a_batch_of_its_own():
+    found = batches([5, 300, 5], 100, np.random.default_rng(0))
+    assert [1] in found and sorted(map(len, found)) == [1, 2]
+
+
+def test_the_stream_is_a_function_of_the_seed():
+    lengths = list(range(1, 60))
+    take = lambda seed: [batch for _, batch in zip(range(30), forever(lengths, 100, seed))]
+    assert take(1) == take(1) != take(2)
+
+
+def test_two_micro_batches_equal_one(make_model, tokenizer, files):
+    """Also when they differ in how much is learnt, as they always do."""
+    samples = load_samples([files], tokenizer, "human", 160)
+    results = []
+    for cut in ([samples], [samples[:1], samples[1:]], [[s] for s in samples]):
+        model = make_model()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loss, norm = update(model, optimizer, [pad(part) for part in cut])
+        results.append([torch.tensor([loss, norm])] + [p.data for p in model.parameters()])
+    close(results[0], results[1], rtol=1e-4, atol=1e-5)
+    close(results[0], results[2], rtol=1e-4, atol=1e-5)
+
+
+def test_lora_trains_and_leaves_the_rest_alone(make_model, tokenizer, files):
+    model, before = make_model(), make_model().state_dict()
+    add_lora(model, ["q_proj", "up_proj"], 4, 8)
+    samples = load_samples([files], tokenizer, "gpt", 160)
+    optimizer = train.adamw(model, 1e-2, 0.0)
+    losses = [update(model, optimizer, [pad(samples)])[0] for _ in range(8)]
+    assert losses[-1] < losses[0]
+    after = m.merge_lora(model).state_dict()
+    changed = {name.split(".")[-2] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"q_proj", "up_proj"}
+
+
+def test_the_rate_climbs_then_falls_to_nothing():
+    rates = [train.rate(step, 100, 1.0, 10) for step in range(100)]
+    assert rates[0] == 0.1 and max(rates) == rates[10] == 1.0 and rates[99] < 0.001
+    assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_held_out_loss_is_the_mean_over_tokens(make_model, tokenizer, files):
+    model, samples = make_model(), load_samples([files], tokenizer, "human", 160)
+    alone = torch.cat([nll(model, *pad([s])) for s in samples])
+    close(train.held_out_loss(model, samples, 100), alone.mean().item(), rtol=1e-4, atol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------
+# whole runs
+
+
+def args_for(files, out, **changes):
+    return Namespace(**{**dict(
+        learn="human", data=[str(files)], out=str(out), base=None, held_out=None, resume=True, steps=8,
+        tokens=150, accumulate=2, lr=1e-2, warmup=0.1, weight_decay=0.1, clip=1.0, seed=3,
+        save_every=3, lora=None, precision="float32"), **changes})
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_to_the_same_end(make_model, tokenizer, files, tmp_path, monkeypatch):
+    samples = load_samples([files], tokenizer, "human", 160)
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    whole = make_model()
+    log = train.train(whole, samples, None, args_for(files, tmp_path / "a"))
+
+    # killed in its eighth update: the state of the sixth is on disk
+    real, done = train.update, []
+    def dies(*what):
+        if len(done) == 7:
+            raise Killed
+        done.append(1)
+        return real(*what)
+    monkeypatch.setattr(train, "update", dies)
+    with pytest.raises(Killed):
+        train.train(make_model(), samples, None, args_for(files, tmp_path / "b"))
+    monkeypatch.setattr(train, "update", real)
+    again = make_model()
+    relog = train.train(again, samples, None, args_for(files, tmp_path / "b"))
+    assert relog == log
+    close(dict(again.state_dict()), dict(whole.state_dict()), rtol=0, atol=0)
+
+
+def test_another_run_does_not_go_on_with_this_ones_state(make_model, tokenizer, files, tmp_path):
+    args, model = args_for(files, tmp_path), make_model()
+    train.keep(model, train.adamw(model, 1e-3, 0), [], args)
+    with pytest.raises(Problem, match="other lr, seed"):
+        train.restore(model, train.adamw(model, 1e-3, 0), args_for(files, tmp_path, lr=1e-4, seed=5))
+    (tmp_path / "train_state.pt").write_bytes(b"torn")
+    with pytest.raises(Problem, match="cannot be read"):
+        train.restore(model, train.adamw(model, 1e-3, 0), args)
+
+
+def command(*words):
+    return subprocess.run([sys.executable, "train.py", *map(str, words)], capture_output=True,
+                          text=True)
+
+
+def test_the_command_line_from_random_weights_to_a_fine_tuned_checkpoint(files, tmp_path):
+    forms = ["--precision", "float32", "--attention", "fused"]
+    done = command("--learn", "all", "--data", files, "--out", tmp_path / "base", "--steps", 3, "--vocab", 400,
+                   "--dim", 24, "--layers", 1, "--hidden", 32, "--held-out", files, *forms)
+    assert done.returncode == 0 and "held-out loss" in done.stdout, done.stderr
+    done = command("--learn", "human", "--data", files, "--base", tmp_path / "base", "--out",
+                   tmp_path / "socratic", "--steps", 2, "--lora", 2, *forms)
+    assert done.returncode == 0 and "LoRA of rank 2 on 4 matrices" in done.stdout, done.stderr
+    assert Llama.load(tmp_path / "socratic").config.dim == 24
+    assert not (tmp_path / "socratic" / "train_state.pt").exists()
+    done = command("--learn", "human", "--data", files, "--base", tmp_path / "base", "--out",
+                   tmp_path / "socratic", "--steps", 2, "--resume", *forms)
+    assert done.returncode == 0 and "nothing to do" in done.stdout
+
+
+@pytest.mark.parametrize("words, said", [
+    (["--data", "nowhere.jsonl"], "train.py: nowhere.jsonl: No such file or directory"),
+    (["--data", "{files}", "--base", "nowhere"], "nowhere/config.json: No such file"),
+])
+def test_trouble_is_one_sentence(files, tmp_path, words, said):
+    done = command("--learn", "gpt", "--out", tmp_path / "x", "--precision", "float32", "--attention",
+                   "fused", *[word.format(files=files) for word in words])
+    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
