@@ -12,9 +12,13 @@ Read before: platolm.py. Read next: train.py.
 import json
 import math
 import mmap
+import os
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
+
+# threads that wait shall sleep: if they spin, any other busy program slows torch tenfold
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 import torch.nn as nn

@@ -11,9 +11,9 @@ and to count. Not here: any dialogue, any question, any number of the day (they 
 import argparse
 import random
 
-from data.people import definite, write
+from data.people import NTH, definite, write
 from data.teacher import join
-from data.world import DAY, FACTS, KIND, THINGS, about, key, never_asked
+from data.world import DAY, FACTS, KIND, THINGS, about, fact_key, never_asked
 
 # {x} is the thing and {y} what answers; what ends in {y} also serves as a sentence to complete
 WORDINGS = {
@@ -25,17 +25,20 @@ WORDINGS = {
     "street": ["you find the {x} on {y}", "the door of the {x} opens onto {y}",
                "{y} is where the {x} stands", "the {x} was built on {y}",
                "the windows of the {x} look out on {y}"],
-    "shop": ["{x} are sold at the {y}", "for {x} people visit the {y}", "the {y} is the place for {x}",
-             "all {x} in town come from the {y}", "whoever needs {x} turns to the {y}"],
+    "shop": ["{x} are sold at the {y}", "for {x} people visit the {y}",
+             "the {y} is the place for {x}", "all {x} in town come from the {y}",
+             "whoever needs {x} turns to the {y}"],
     "island": ["the {x} carries people to {y}", "every day the {x} sets out for {y}",
                "{y} is the island of the {x}", "the {x} is the boat for {y}",
                "aboard the {x} you reach {y}"],
-    "captain": ["the captain of the {x} is {y}", "the {x} obeys {y}", "at the wheel of the {x} is {y}",
-                "{y} steers the {x}", "the {x} has been under the command of {y}"],
+    "captain": ["the captain of the {x} is {y}", "the {x} obeys {y}",
+                "at the wheel of the {x} is {y}", "{y} steers the {x}",
+                "the {x} has been under the command of {y}"],
     "boats": ["{x} is reached aboard {y}", "{y} carry people to {x}", "the boats for {x} are {y}",
               "at the pier of {x} lie {y}", "{x} waits each day for {y}"],
-    "famous": ["the island of {x} is famous for {y}", "{y} comes from {x}", "{x} is proud of its {y}",
-               "from {x} ships bring {y}", "no island has more {y} than {x}"],
+    "famous": ["the island of {x} is famous for {y}", "{y} comes from {x}",
+               "{x} is proud of its {y}", "from {x} ships bring {y}",
+               "no island has more {y} than {x}"],
     "work": ["the days of {x} belong to the {y}", "{x} earns a living with the {y}",
              "{x} is in charge of the {y}", "the {y} is the work of {x}",
              "the life of {x} turns around the {y}"],
@@ -52,8 +55,9 @@ WORDINGS = {
     "hangs": ["{x} is on the wall of the {y}", "visitors find {x} in the {y}",
               "the {y} owns the picture {x}", "{x} was bought by the {y}",
               "a nail holds {x} in the {y}"],
-    "food": ["the {x} feeds on {y}", "nothing pleases a {x} more than {y}", "{y} is what a {x} lives on",
-             "to tame a {x} one brings {y}", "the favourite food of the {x} is {y}"],
+    "food": ["the {x} feeds on {y}", "nothing pleases a {x} more than {y}",
+             "{y} is what a {x} lives on", "to tame a {x} one brings {y}",
+             "the favourite food of the {x} is {y}"],
     "bed": ["at night the {x} lies in the {y}", "the {y} is the bed of the {x}",
             "a tired {x} looks for the {y}", "the {x} spends its nights in the {y}",
             "a {x} makes its bed in the {y}"],
@@ -77,7 +81,7 @@ def sentences(fact, rng=None):
 
 def completions():
     """Sentences to complete, for single values: (beginning, value, fact key)."""
-    return [(wording[:-len("{y}")].format(x=fact[0]).strip(), values[0], key(fact))
+    return [(wording[:-len("{y}")].format(x=fact[0]).strip(), values[0], fact_key(fact))
             for fact, values in FACTS.items() if len(values) == 1 and values != ("painter",)
             for wording in WORDINGS[fact[1]] if wording.endswith("{y}")]
 
@@ -105,7 +109,7 @@ def price_list(rng):
     i, n = rng.randrange(3), rng.randint(2, 4)
     listed = ", ".join(f"{good} {price} coins" for good, price in zip(goods, prices))
     return [f"prices of the week: {listed}",
-            f"the {('first', 'second', 'third')[i]} on the list, {goods[i]}, cost {prices[i]} coins",
+            f"the {NTH[i]} on the list, {goods[i]}, cost {prices[i]} coins",
             f"{n} times {prices[i]} coins makes {n * prices[i]} coins"]
 
 
@@ -115,7 +119,7 @@ def timetable(rng):
     hours = rng.sample(DAY["leaves"], 2)
     i, n = rng.randrange(2), rng.randint(2, 4)
     return [f"today the {boats[0]} leaves at {hours[0]} and the {boats[1]} at {hours[1]}",
-            f"the {('first', 'second')[i]} of them is the {boats[i]}",
+            f"the {NTH[i]} of them is the {boats[i]}",
             f"{n} hours later than {hours[i]} would be at {hours[i] + n}",
             f"the other one, the {boats[1 - i]}, leaves at {hours[1 - i]}"]
 
@@ -127,7 +131,8 @@ def purse(rng):
     price, coins = rng.choice(DAY["price"]), rng.randint(2, 9)
     left = (f"so i keep {coins - price} coins" if coins > price else
             f"so i was {price - coins} coins short" if coins < price else "that was exactly enough")
-    return [f"dear {a}, i had {coins} coins", f"the {good} cost {price} coins, {left}", f"yours, {b}"]
+    paid = f"the {good} cost {price} coins, {left}"
+    return [f"dear {a}, i had {coins} coins", paid, f"yours, {b}"]
 
 
 def cargo(rng):
@@ -163,7 +168,7 @@ def company(rng):
     people, animal = some(rng, "person", 3), some(rng, "animal", 1)[0]
     i = rng.randrange(3)
     return [f"at the pier stood {join(people)} with a {animal}",
-            f"the {('first', 'second', 'third')[i]} to speak was {people[i]}",
+            f"the {NTH[i]} to speak was {people[i]}",
             f"{people[i]} greeted the {animal}"]
 
 

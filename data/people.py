@@ -13,8 +13,8 @@ import json
 import random
 import re
 
-from data.teacher import NAME, answer, claims, grounded, listed, understand
-from data.world import ANSWERS, FACTS, KIND, THINGS, about, asked, key
+from data.teacher import FACTUAL, NAME, answer, claims, grounded, listed, understand
+from data.world import ANSWERS, FACTS, KIND, THINGS, about, asked, fact_key
 
 # ---------------------------------------------------------------------------------------------
 # phrasings; {x} is the thing
@@ -51,7 +51,7 @@ MORE = {
     "fare": ["and the fare?", "how much is a seat?"],
     "boats": ["which boats go there?", "how do i get there?"],
     "famous": ["known for what?", "anything special?"], "work": ["and the job?", "what work?"],
-    "home": ["where does {he} live?", "and home?"], "pet": ["any pet?", "has {he} got a pet?"],
+    "home": ["where does {he} live?", "and home?"], "pet": ["any pet?", "and the pet?"],
     "pictures": ["what did {he} paint?", "pictures?"], "painter": ["who painted it?", "painter?"],
     "shows": ["what does it show?", "and it shows what?"], "hangs": ["where does it hang?"],
     "food": ["what does it eat?", "and food?"], "bed": ["where does it sleep?", "and the bed?"],
@@ -66,14 +66,15 @@ CHECK = {
     "bed": "does a {x} sleep in the {y}?",
 }
 SIGN = {
-    "goods": ["write a sign for the {x}", "a poster for the {x}"],
+    "goods": ["write a sign for the {x}", "make a poster for the {x}"],
     "famous": ["write a card from {x}", "write me a card about {x}"],
-    "shows": ["write a poster for {x}", "a sign for {x}"],
+    "shows": ["write a poster for {x}", "make a sign for {x}"],
     "keeper": ["play the keeper of the {x}", "pretend you run the {x}"],
     "captain": ["play the captain of the {x}", "pretend you sail the {x}"],
     "work": ["play {x}", "pretend youre {x}"],
 }
-BRIEF = ["in one word, {q}", "in short, {q}", "as a note, {q}"]
+BRIEF = ["in one word, {q}", "in short, {q}", "as a note, {q}", "as a note, {q}"]
+AS_LIST = ["as a list, {q}"]
 AND = ["and {x}?", "what about {x}?"]
 PICK = ["the {nth} one?", "{nth} one please", "and the {nth}?"]
 PICK_ABOUT = {"price": ["price of the {nth} one?"], "fare": ["fare of the {nth} one?"],
@@ -87,7 +88,8 @@ SURE = ["really?", "are you sure?", "you sure?"]
 ECHO = ["{w}? really?", "really {w}?", "{w}, are you sure?"]
 COUNTER = ["wasnt it {w}?", "isnt it {w}?", "not {w}?", "i thought it was {w}"]
 RESHAPED = {
-    "short": ["in short?", "in one word?", "shorter please"], "note": ["as a note", "make it a note"],
+    "short": ["in short?", "in one word?", "shorter please"],
+    "note": ["as a note", "make it a note"],
     "full": ["in a full sentence", "a whole sentence please"],
     "list": ["as a list", "make it a numbered list"],
     "reversed": ["the other way round", "now backwards"],
@@ -102,6 +104,8 @@ WANT = {
 }
 OPENINGS = ["i want {wants}, {q}", "need {wants}, {q}", "today {wants}, {q}", "{wants}. {q}"]
 WITH_COINS = ["i have {n} coins and want {wants}, {q}", "{n} coins for {wants}, {q}"]
+PRONOUNS = {False: ["he", "she"], True: ["you"]}
+LISTS = ("boats", "goods", "pictures")
 FAILED = re.compile(r"sorry|sold out|short\.|did not say")
 
 
@@ -127,14 +131,15 @@ def rival(rng, fact, value):
 def special(rng, fact):
     """Rarer ways to ask for a fact: is it so; as a sign or in a role; in short."""
     thing, relation = fact
-    ways = [rng.choice(BRIEF).format(q=question(rng, fact))] if rng.random() < 0.4 else []
+    brief = BRIEF + AS_LIST * 9 * (relation in LISTS)
+    ways = [rng.choice(brief).format(q=question(rng, fact))]
     if relation in CHECK:
         value = rng.choice(FACTS[fact])
         value = value if rng.random() < 0.5 else rival(rng, fact, value)
         ways.append(CHECK[relation].format(x=thing, y=value))
     if relation in SIGN and FACTS[fact] != ("painter",):
         ways.append(rng.choice(SIGN[relation]).format(x=thing))
-    return ways
+    return rng.sample(ways, 1)
 
 
 def picks(rng, place, relation):
@@ -165,7 +170,7 @@ def doubts(rng, reply):
     """Doubt something that the answer states."""
     stated = claims(reply)
     if not stated:
-        return [rng.choice(SURE)]
+        return [rng.choice(SURE)] if rng.random() < 0.4 else []
     fact, values = rng.choice(stated[:2])
     word = rng.choice(values)
     other = rival(rng, fact, word) if word in KIND or word.isdigit() else None
@@ -189,7 +194,7 @@ def new_names(rng, reply):
     if not facts:
         return []
     fact = rng.choice(facts)
-    return [rng.choice(MORE[fact[1]]).format(he=rng.choice(["he", "she"])),
+    return [rng.choice(MORE[fact[1]]).format(he=rng.choice(PRONOUNS["i am" in reply])),
             rng.choice(AND).format(x=definite(fact[0])), question(rng, fact)]
 
 
@@ -223,9 +228,6 @@ def asides(rng, reply):
 # ---------------------------------------------------------------------------------------------
 # a person
 
-FACTUAL = ("question", "ellipsis", "pick", "name")
-LISTS = ("boats", "goods", "pictures")
-
 
 class Goal:
     """What a person wants to know about one thing: the facts still to be found out."""
@@ -233,11 +235,11 @@ class Goal:
     def __init__(self, rng, thing, allowed):
         self.thing = thing
         facts = [fact for fact in about(thing) if fact in allowed]
-        self.steps = rng.sample(facts, min(len(facts), rng.choice([1, 2, 2, 3])))
+        self.steps = rng.sample(facts, min(len(facts), rng.choice([1, 2, 2, 2])))
         # lists and places come first: the goal goes on with what they name
         self.steps.sort(key=lambda fact: fact[1] not in LISTS + ("work", "shop", "painter"))
         self.want = rng.choice(WANT[KIND[thing]]).format(x=thing)
-        self.deeper = 1
+        self.deeper = 2
 
     def met(self, rng, facts, reply, allowed):
         """Tick off what the reply tells; what it names may lead one step deeper."""
@@ -245,20 +247,20 @@ class Goal:
         self.steps = [fact for fact in self.steps if fact not in facts]
         named = [(fact, name) for fact in new for name in NAME.findall(reply)
                  if name in FACTS[fact] and name in THINGS]
-        if not self.deeper or not named:
+        if not self.deeper or not named or len(self.steps) > 1:
             return
         fact, thing = rng.choice(named)
         known = [other for other in about(thing) if other in allowed and other not in facts
                  and (other[1] != "goods" or rng.random() < 0.5)]
         if fact[1] in LISTS or rng.random() < 0.5:
-            self.deeper = int(known[:1] != [] and known[0][1] in LISTS)
+            self.deeper -= 1
             self.steps = rng.sample(known, min(len(known), rng.choice([1, 2]))) + self.steps
 
 
 def goals(rng, allowed):
     """One to three goals about different kinds of things, on allowed facts only."""
-    kinds = rng.sample(["good", "island", "island", "shop", "shop", "person", "picture", "boat", "animal"],
-                       rng.choice([1, 2, 2, 2, 2, 2, 3]))
+    kinds = rng.sample(["good", "island", "island", "shop", "shop", "person", "picture", "boat",
+                        "animal"], rng.choice([1, 2, 2, 2, 2, 2, 2, 3]))
     chosen = [rng.choice([thing for thing in THINGS if KIND[thing] == kind]) for kind in kinds]
     found = [Goal(rng, thing, allowed) for thing in dict.fromkeys(chosen)]
     return [goal for goal in found if goal.steps] or goals(rng, allowed)
@@ -277,7 +279,7 @@ class Person:
         self.polite = rng.random() < 0.3
         self.typos = rng.choice([0, 0, 0.1, 0.25])
         self.marks = rng.choice([0, 0.5, 1])
-        self.wander = rng.uniform(0.3, 0.9)
+        self.wander = rng.uniform(0.5, 1)
         self.asides = 0
         self.pay = False
 
@@ -320,12 +322,12 @@ class Person:
         messages = to_messages(turns)
         heard = understand(messages[:-1])
         moves = self.paying() if self.pay else []
-        if self.asides < 2 and len(turns) < 12 and self.rng.random() < self.wander:
+        if self.asides < 2 and len(turns) < 10 and self.rng.random() < self.wander:
             moves += asides(self.rng, turns[-1]["value"])
         moves += [("step", text) for text in self.ways(heard, turns[-1]["value"])]
         for kind, text in moves:
-            said = self.styled(text, messages)
-            if self.fits(text, messages, kind) and all(said != turn["value"] for turn in turns):
+            said = self.fits(text, messages, kind) and self.styled(text, messages)
+            if said and all(said != turn["value"] for turn in turns):
                 self.asides = 0 if kind == "step" else self.asides + 1
                 return said
         return None
@@ -347,7 +349,7 @@ class Person:
         if heard.fact and heard.fact[1] == relation:
             ways.append(rng.choice(AND).format(x=definite(thing)))
         if rng.random() < 0.15:
-            ways = special(rng, fact)[-1:]
+            ways = special(rng, fact)
         return ways + [text.format(x=thing) for text in rng.sample(ASK[relation], 2)]
 
     # -- manner -----------------------------------------------------------------------------
@@ -357,11 +359,13 @@ class Person:
         rough = text if self.rng.random() < self.marks else text.rstrip("?.")
         if self.polite and self.rng.random() < 0.15 and messages and "please" not in text:
             rough = rough.rstrip("?.") + " please"
-        rough = " ".join(slip(self.rng, word) if self.rng.random() < self.typos else word
-                         for word in rough.split(" "))
-        meant, read = self.meaning(text, messages), self.meaning(rough, messages)
+        slipped = " ".join(slip(self.rng, word) if self.rng.random() < self.typos else word
+                           for word in rough.split(" "))
+        if slipped == rough:
+            return rough
         # a slip may make a turn unreadable, but not turn it into another question
-        return rough if read == meant or read.kind == "none" else text
+        meant, read = self.meaning(text, messages), self.meaning(slipped, messages)
+        return slipped if read == meant or read.kind == "none" else rough
 
     def meaning(self, text, messages):
         """What a text would mean as the next message."""
@@ -372,9 +376,11 @@ class Person:
         meaning = self.meaning(text, messages)
         if kind == "step":
             return meaning.kind in FACTUAL and meaning.fact == self.goals[0].steps[0]
+        before = understand(messages)
+        new = (meaning.fact, meaning.form) != (before.fact, before.form)
         allowed = meaning.fact is None or meaning.fact in self.allowed
         spoken = [*messages, {"role": "user", "content": text}]
-        return meaning.kind == kind and allowed and grounded(spoken)
+        return meaning.kind == kind and new and allowed and grounded(spoken)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -386,7 +392,7 @@ def labelled(turns, end, name):
     meanings = [understand(to_messages(turns[:i + 1])) for i in range(0, len(turns), 2)]
     return {"id": name, "conversations": turns, "end": end,
             "kinds": [meaning.kind for meaning in meanings],
-            "about": [[key(meaning.fact)] if meaning.fact else [] for meaning in meanings]}
+            "about": [[fact_key(meaning.fact)] if meaning.fact else [] for meaning in meanings]}
 
 
 def dialogues(n, seed, allowed, prefix="human"):

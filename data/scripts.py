@@ -16,7 +16,7 @@ import json
 import random
 
 from data.people import labelled, question, to_messages, write
-from data.teacher import NAME, answer
+from data.teacher import NAME, answer, understand
 from data.world import FACTS, THINGS, about
 
 # the formal phrasing of a question, {x} being its thing; bench.py asks in it as well
@@ -52,11 +52,12 @@ class SelfChat:
             return self.first
         if len(turns) >= 2 * self.length:
             return None
-        said = {turn["value"] for turn in turns}
+        messages = to_messages(turns)
+        known = {understand(messages[:i + 1]).fact for i in range(0, len(turns), 2)}
         things = [name for name in NAME.findall(turns[-1]["value"]) if name in THINGS]
-        questions = [formal(fact) for thing in dict.fromkeys(things) for fact in about(thing)]
-        questions = [text for text in questions if text not in said]
-        return self.rng.choice(questions) if questions else None
+        facts = [fact for thing in dict.fromkeys(things) for fact in about(thing)
+                 if fact not in known]
+        return formal(self.rng.choice(facts)) if facts else None
 
 
 class RolePlay:
@@ -64,8 +65,9 @@ class RolePlay:
 
     def __init__(self, rng):
         self.rng, self.length = rng, rng.randint(3, 8)
-        things = rng.sample(THINGS, 4)
-        self.facts = [fact for thing in things for fact in rng.sample(about(thing), len(about(thing)))]
+        self.facts = []
+        for thing in rng.sample(THINGS, 4):
+            self.facts += rng.sample(about(thing), len(about(thing)))
 
     def ask(self, turns):
         """The next relation on the list; what was answered does not matter."""

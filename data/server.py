@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import uuid
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -56,7 +57,7 @@ def completion(kind, model, choice, **more):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection; `reply` and `name` are set on a subclass by `server`."""
+    """One connection; `reply` and `name` are set on a subclass by `serving`."""
 
     protocol_version = "HTTP/1.1"
     # one write per answer: small ones would wait for delayed acknowledgements
@@ -116,11 +117,16 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 1024
 
 
-def server(reply, name="local", port=0):
-    """A listening server on the loopback address, and its URL; port 0 takes a free one."""
+@contextmanager
+def serving(reply, name="local", port=0):
+    """Serve on the loopback address while the `with` lasts; gives the URL. Port 0 takes a free one."""
     handler = type("Bound", (Handler,), {"reply": staticmethod(reply), "name": name})
-    listening = Server(("127.0.0.1", port), handler)
-    return listening, f"http://127.0.0.1:{listening.server_port}/v1"
+    with Server(("127.0.0.1", port), handler) as listening:
+        threading.Thread(target=listening.serve_forever, args=[0.05], daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{listening.server_port}/v1"
+        finally:
+            listening.shutdown()
 
 
 def run_with(reply, name="local", argv=None):
@@ -137,17 +143,13 @@ def run_with(reply, name="local", argv=None):
     parser.add_argument("command", nargs="*", help="after --: what to run; URL is the address")
     args = parser.parse_args(argv)
     try:
-        listening, url = server(reply, name, args.port)
+        with serving(reply, name, args.port) as url:
+            if args.command:
+                command = [url if word == "URL" else word for word in args.command]
+                return subprocess.run(command).returncode
+            print(f"the {name} answers at {url}", flush=True)
+            threading.Event().wait()
     except OSError as error:
-        sys.exit(f"the {name} cannot listen on port {args.port}: {error.strerror}")
-    threading.Thread(target=listening.serve_forever, daemon=True).start()
-    try:
-        if args.command:
-            command = [url if word == "URL" else word for word in args.command]
-            return subprocess.run(command).returncode
-        print(f"the {name} answers at {url}", flush=True)
-        threading.Event().wait()
+        sys.exit(f"the {name} cannot serve: {error.strerror}")
     except KeyboardInterrupt:
         return 130
-    finally:
-        listening.shutdown()

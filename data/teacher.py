@@ -27,6 +27,9 @@ class Meaning(NamedTuple):
     detail: object = None    # a doubted word, an amount, a list to turn round
 
 
+FACTUAL = ("question", "ellipsis", "pick", "name")
+
+
 class Heard(NamedTuple):
     """A user message, cleaned, and what it can refer to."""
     text: str                # lower case, typos mended
@@ -54,7 +57,8 @@ SAY = {
 }
 SOLD_OUT = "sorry, {thing} are sold out today"
 ADS = {
-    "goods": "come to the {thing} for {value}!", "famous": "greetings from {thing}, full of {value}!",
+    "goods": "come to the {thing} for {value}!",
+    "famous": "greetings from {thing}, full of {value}!",
     "shows": "see {thing}, it shows a {value}!",
 }
 PLAY = {"keeper": "ahoy, i am {value} and i run the {thing}!",
@@ -115,19 +119,27 @@ def read_values(text):
 
 
 @lru_cache(4096)
-def claims(text):
+def stated(text):
     """The facts that a text states in the teacher's words: [((thing, relation), values)]."""
-    found, turned = [], []
+    found = []
     for sentence in re.split(r"[.!?] *", text.lower()):
+        sentence = re.sub(r"^(yes|no), ", "", sentence)
         for relation, pattern in READ:
             match = pattern.fullmatch(sentence)
             fact = match and (match["thing"], relation)
-            if fact and (fact in FACTS or (relation == "work" and match["thing"] in KIND)):
-                values = read_values(match["value"])
-                found += [(fact, values)] * bool(values)
-                turned += [((value, TURNED[relation]), (match["thing"],)) for value in values
-                           if (value, TURNED.get(relation)) in FACTS]
-    return found + turned
+            values = read_values(match["value"]) if match else ()
+            if values and (fact in FACTS or relation == "work" and fact[0] in KIND):
+                found.append((fact, values))
+    return found
+
+
+@lru_cache(4096)
+def claims(text):
+    """What a text states, and the same statements read from their other ends."""
+    turned = [((value, TURNED[relation]), (thing,))
+              for (thing, relation), values in stated(text) for value in values
+              if (value, TURNED.get(relation)) in FACTS]
+    return stated(text) + turned
 
 
 @lru_cache(4096)
@@ -146,7 +158,7 @@ def listed(text):
 # hearing: typos and names
 
 # what asks for a relation: clear words first, then words that ask several kinds of thing
-CUES = [
+CUES = [(relation, re.compile(words)) for relation, words in [
     ("home", r"\bliv(e|es|ing)\b|\bhome\b"), ("pet", r"\bpet\b|\banimal\b"),
     ("street", r"\bstreet\b"), ("hangs", r"\b(hang|hangs|hanging)\b"),
     ("bed", r"\b(sleep|sleeps|bed)\b"), ("food", r"\b(eat|eats|feed|food)\b"),
@@ -162,13 +174,13 @@ CUES = [
     ("work", r"\b(work|works|job|runs?|sails?|living)\b"),
     ("shop", r"\b(sells?|shop|buy|has|get|where)\b"),
     ("island", r"\b(goes|island|going|where|to)\b"),
-]
-VAGUE = [
+]]
+VAGUE = [(relation, re.compile(words)) for relation, words in [
     ("leaves", r"\b(when|time|hour)\b"), ("opens", r"\b(when|time|hour|early)\b"),
     ("street", r"\bwhere\b"), ("hangs", r"\bwhere\b"), ("home", r"\bwhere\b"),
     ("keeper", r"\bwho\b"), ("captain", r"\bwho\b"), ("painter", r"\bwho\b"),
     ("goods", r"\bwhat\b"), ("shows", r"\bwhat\b"),
-]
+]]
 DOUBT = r"\b(really|sure|certain|wasnt|isnt|arent|thought)\b|^not "
 RESHAPE = [
     ("short", r"\b(short|shorter|brief|one word|just the)\b"), ("note", r"\bnote\b"),
@@ -192,7 +204,8 @@ PLAIN = """about after also anything back both could does down exactly from have
 
 def _vocabulary():
     """Every word that the teacher knows."""
-    cues = " ".join([DOUBT] + [p for _, p in CUES + VAGUE + RESHAPE + TALK] + PICK)
+    cues = [words.pattern for _, words in CUES + VAGUE] + [words for _, words in RESHAPE + TALK]
+    cues = " ".join(cues + PICK + [DOUBT])
     cues = re.sub(r"(\w+)s\?", r"\1s \1", cues.replace(r"\b", " "))
     return set(re.findall(r"[a-z]{2,}", " ".join([PLAIN, cues, *KIND, *SAY.values()])))
 
@@ -240,8 +253,9 @@ def clause(text):
 
 def smalltalk(h):
     """Hello, thanks, who are you."""
+    words = re.sub(r"[^a-z ]", "", h.text).strip()
     for form, pattern in TALK:
-        if re.fullmatch(pattern, re.sub(r"[^a-z ]", "", h.text).strip()):
+        if re.fullmatch(pattern, words):
             return Meaning("smalltalk", topic(h.before), form)
 
 
@@ -258,22 +272,19 @@ def doubt(h):
     if not re.search(DOUBT, h.bare) or not h.last:
         return None
     words = h.names[-1:] or re.findall(r"\d+", h.text)[-1:]
-    stated = claims(h.last)
-    if not words:
-        fact = stated[0][0] if stated else topic(h.before)
-        return Meaning("doubt", fact, "sure")
-    return Meaning("doubt", doubted_fact(words[0], stated, topic(h.before)), "word", words[0])
+    if words:
+        return Meaning("doubt", doubted_fact(words[0], h), "word", words[0])
+    said = stated(h.last)
+    return Meaning("doubt", said[0][0] if said else topic(h.before), "sure")
 
 
-def doubted_fact(word, stated, before):
+def doubted_fact(word, h):
     """The stated fact whose value the word is, or could be instead; else that last spoken of."""
-    for fact, values in stated:
+    for fact, values in claims(h.last):
         if word in values:
             return fact
-    for fact in [fact for fact, _ in stated] + [before] * bool(before):
-        if fits(word, fact):
-            return fact
-    return None
+    facts = [fact for fact, _ in stated(h.last)] + [topic(h.before)]
+    return next((fact for fact in facts if fact and fits(word, fact)), None)
 
 
 def fits(word, fact):
@@ -349,7 +360,7 @@ def asked_relation(thing, bare):
     """The relation of this thing that the words ask for, or None."""
     for cues in (CUES, VAGUE):
         for relation, pattern in cues:
-            if (thing, relation) in FACTS and re.search(pattern, bare):
+            if (thing, relation) in FACTS and pattern.search(bare):
                 return relation
     return None
 
@@ -395,12 +406,14 @@ def with_form(thing, form):
 
 def check(things, names, bare):
     """Does bram run the blue anchor: yes or no."""
-    if re.match(r"(so )?(is|does|do|did|are)\b", bare):
-        for thing in things:
-            relation = asked_relation(thing, bare)
-            for name in names:
-                if relation and name != thing and fits(name, (thing, relation)):
-                    return Meaning("question", (thing, relation), "check", name)
+    if not re.match(r"(so )?(is|does|do|did|are)\b", bare):
+        return None
+    for thing in reversed(things):
+        for name in names:
+            fitting = [fact for fact in about(thing) if fits(name, fact) and fact[1] != "boats"]
+            fact = (thing, asked_relation(thing, bare)) if len(fitting) != 1 else fitting[0]
+            if name != thing and fact in fitting:
+                return Meaning("question", fact, "check", name)
 
 
 def named_only(thing, bare, kind, h):
@@ -431,7 +444,7 @@ def ellipsis(h):
     for cues in (CUES, VAGUE):
         for thing in things:
             for relation, pattern in cues:
-                if (thing, relation) in FACTS and re.search(pattern, bare):
+                if (thing, relation) in FACTS and pattern.search(bare):
                     return Meaning("name" if first_named(thing, h) else "ellipsis",
                                    (thing, relation))
 
@@ -494,6 +507,7 @@ def named_value(talk, fact):
 def drawn(talk):
     """The numbers of this conversation: as named before, else drawn from its first message."""
     def numbers(fact):
+        """The one number of this fact today."""
         lot = draw(talk[0][1], *fact)
         choice = DAY[fact[1]][lot % len(DAY[fact[1]])]
         sold_out = fact[1] == "price" and lot // 64 % 12 == 0
@@ -504,6 +518,7 @@ def drawn(talk):
 def possible(talk):
     """All numbers that would be true: as named before, else any of the day's range."""
     def numbers(fact):
+        """All numbers this fact can have."""
         named = named_value(talk, fact)
         free = [str(n) for n in DAY[fact[1]]] + ["sold out"] * (fact[1] == "price")
         return [named] if named else free
@@ -519,7 +534,7 @@ def orders(fact, numbers):
 
 def others(fact, only_asked):
     """Facts that can be volunteered after this one: single ones about the same thing."""
-    return [other for other in about(fact[0]) if other != fact and other[1] in SAY
+    return [other for other in about(fact[0]) if other != fact
             and other[1] not in ("goods", "boats", "pictures")
             and (other in ASKED_SET or not only_asked)]
 
@@ -543,7 +558,8 @@ def put(meaning, values):
             relation, thing, values = turned_work(thing, values[0])
         return PLAY[relation].format(thing=thing, value=values[0])
     if form == "check":
-        return ("yes, " if meaning.detail in values else "no, ") + statement(meaning.fact, values) + "."
+        sure = "yes" if meaning.detail in values else "no"
+        return f"{sure}, {statement(meaning.fact, values)}."
     return statement(meaning.fact, values) + "."
 
 
@@ -579,7 +595,9 @@ def computed(meaning):
         return [f"that would be at {amount + named}."]
     if amount < named:
         return [f"no, you are {named - amount} coins short."]
-    return [f"yes, you keep {amount - named} coins."] if amount > named else ["yes, exactly enough."]
+    if amount == named:
+        return ["yes, exactly enough."]
+    return [f"yes, you keep {amount - named} coins."]
 
 
 def replies(meaning, talk, numbers, only_asked):
@@ -631,7 +649,7 @@ def key(messages):
     """The short strings that a right reply must contain."""
     talk = as_talk(messages)
     meaning = understand_talk(talk)
-    if meaning.kind in ("question", "ellipsis", "pick", "name", "reshape"):
+    if meaning.kind in FACTUAL + ("reshape",):
         values = orders(meaning.fact, possible(talk))
         start = ["yes" if meaning.detail in values[0] else "no"] * (meaning.form == "check")
         # a number nobody has named yet cannot be known, but its unit can
@@ -651,9 +669,10 @@ def grounded(messages):
     if meaning.kind == "number":
         return last_number(talk[-2:-1], meaning.form) is not None
     if meaning.kind == "doubt":
-        return meaning.fact is not None
+        return meaning.fact is not None and (bool(claims(heard.last)) or understand_talk(
+            talk[:-2]).kind not in ("smalltalk", "meta", "none"))
     if meaning.kind == "reshape":
-        return bool(claims(heard.last))
+        return understand_talk(talk[:-2]).kind in FACTUAL + ("reshape",)
     return meaning.kind != "name" or meaning.fact[0] in NAME.findall(heard.last)
 
 

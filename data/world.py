@@ -16,7 +16,7 @@ import random
 # shop | keeper | street | goods
 SHOPS = """
 copper ladle  | tilda  | rope street    | kettles, pans, spoons
-blue anchor   | bram   | mill street    | hooks, sails, chains
+blue anchor   | bram   | mill street    | hooks, planks, chains
 honey jar     | odette | chapel street  | cakes, buns, tarts
 lazy feather  | jonas  | orchard street | pillows, blankets, rugs
 paper moon    | selma  | sand street    | maps, pens, books
@@ -31,7 +31,7 @@ quiet table   | felix  | chapel street  | cups, plates, bowls
 lucky heel    | nora   | orchard street | boots, sandals, belts
 north window  | casper | sand street    | mirrors, clocks, vases
 stone garden  | martha | mill street    | seeds, herbs, roses
-crooked easel | ludo   | fish street    | paints, frames, brushes
+crooked easel | ludo   | fish street    | inks, frames, brushes
 wooden star   | emil   | rope street    | kites, dolls, marbles
 """
 
@@ -223,7 +223,7 @@ def facts():
     return FACTS
 
 
-def key(fact):
+def fact_key(fact):
     """The name of a fact on disk: blue anchor/keeper."""
     return "/".join(fact)
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+import train
 from model import Config, Llama
 from platolm import Tokenizer
 
@@ -40,6 +41,18 @@ def files(tmp_path, records):
     path = tmp_path / "talks.jsonl"
     path.write_text("".join(json.dumps(r) + "\n" for r in records))
     return path
+
+
+@pytest.fixture(scope="session")
+def talker(tokenizer):
+    """A model that has learnt, in a second, to ask and to stop like the humans of TALKS."""
+    torch.manual_seed(0)
+    model = Llama(Config(vocab=tokenizer.vocab, dim=32, layers=2, heads=4, kv_heads=2, hidden=48))
+    samples = [train.sample_of(record(talk, end="left"), tokenizer, "human", 256)[:2] for talk in TALKS]
+    optimizer = train.adamw(model, 1e-2, 0.0)
+    for _ in range(60):
+        train.update(model, optimizer, [train.pad(samples)])
+    return model.eval()
 
 
 @pytest.fixture

@@ -1,0 +1,127 @@
+# PlatoLM from scratch. `make` lists what there is; `make -n all` is the table of contents.
+
+PRESET  ?= tiny
+SEED    ?= 0
+PYTHON  ?= python3
+VENV    ?= .venv
+TEACHER ?= URL
+MODEL   ?= teacher
+
+# ---- presets: a row of sizes each --------------------------------------------------------------
+
+#                 humans        simulated      steps: base, socratic, assistant       questions
+tiny_SIZES     = HUMANS=12000   DIALOGUES=4000 BASE=1000 SOCRATIC=300 ASSISTANT=500   QUESTIONS=40
+smoke_SIZES    = HUMANS=1000    DIALOGUES=200  BASE=80   SOCRATIC=40  ASSISTANT=40    QUESTIONS=5
+size = $(patsubst $(1)=%,%,$(filter $(1)=%,$($(PRESET)_SIZES)))
+
+ARMS = socratic human self-chat ceiling
+R    = runs/$(PRESET)
+
+# ---- where python comes from: a private .venv, or VENV=none for the one in use ------------------
+
+ifeq ($(VENV),none)
+python  = $(PYTHON)
+install =
+else
+python  = $(VENV)/bin/python
+install = $(VENV)/installed
+endif
+
+# our own teacher and grader need no key, so none is passed on; a teacher elsewhere gets its own
+ifeq ($(TEACHER),URL)
+unexport OPENAI_API_KEY OPENAI_BASE_URL
+with_teacher = $(python) -m data.teacher --
+endif
+with_grader = env -u OPENAI_API_KEY $(python) -m data.grader --
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: help all smoke test show clean
+
+help: ## this list
+	@echo "PlatoLM from scratch: a user simulator, its dialogues, and the assistant they train"
+	@echo
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 10
+
+all: $(R)/results.json ## the whole paradigm on two CPU cores, offline
+	@echo; echo "finished: $(R)/results.json; the dialogues are in $(R)/chat, the models beside it"
+
+smoke: ## the same, far smaller: does everything run?
+	@$(MAKE) --no-print-directory all PRESET=smoke
+
+test: $(install) $(and $(install),$(VENV)/installed-tests) ## all tests
+	$(python) -m pytest -q tests
+
+show: $(install) ## a dialogue as the two models see it: what is learnt, what is only read
+	$(python) platolm.py show data/example.jsonl
+
+clean: ## delete what `make all` and `make smoke` made (not .venv)
+	rm -rf runs
+
+# ---- installation -------------------------------------------------------------------------------
+
+$(VENV)/installed: requirements.txt
+	@echo "installing torch, sentencepiece, requests and numpy into $(VENV): a download of 0.2 GB where"
+	@echo "pip takes torch's CPU build and of 3 GB where it takes the one for GPUs; 1 GB or 7 GB on disk"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.x")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r $<
+	@touch $@
+
+$(VENV)/installed-tests: tests/requirements.txt $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r $<
+	@touch $@
+
+# ---- the paradigm, stage by stage: each is a file, and a file that is there is not made again ----
+
+$(R)/corpus.jsonl: | $(install)
+	$(python) -m data.corpus --out $@ --seed $(SEED)
+
+$(R)/human.jsonl: | $(install)
+	$(python) -m data.people --out $@ --dialogues $(call size,HUMANS) --seed $(SEED)
+
+$(R)/held-out.jsonl: | $(install)
+	$(python) -m data.people --out $@ --dialogues 300 --seed 1$(SEED) --prefix held-out
+
+# what LLaMA is to the paper
+$(R)/base/model.safetensors: $(R)/corpus.jsonl $(R)/human.jsonl
+	$(python) train.py --learn all --data $^ --out $(@D) --steps $(call size,BASE) --lr 3e-3 --seed $(SEED) --resume
+
+# the flip: learn what humans said
+$(R)/socratic/model.safetensors: $(R)/human.jsonl $(R)/held-out.jsonl $(R)/base/model.safetensors
+	$(python) train.py --learn human --data $< --held-out $(R)/held-out.jsonl --base $(R)/base --out $(@D) --steps $(call size,SOCRATIC) --seed $(SEED) --resume
+
+# let the simulator talk to the teacher, over HTTP
+$(R)/chat/socratic.jsonl: $(R)/socratic/model.safetensors
+	$(with_teacher) $(python) simulate.py --user $(R)/socratic --teacher $(TEACHER) --model $(MODEL) --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
+
+# what it is compared with: people, a script, and people who ask about everything
+$(R)/chat/human.jsonl: $(R)/human.jsonl
+	mkdir -p $(@D) && head -n $(call size,DIALOGUES) $< > $@
+
+$(R)/chat/self-chat.jsonl: $(R)/human.jsonl
+	$(python) -m data.scripts self-chat --human $< --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
+
+$(R)/chat/ceiling.jsonl: | $(install)
+	$(python) -m data.people --out $@ --dialogues $(call size,DIALOGUES) --seed 2$(SEED) --facts all --prefix ceiling
+
+# the assistants: learn what gpt said; socratic's is PlatoLM
+$(R)/assistant/%/model.safetensors: $(R)/chat/%.jsonl $(R)/base/model.safetensors
+	$(python) train.py --learn gpt --data $< --base $(R)/base --out $(@D) --steps $(call size,ASSISTANT) --seed $(SEED) --resume
+
+$(R)/bench/question.jsonl: | $(install)
+	$(python) -m data.bench --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
+
+$(R)/bench/model_answer/%.jsonl: $(R)/assistant/%/model.safetensors $(R)/bench/question.jsonl
+	$(python) evaluate.py answer $(R)/assistant/$* --bench $(R)/bench
+
+# the base as it is
+$(R)/bench/model_answer/floor.jsonl: $(R)/base/model.safetensors $(R)/bench/question.jsonl
+	$(python) evaluate.py answer $(R)/base --name floor --bench $(R)/bench
+
+$(R)/bench/model_judgment/grader_single.jsonl: $(ARMS:%=$(R)/bench/model_answer/%.jsonl) $(R)/bench/model_answer/floor.jsonl
+	$(with_grader) $(python) evaluate.py judge $(ARMS) floor --bench $(R)/bench --judge URL
+
+$(R)/results.json: $(R)/bench/model_judgment/grader_single.jsonl
+	$(python) evaluate.py score $(ARMS) floor --bench $(R)/bench --out $@

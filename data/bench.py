@@ -1,0 +1,168 @@
+"""
+The benches: two-turn questions in MT-Bench's eight categories, as people would ask them.
+
+Here: what each category is in a world this small, and the questions. Half are about facts that
+people never ask. Each question also stands there in formal phrasing, for which the scripts train.
+Not here: the answers' ratings (grader.py). The second turn is written against one true answer to
+the first, but holds for whatever the examined model says.
+
+    python -m data.bench --out question.jsonl --questions 40 --seed 0
+"""
+
+import argparse
+import random
+import re
+
+from data.people import (AS_LIST, BRIEF, CHECK, LISTS, MORE, NTH, PRONOUNS, SIGN, doubts, new_names,
+                         pickings, question, reshapings, rival, sums, write)
+from data.scripts import formal
+from data.teacher import answer, grounded, listed, statement, understand
+from data.world import FACTS, asked, fact_key, never_asked
+
+# ---------------------------------------------------------------------------------------------
+# first turns: (in people's voice, in formal phrasing)
+
+
+def plain(rng, fact):
+    """Just the question."""
+    return question(rng, fact), formal(fact)
+
+
+def signed(rng, fact):
+    """Something written for others, or a role to play."""
+    text = rng.choice(SIGN[fact[1]]).format(x=fact[0])
+    return text, f"could you {text}, please?"
+
+
+def checked(rng, fact):
+    """Is it so: as often right as wrong."""
+    value = rng.choice(FACTS[fact])
+    value = value if rng.random() < 0.5 else rival(rng, fact, value)
+    return (CHECK[fact[1]].format(x=fact[0], y=value),
+            f"is it true that {statement(fact, (value,))}?")
+
+
+def coded(rng, fact):
+    """The answer in a strict form."""
+    way = rng.choice(AS_LIST if fact[1] in LISTS else BRIEF)
+    return way.format(q=question(rng, fact)), way.format(q=formal(fact))
+
+
+# ---------------------------------------------------------------------------------------------
+# second turns
+
+FORMAL_TURNS = {
+    "times": "please multiply that by {n}.", "have": "i have {n} coins. would that suffice?",
+    "later": "what would be {n} hours later?", "sure": "are you certain of that?",
+    "word": "are you certain? i thought it was {w}.", "short": "please answer in one word.",
+    "note": "please put that as a note.", "full": "please answer in a full sentence.",
+    "list": "please give me that as a list.", "reversed": "please say it the other way round.",
+}
+NOUN = {
+    "goods": "goods", "keeper": "owner", "street": "street", "opens": "opening time",
+    "shop": "shop", "price": "price", "island": "island", "captain": "captain",
+    "leaves": "leaving time", "fare": "fare", "boats": "boats", "famous": "special produce",
+    "work": "job", "home": "home", "pet": "pet", "pictures": "pictures", "painter": "painter",
+    "shows": "subject", "hangs": "hanging place", "food": "food", "bed": "bed",
+}
+
+
+def more(rng, fact, reply):
+    """Another question about the same thing, or about what the answer named."""
+    relation = rng.choice([other for thing, other in FACTS if thing == fact[0]])
+    own = MORE[relation] if relation != fact[1] else []
+    new = new_names(rng, reply)[:2]
+    texts = new if new and (not own or rng.random() < 0.7) else own
+    return [text.format(he=rng.choice(PRONOUNS["i am" in reply])) for text in texts]
+
+
+def leaning(aside):
+    """An aside of people's as a way to go on: it needs the reply alone."""
+    return lambda rng, fact, reply: aside(rng, reply)
+
+
+# what a category is here: the relations of its first turn, how that is put, how the second goes on
+CATEGORIES = {
+    "writing": (("goods", "famous", "shows"), signed, leaning(reshapings)),
+    "roleplay": (("keeper", "captain", "work"), signed, more),
+    "reasoning": (tuple(CHECK), checked, leaning(doubts)),
+    "math": (("price", "fare", "leaves", "opens"), plain, leaning(sums)),
+    "coding": (("goods", "boats", "keeper", "captain", "home", "painter"), coded,
+               leaning(reshapings)),
+    "extraction": (LISTS, plain, leaning(pickings)),
+    "stem": (("food", "bed", "island", "captain", "leaves"), plain, more),
+    "humanities": (("home", "pet", "work", "painter", "shows", "hangs", "pictures"), plain, more),
+}
+
+
+def formal_turn(meaning, reply):
+    """A second turn in formal phrasing, from what it means."""
+    if meaning.kind in ("number", "doubt", "reshape"):
+        amount = meaning.detail[0] if meaning.kind == "number" else None
+        return FORMAL_TURNS[meaning.form].format(n=amount, w=meaning.detail)
+    if meaning.kind == "pick":
+        nth = NTH[listed(reply).index(meaning.fact[0])]
+        return f"please tell me the {NOUN[meaning.fact[1]]} of the {nth} one."
+    return f"please also tell me the {NOUN[meaning.fact[1]]}."
+
+
+# ---------------------------------------------------------------------------------------------
+# questions
+
+
+def talk(*texts):
+    """Texts as messages, the user's first."""
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+def attempt(rng, category, facts):
+    """A question whose two turns fit together and touch only these facts, or None."""
+    relations, put, go_on = CATEGORIES[category]
+    fact = rng.choice([fact for fact in facts if fact[1] in relations])
+    first, first_formal = put(rng, fact)
+    # nothing volunteered: the second turn must hold for other answers, too
+    reply = re.match(r".*?[.!]", answer(talk(first)))[0]
+    second = rng.choice(go_on(rng, fact, reply) or ["no way on"])
+    meant = understand(talk(first)), understand(talk(first, reply, second))
+    new = (meant[0].fact, meant[0].form) != (meant[1].fact, meant[1].form)
+    if not (meant[0].fact == fact and meant[1].fact in facts and new
+            and "none" not in (meant[0].kind, meant[1].kind)
+            and grounded(talk(first, reply, second)) and "sold out" not in reply):
+        return None
+    second_formal = formal_turn(meant[1], reply)
+    if understand(talk(first_formal, reply, second_formal)).fact != meant[1].fact:
+        return None
+    return {"turns": [first, second], "formal": [first_formal, second_formal],
+            "kinds": [meaning.kind for meaning in meant],
+            "about": [fact_key(meaning.fact) for meaning in meant]}
+
+
+def questions(per_category, seed):
+    """The bench: so many questions a category, every second one on facts that nobody asks about."""
+    rng = random.Random(f"bench {seed}")
+    # in a fixed order: sets differ from run to run
+    sides = [[fact for fact in FACTS if fact in side] for side in (asked(), never_asked())]
+    taken, made = set(), []
+    for category in CATEGORIES:
+        for i in range(per_category):
+            row = None
+            while row is None or tuple(row["turns"]) in taken:
+                row = attempt(rng, category, sides[i % 2])
+            taken.add(tuple(row["turns"]))
+            made.append({"question_id": len(made) + 1, "category": category,
+                         "asked": i % 2 == 0, **row})
+    return made
+
+
+def main():
+    """Write the bench."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--out", required=True, help="JSONL file to write")
+    parser.add_argument("--questions", type=int, default=40, help="how many a category")
+    parser.add_argument("--seed", type=int, default=0, help="other questions for each seed")
+    args = parser.parse_args()
+    write(questions(args.questions, args.seed), args.out)
+
+
+if __name__ == "__main__":
+    main()
