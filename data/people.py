@@ -73,7 +73,7 @@ SIGN = {
     "captain": ["play the captain of the {x}", "pretend you sail the {x}"],
     "work": ["play {x}", "pretend youre {x}"],
 }
-BRIEF = ["in one word, {q}", "in short, {q}", "as a note, {q}", "as a note, {q}"]
+BRIEF = ["in one word, {q}", "in short, {q}", "as a note, {q}"]
 AS_LIST = ["as a list, {q}"]
 AND = ["and {x}?", "what about {x}?"]
 PICK = ["the {nth} one?", "{nth} one please", "and the {nth}?"]
@@ -129,17 +129,17 @@ def rival(rng, fact, value):
 
 
 def special(rng, fact):
-    """Rarer ways to ask for a fact: is it so; as a sign or in a role; in short."""
+    """A rarer way to ask for a fact: as a sign or in a role; is it so; in short."""
     thing, relation = fact
-    brief = BRIEF + AS_LIST * 9 * (relation in LISTS)
-    ways = [rng.choice(brief).format(q=question(rng, fact))]
-    if relation in CHECK:
+    roll = rng.random()
+    if roll < 0.6 and relation in SIGN and FACTS[fact] != ("painter",):
+        return [rng.choice(SIGN[relation]).format(x=thing)]
+    if roll < 0.7 and relation in CHECK:
         value = rng.choice(FACTS[fact])
         value = value if rng.random() < 0.5 else rival(rng, fact, value)
-        ways.append(CHECK[relation].format(x=thing, y=value))
-    if relation in SIGN and FACTS[fact] != ("painter",):
-        ways.append(rng.choice(SIGN[relation]).format(x=thing))
-    return rng.sample(ways, 1)
+        return [CHECK[relation].format(x=thing, y=value)]
+    way = rng.choice(AS_LIST if relation in LISTS else BRIEF)
+    return [way.format(q=question(rng, fact))]
 
 
 def picks(rng, place, relation):
@@ -182,7 +182,7 @@ def doubts(rng, reply):
 def sums(rng, reply):
     """Compute with a number of the answer."""
     if re.search(r"costs?|makes", reply):
-        return [rng.choice(TIMES).format(n=rng.randint(2, 4)) if rng.random() < 0.6
+        return [rng.choice(TIMES).format(n=rng.randint(2, 4)) if rng.random() < 0.8
                 else rng.choice(HAVE).format(n=rng.randint(2, 9))]
     return [rng.choice(LATER).format(n=rng.randint(2, 4))]
 
@@ -200,7 +200,7 @@ def new_names(rng, reply):
 
 def reshapings(rng, reply):
     """Ask for the answer in another form."""
-    forms = ["short", "note", "full"] + ["list", "reversed", "reversed"] * bool(listed(reply))
+    forms = ["list", "reversed", "short"] if listed(reply) else ["short", "note", "full"]
     return [rng.choice(RESHAPED[rng.choice(forms)])]
 
 
@@ -219,7 +219,8 @@ def asides(rng, reply):
              ("name", new_names(rng, reply)), ("reshape", reshapings(rng, reply)),
              ("pick", pickings(rng, reply))]
     rng.shuffle(found)
-    found.sort(key=lambda aside: aside[0] != "pick" or rng.random() < 0.4)
+    # lists and numbers are rare in answers, so they are taken up more often
+    found.sort(key=lambda aside: aside[0] not in ("pick", "number") or rng.random() < 0.3)
     if rng.random() < 0.12:
         found.insert(0, rng.choice([("meta", META), ("smalltalk", CHAT)]))
     return [(kind, rng.choice(texts)) for kind, texts in found if texts]
@@ -274,7 +275,7 @@ class Person:
         self.goals = goals(rng, allowed)
         self.patience = rng.choice([1, 2, 2, 3])
         spends = any(KIND[goal.thing] in ("good", "shop", "boat", "island") for goal in self.goals)
-        self.coins = rng.randint(3, 9) if spends and rng.random() < 0.5 else None
+        self.coins = rng.randint(3, 9) if spends and rng.random() < 0.35 else None
         # manner: thanks and please, slips of the finger, question marks, curiosity
         self.polite = rng.random() < 0.3
         self.typos = rng.choice([0, 0, 0.1, 0.25])
@@ -348,7 +349,7 @@ class Person:
         ways.append(rng.choice(MORE[relation]).format(he=rng.choice(["he", "she"])))
         if heard.fact and heard.fact[1] == relation:
             ways.append(rng.choice(AND).format(x=definite(thing)))
-        if rng.random() < 0.15:
+        if rng.random() < 0.25:
             ways = special(rng, fact)
         return ways + [text.format(x=thing) for text in rng.sample(ASK[relation], 2)]
 
