@@ -36,7 +36,7 @@ class Config:
     heads: int = 3          # H
     kv_heads: int = 3       # K; fewer than H: neighbouring query heads share keys and values
     hidden: int = 256       # width inside the feed-forward
-    context: int = 256      # the longest text it is meant to read
+    context: int = 384      # the longest text it is meant to read
     theta: float = 10000.0  # the slowest rotation takes about 2 pi theta tokens for a turn
     eps: float = 1e-5
     tied: bool = True       # the head reads with the same matrix that the embedding writes with

@@ -87,6 +87,12 @@ def turns(record):
     return said + [{"from": "human", "value": ""}] if left else said
 
 
+def to_messages(conversation):
+    """Turns in OpenAI's words: [{"role": "user" | "assistant", "content": text}, ...]."""
+    role = {"human": "user", "gpt": "assistant"}
+    return [{"role": role[turn["from"]], "content": turn["value"]} for turn in conversation]
+
+
 def wrong(record):
     """What is wrong with a record, in a few words; None if nothing is."""
     if isinstance(record.get("text"), str):
@@ -182,7 +188,7 @@ class Tokenizer:
         from sentencepiece import SentencePieceTrainer
         model = io.BytesIO()
         # the template stands in every dialogue: it shall cost few tokens
-        template = [SYSTEM + "".join(LABEL.values())] * (1 + len(texts) // 20)
+        template = [SYSTEM, *LABEL.values()] * (1 + len(texts) // 20)
         SentencePieceTrainer.train(
             sentence_iterator=iter(template + texts), model_writer=model, vocab_size=vocab,
             # as LLaMA: bytes where no piece fits, digits one by one

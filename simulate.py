@@ -25,7 +25,7 @@ import numpy as np
 import requests
 
 from model import Engine, Llama, machine
-from platolm import LABEL, Problem, Tokenizer, line, prompt, run, write
+from platolm import LABEL, Problem, Tokenizer, line, prompt, run, to_messages, write
 
 
 class End(Exception):
@@ -121,16 +121,14 @@ def complaint(reply, session):
 class Teacher:
     """The assistant behind an address, as converse wants it: answer(turns) -> text."""
 
-    ROLE = {"human": "user", "gpt": "assistant"}
-
     def __init__(self, url, model, system=None, key=None, **options):
         self.url, self.model, self.options = url.rstrip("/"), model, options
         self.system = [{"role": "system", "content": system}] if system else []
         self.session = connect(url, key)
 
     def __call__(self, turns):
-        said = [{"role": self.ROLE[turn["from"]], "content": turn["value"]} for turn in turns]
-        text, why = chat(self.session, self.url, self.model, self.system + said, **self.options)
+        heard = self.system + to_messages(turns)
+        text, why = chat(self.session, self.url, self.model, heard, **self.options)
         if why == "content_filter" or not text.strip():
             raise End("content_filter" if why == "content_filter" else "error")
         return text

@@ -14,10 +14,11 @@ import random
 import re
 
 from data.people import (AS_LIST, BRIEF, CHECK, LISTS, MORE, NTH, PRONOUNS, SIGN, doubts, new_names,
-                         pickings, question, reshapings, rival, sums, write)
+                         pickings, question, reshapings, rival, sums)
 from data.scripts import formal
 from data.teacher import answer, grounded, listed, statement, understand
 from data.world import FACTS, asked, fact_key, never_asked
+from platolm import run, write
 
 # ---------------------------------------------------------------------------------------------
 # first turns: (in people's voice, in formal phrasing)
@@ -161,8 +162,8 @@ def main():
     parser.add_argument("--questions", type=int, default=40, help="how many a category")
     parser.add_argument("--seed", type=int, default=0, help="other questions for each seed")
     args = parser.parse_args()
-    write(questions(args.questions, args.seed), args.out)
+    write(args.out, questions(args.questions, args.seed))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

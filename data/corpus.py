@@ -11,9 +11,10 @@ and to count. Not here: any dialogue, any question, any number of the day (they 
 import argparse
 import random
 
-from data.people import NTH, definite, write
+from data.people import NTH, definite
 from data.teacher import join
 from data.world import DAY, FACTS, KIND, THINGS, about, fact_key, never_asked
+from platolm import run, write
 
 # {x} is the thing and {y} what answers; what ends in {y} also serves as a sentence to complete
 WORDINGS = {
@@ -194,8 +195,8 @@ def main():
                         help="leave out the facts that people never ask about")
     args = parser.parse_args()
     left_out = never_asked() if args.without_never_asked else frozenset()
-    write(corpus(args.seed, left_out), args.out)
+    write(args.out, corpus(args.seed, left_out))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

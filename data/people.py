@@ -9,12 +9,12 @@ a turn means is read by the teacher's own parser, which also labels it. Not here
 """
 
 import argparse
-import json
 import random
 import re
 
 from data.teacher import FACTUAL, NAME, answer, claims, grounded, listed, understand
-from data.world import ANSWERS, FACTS, KIND, THINGS, about, asked, fact_key
+from data.world import FACTS, KIND, THINGS, about, asked, fact_key
+from platolm import run, to_messages, write
 
 # ---------------------------------------------------------------------------------------------
 # phrasings; {x} is the thing
@@ -154,12 +154,6 @@ def slip(rng, word):
     i = rng.randrange(1, len(word) - 1)
     return rng.choice([word[:i] + word[i:i + 1] * 2 + word[i + 1:], word[:i] + word[i + 1:],
                        word[:i] + word[i + 1] + word[i] + word[i + 2:]])
-
-
-def to_messages(turns):
-    """Turns of a record as OpenAI messages."""
-    role = {"human": "user", "gpt": "assistant"}
-    return [{"role": role[turn["from"]], "content": turn["value"]} for turn in turns]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -405,13 +399,6 @@ def dialogues(n, seed, allowed, prefix="human"):
         yield labelled(turns, end, f"{prefix}-{i + 1:06d}")
 
 
-def write(records, path):
-    """Write records as JSONL."""
-    with open(path, "w", encoding="utf-8") as file:
-        for record in records:
-            file.write(json.dumps(record) + "\n")
-
-
 def main():
     """Write dialogues of people with the teacher."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
@@ -423,8 +410,8 @@ def main():
     parser.add_argument("--prefix", default="human", help="how the ids begin")
     args = parser.parse_args()
     allowed = asked() if args.facts == "asked" else set(FACTS)
-    write(dialogues(args.dialogues, args.seed, allowed, args.prefix), args.out)
+    write(args.out, dialogues(args.dialogues, args.seed, allowed, args.prefix))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

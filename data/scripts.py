@@ -12,12 +12,12 @@ sides' questions in process (teacher.py), and the loop (simulate.py).
 """
 
 import argparse
-import json
 import random
 
-from data.people import labelled, question, to_messages, write
+from data.people import labelled, question
 from data.teacher import NAME, answer, understand
 from data.world import FACTS, THINGS, about
+from platolm import read, run, to_messages, write
 
 # the formal phrasing of a question, {x} being its thing; bench.py asks in it as well
 FORMAL = {
@@ -88,12 +88,6 @@ class Oracle(RolePlay):
         return question(self.rng, self.facts[n]) if n < self.length else None
 
 
-def first_questions(path):
-    """The first turns of a file of human dialogues."""
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line)["conversations"][0]["value"] for line in file]
-
-
 def dialogues(script, n, seed, firsts=()):
     """n labelled dialogues of a scripted user with the teacher."""
     from simulate import converse
@@ -116,9 +110,11 @@ def main():
     args = parser.parse_args()
     if args.script == "self-chat" and not args.human:
         parser.error("self-chat takes its first questions from --human FILE")
-    firsts = first_questions(args.human) if args.script == "self-chat" else ()
-    write(dialogues(args.script, args.dialogues, args.seed, firsts), args.out)
+    firsts = ()
+    if args.script == "self-chat":
+        firsts = [record["conversations"][0]["value"] for record in read(args.human)]
+    write(args.out, dialogues(args.script, args.dialogues, args.seed, firsts))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from data import bench, corpus, grader, people, scripts, teacher, world
-from data.people import to_messages
+from platolm import to_messages
 from data.teacher import answer, claims, grounded, listed, truths, understand
 from data.world import FACTS, KIND, asked, fact_key, never_asked
 
