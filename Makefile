@@ -37,7 +37,7 @@ with_grader = env -u OPENAI_API_KEY $(python) -m data.grader --
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help all smoke test show clean
+.PHONY: help all smoke test show clean parity
 
 help: ## this list
 	@echo "PlatoLM from scratch: a user simulator, its dialogues, and the assistant they train"
@@ -125,3 +125,14 @@ $(R)/bench/model_judgment/grader_single.jsonl: $(ARMS:%=$(R)/bench/model_answer/
 
 $(R)/results.json: $(R)/bench/model_judgment/grader_single.jsonl
 	$(python) evaluate.py score $(ARMS) floor --bench $(R)/bench --out $@
+
+# ---- the same logits and ids as transformers? in an environment of its own ------------------------
+
+parity: $(VENV)-parity/installed ## logits and ids against transformers; DATA=dialogues.json tries more text
+	$(VENV)-parity/bin/python -m tests.parity $(DATA)
+
+$(VENV)-parity/installed: tests/parity-requirements.txt requirements.txt
+	@echo "installing transformers and what it needs into $(VENV)-parity: a further download of 0.1 GB"
+	$(PYTHON) -m venv $(VENV)-parity
+	$(VENV)-parity/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r $<
+	@touch $@

@@ -212,7 +212,7 @@ class Tokenizer:
 
     def save(self, directory):
         """Write tokenizer.model, and the page beside it from which transformers knows how."""
-        page = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True,
+        page = {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_bos_token": True,
                 "add_eos_token": False, "clean_up_tokenization_spaces": False,
                 "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
         Path(directory).mkdir(parents=True, exist_ok=True)
