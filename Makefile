@@ -10,10 +10,11 @@ MODEL   ?= teacher
 # ---- presets: a row of sizes each --------------------------------------------------------------
 
 #                 humans        simulated      steps: base, socratic, assistant       questions
-tiny_SIZES     = HUMANS=12000   DIALOGUES=4000 BASE=1000 SOCRATIC=300 ASSISTANT=500   QUESTIONS=40
-smoke_SIZES    = HUMANS=1000    DIALOGUES=200  BASE=80   SOCRATIC=40  ASSISTANT=40    QUESTIONS=5
+tiny_SIZES     = HUMANS=12000   DIALOGUES=4000 BASE=1000 SOCRATIC=500 ASSISTANT=800   QUESTIONS=40
+smoke_SIZES    = HUMANS=1000    DIALOGUES=200  BASE=60   SOCRATIC=60  ASSISTANT=40    QUESTIONS=5
 size = $(patsubst $(1)=%,%,$(filter $(1)=%,$($(PRESET)_SIZES)))
 
+LR   = 3e-3
 ARMS = socratic human self-chat ceiling
 R    = runs/$(PRESET)
 
@@ -84,13 +85,13 @@ $(R)/human.jsonl: | $(install)
 $(R)/held-out.jsonl: | $(install)
 	$(python) -m data.people --out $@ --dialogues 300 --seed 1$(SEED) --prefix held-out
 
-# what LLaMA is to the paper
-$(R)/base/model.safetensors: $(R)/corpus.jsonl $(R)/human.jsonl
-	$(python) train.py --learn all --data $^ --out $(@D) --steps $(call size,BASE) --lr 3e-3 --seed $(SEED) --resume
+# what LLaMA is to the paper: it has read about the harbour, and never a dialogue
+$(R)/base/model.safetensors: $(R)/corpus.jsonl
+	$(python) train.py --learn all --data $< --out $(@D) --steps $(call size,BASE) --lr $(LR) --seed $(SEED) --resume
 
 # the flip: learn what humans said
 $(R)/socratic/model.safetensors: $(R)/human.jsonl $(R)/held-out.jsonl $(R)/base/model.safetensors
-	$(python) train.py --learn human --data $< --held-out $(R)/held-out.jsonl --base $(R)/base --out $(@D) --steps $(call size,SOCRATIC) --seed $(SEED) --resume
+	$(python) train.py --learn human --data $< --held-out $(R)/held-out.jsonl --base $(R)/base --out $(@D) --steps $(call size,SOCRATIC) --lr $(LR) --seed $(SEED) --resume
 
 # let the simulator talk to the teacher, over HTTP
 $(R)/chat/socratic.jsonl: $(R)/socratic/model.safetensors
@@ -108,7 +109,7 @@ $(R)/chat/ceiling.jsonl: | $(install)
 
 # the assistants: learn what gpt said; socratic's is PlatoLM
 $(R)/assistant/%/model.safetensors: $(R)/chat/%.jsonl $(R)/base/model.safetensors
-	$(python) train.py --learn gpt --data $< --base $(R)/base --out $(@D) --steps $(call size,ASSISTANT) --seed $(SEED) --resume
+	$(python) train.py --learn gpt --data $< --base $(R)/base --out $(@D) --steps $(call size,ASSISTANT) --lr $(LR) --seed $(SEED) --resume
 
 $(R)/bench/question.jsonl: | $(install)
 	$(python) -m data.bench --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)

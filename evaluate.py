@@ -6,7 +6,7 @@ Ask assistants the questions of a bench, have a judge rate what they say, and co
     python evaluate.py score NAME ... --bench bench        the table, and results.json
 
 A bench is a directory in MT-Bench's layout (Zheng et al. 2023, arXiv 2306.05685): question.jsonl,
-model_answer/NAME.jsonl, model_judgment/JUDGE_single.jsonl.
+model_answer/NAME.jsonl, model_judgment/JUDGE_single.jsonl. Not here: a judge (data/grader.py).
 Read before: platolm.py, model.py, simulate.py.
 """
 
@@ -186,13 +186,13 @@ def command_judge(args):
 
 
 def scores_of(bench, judge_model, names, questions):
-    """{name: array (questions, turns) of scores in 0..1}; an answer without a rating is a Problem."""
+    """{name: scores (questions, turns) in 0..1}; an answer without a rating is a Problem."""
     rows = read(bench / "model_judgment" / f"{judge_model}_single.jsonl", None)
     found = {(row["model"], row["question_id"], row["turn"]): row["score"] for row in rows}
     if -1 in found.values():
         raise Problem(f"{list(found.values()).count(-1)} answers have no rating; judge them again")
-    return {name: scale([[found[name, q["question_id"], turn + 1] for turn in range(len(q["turns"]))]
-                         for q in questions]) for name in names}
+    keys = [[(q["question_id"], turn + 1) for turn in range(len(q["turns"]))] for q in questions]
+    return {name: scale([[found[name, *key] for key in row] for row in keys]) for name in names}
 
 
 def command_score(args):
@@ -219,8 +219,9 @@ def table(results, n):
         lines.append(f"{name:<12}  {number(arm['overall'])}  [{arm['low']:.3f}, {arm['high']:.3f}]"
                      + "".join(f"  {number(arm.get(key))}"
                                for key in ("asked", "never_asked", "turn1", "turn2")))
-    lines += [""] + [f"{name:<24} {pair['difference']:+.3f}  [{pair['low']:+.3f}, {pair['high']:+.3f}]"
-                     for name, pair in results["paired"].items()]
+    for name, pair in results["paired"].items():
+        interval = f"[{pair['low']:+.3f}, {pair['high']:+.3f}]"
+        lines.append(f"{name:<24} {pair['difference']:+.3f}  {interval}")
     return "\n".join(lines)
 
 
@@ -235,7 +236,7 @@ def main():
     two.add_argument("--judge", required=True, metavar="URL", help="OpenAI-compatible address")
     two.add_argument("--in-flight", type=int, default=16, help="questions to the judge at a time")
     three = commands.add_parser("score", help="compare what was judged")
-    three.add_argument("--against", default="socratic", help="the arm that the others are held against")
+    three.add_argument("--against", default="socratic", help="the arm that others are held against")
     three.add_argument("--out", default="results.json")
     for command in (two, three):
         command.add_argument("names", nargs="+", help="assistants, as in model_answer/")

@@ -171,9 +171,10 @@ class Llama(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.dim, config.eps)
         self.lm_head = nn.Linear(config.dim, config.vocab, bias=False)
+        # as wide as keeps a vector's length, whatever the width of the model
         for weight in self.parameters():
             if weight.dim() == 2:
-                nn.init.normal_(weight, std=0.02)
+                nn.init.normal_(weight, std=config.dim ** -0.5)
         if config.tied:
             self.lm_head.weight = self.embed_tokens.weight
 
@@ -232,7 +233,8 @@ class LoRALinear(nn.Module):
         super().__init__()
         self.linear, self.scale = linear, alpha / rank
         new = {"dtype": linear.weight.dtype, "device": linear.weight.device}
-        self.A = nn.Parameter(torch.randn(rank, linear.in_features, **new) / math.sqrt(rank))
+        self.A = nn.Parameter(torch.randn(rank, linear.in_features, **new)
+                              / math.sqrt(linear.in_features))
         self.B = nn.Parameter(torch.zeros(linear.out_features, rank, **new))
 
     def forward(self, x):
@@ -346,7 +348,7 @@ def sample(logits, u, temperature=1.0, top_k=0, top_p=1.0):
 
 @dataclass(eq=False)
 class Row:
-    """One text in the engine: what it has read, what is still to read, what it wrote, and why not more."""
+    """One text in the engine: what it has read, is still to read, wrote, and why not more."""
     slot: int
     seen: list = field(default_factory=list)        # ids in the cache
     unread: list = field(default_factory=list)
@@ -382,8 +384,8 @@ class Engine:
 
     def write(self, row, ids, stops, limit, draw=None):
         """
-        Let `row` go on after `ids` (the whole text so far) until one of the ids `stops`, or `limit`
-        tokens. What the row has read of `ids` before is kept; where they part, it goes back.
+        Let `row` go on after `ids` (the whole text so far) until one of the ids `stops`, or for
+        `limit` tokens. What it has read of `ids` before is kept; where they part, it goes back.
         """
         same = next((i for i, (a, b) in enumerate(zip(row.seen, ids)) if a != b),
                     min(len(row.seen), len(ids)))
@@ -396,7 +398,7 @@ class Engine:
 
     @torch.inference_mode()
     def step(self):
-        """Every busy row reads what it has, or a chunk of it, and writes a token. Returns who is done."""
+        """Every busy row reads a chunk of what it has, or writes a token. Returns who is done."""
         busy = [row for row in self.rows if row.why == "busy"]
         # those with much to read do so together; the others do not wait in padding
         behind = [row for row in busy if len(row.unread) > 1]
@@ -496,7 +498,7 @@ def read_config(directory):
     page.setdefault("tie_word_embeddings", False)
     # transformers 5 keeps theta in here
     page.setdefault("rope_theta", (page.get("rope_parameters") or {}).get("rope_theta", 10000.0))
-    missing = [theirs for theirs in NAMES.values() if not isinstance(page.get(theirs), (int, float))]
+    missing = [name for name in NAMES.values() if not isinstance(page.get(name), (int, float))]
     if missing:
         raise Problem(f"{path} lacks {', '.join(missing)}")
     config = Config(**{ours: page[theirs] for ours, theirs in NAMES.items()})
@@ -547,7 +549,7 @@ def header(path, size, data):
 
 
 def read_safetensors(path):
-    """{name: tensor} of a safetensors file. Tensors are views of the file: nothing is copied yet."""
+    """{name: tensor} of a safetensors file; views of the file, nothing is copied yet."""
     try:
         with open(path, "rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)

@@ -62,8 +62,8 @@ def load_samples(paths, tokenizer, learn, context):
     names = ", ".join(map(str, paths))
     if not samples:
         raise Problem(f"nothing to learn for {learn!r} in {names} within {context} tokens")
-    print(f"{len(samples):,} samples from {names}; {cut:,} cut to {context} tokens by whole rounds, "
-          f"{nothing:,} left out with nothing to learn", flush=True)
+    print(f"{len(samples):,} samples from {names}; {cut:,} cut to {context} tokens by whole rounds,"
+          f" {nothing:,} left out with nothing to learn", flush=True)
     return samples
 
 
@@ -97,7 +97,7 @@ def forever(lengths, budget, seed):
 
 
 def pad(samples, device="cpu"):
-    """Samples as tensors (B, T): padding is an input nobody learns from, to the right of all else."""
+    """Samples as tensors (B, T); padding, to the right of all else, is learnt by nobody."""
     T = max(len(inputs) for inputs, _ in samples)
     ids = torch.tensor([inputs + [0] * (T - len(inputs)) for inputs, _ in samples])
     targets = torch.tensor([targets + [IGNORE] * (T - len(targets)) for _, targets in samples])
@@ -157,7 +157,8 @@ def adamw(model, lr, decay):
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [{"params": [p for p in trained if p.dim() >= 2], "weight_decay": decay},
               {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, 0.98), fused=True)
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -233,7 +234,7 @@ def keep(model, optimizer, log, args):
 
 
 def restore(model, optimizer, args):
-    """Load what `keep` saved, if --resume asks for it; returns the first step to do, and the log."""
+    """Load what `keep` saved, if --resume asks for it. Returns the first step, and the log."""
     path = Path(args.out) / "train_state.pt"
     if not args.resume or not path.exists():
         return 0, []

@@ -94,16 +94,17 @@ class Handler(BaseHTTPRequestHandler):
             return self.stream(request, messages, text)
         message = {"role": "assistant", "content": text}
         choice = {"message": message, "logprobs": None, "finish_reason": "stop"}
-        self.send(200, completion("chat.completion", self.name, choice, usage=usage(messages, text)))
+        counted = usage(messages, text)
+        self.send(200, completion("chat.completion", self.name, choice, usage=counted))
 
     def stream(self, request, messages, text):
-        """Server-sent events: the role, the words one by one, the end, and the usage if asked for."""
+        """Server-sent events: the role, the words one by one, the end; the usage if asked for."""
         words = [word + " " for word in text.split(" ")]
         words[-1] = words[-1][:-1]
-        deltas = [{"role": "assistant", "content": ""}] + [{"content": word} for word in words] + [{}]
-        stops = [None] * (len(deltas) - 1) + ["stop"]
-        chunks = [completion("chat.completion.chunk", self.name, {"delta": d, "finish_reason": stop})
-                  for d, stop in zip(deltas, stops)]
+        deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in words), {}]
+        choices = [{"delta": delta, "finish_reason": None} for delta in deltas]
+        choices[-1]["finish_reason"] = "stop"
+        chunks = [completion("chat.completion.chunk", self.name, choice) for choice in choices]
         if (request.get("stream_options") or {}).get("include_usage"):
             counted = usage(messages, text)
             chunks.append(completion("chat.completion.chunk", self.name, None, usage=counted))
@@ -119,7 +120,7 @@ class Server(ThreadingHTTPServer):
 
 @contextmanager
 def serving(reply, name="local", port=0):
-    """Serve on the loopback address while the `with` lasts; gives the URL. Port 0 takes a free one."""
+    """Serve on the loopback address while the `with` lasts; gives the URL. Port 0: a free one."""
     handler = type("Bound", (Handler,), {"reply": staticmethod(reply), "name": name})
     with Server(("127.0.0.1", port), handler) as listening:
         threading.Thread(target=listening.serve_forever, args=[0.05], daemon=True).start()
