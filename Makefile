@@ -95,7 +95,7 @@ $(R)/socratic/model.safetensors: $(R)/human.jsonl $(R)/held-out.jsonl $(R)/base/
 
 # let the simulator talk to the teacher, over HTTP
 $(R)/chat/socratic.jsonl: $(R)/socratic/model.safetensors
-	$(with_teacher) $(python) simulate.py --user $(R)/socratic --teacher $(TEACHER) --model $(MODEL) --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
+	$(with_teacher) $(python) simulate.py --user $(R)/socratic --teacher $(TEACHER) --model $(MODEL) --out $@ --dialogues $(call size,DIALOGUES) --top-p 0.95 --seed $(SEED)
 
 # what it is compared with: people, a script, and people who ask about everything
 $(R)/chat/human.jsonl: $(R)/human.jsonl
@@ -114,14 +114,9 @@ $(R)/assistant/%/model.safetensors: $(R)/chat/%.jsonl $(R)/base/model.safetensor
 $(R)/bench/question.jsonl: | $(install)
 	$(python) -m data.bench --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
 
-$(R)/bench/model_answer/%.jsonl: $(R)/assistant/%/model.safetensors $(R)/bench/question.jsonl
-	$(python) evaluate.py answer $(R)/assistant/$* --bench $(R)/bench
-
-# the base as it is
-$(R)/bench/model_answer/floor.jsonl: $(R)/base/model.safetensors $(R)/bench/question.jsonl
-	$(python) evaluate.py answer $(R)/base --name floor --bench $(R)/bench
-
-$(R)/bench/model_judgment/grader_single.jsonl: $(ARMS:%=$(R)/bench/model_answer/%.jsonl) $(R)/bench/model_answer/floor.jsonl
+# the floor is the base as it is
+$(R)/bench/model_judgment/grader_single.jsonl: $(R)/bench/question.jsonl $(ARMS:%=$(R)/assistant/%/model.safetensors)
+	$(python) evaluate.py answer $(ARMS:%=$(R)/assistant/%) floor=$(R)/base --bench $(R)/bench
 	$(with_grader) $(python) evaluate.py judge $(ARMS) floor --bench $(R)/bench --judge URL
 
 $(R)/results.json: $(R)/bench/model_judgment/grader_single.jsonl

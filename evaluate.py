@@ -1,9 +1,9 @@
 """
 Ask assistants the questions of a bench, have a judge rate what they say, and compare.
 
-    python evaluate.py answer DIR --bench bench            an assistant's answers
+    python evaluate.py answer NAME=DIR ... --bench bench            answers of checkpoints
     python evaluate.py judge NAME ... --bench bench --judge URL     ratings, over HTTP
-    python evaluate.py score NAME ... --bench bench        the table, and results.json
+    python evaluate.py score NAME ... --bench bench                 the table, and results.json
 
 A bench is a directory in MT-Bench's layout (Zheng et al. 2023, arXiv 2306.05685): question.jsonl,
 model_answer/NAME.jsonl, model_judgment/JUDGE_single.jsonl. Not here: a judge (data/grader.py).
@@ -149,16 +149,17 @@ def answers_of(bench, name, questions):
 
 
 def command_answer(args):
-    questions, fast, began = questions_of(args.bench), machine(), time.time()
-    directory = Path(args.model)
-    model = Llama.load(directory, fast["attention"]).to(fast["device"])
-    found = answer(model, Tokenizer.load(directory), questions, args.limit)
-    name = args.name or directory.name
-    write(args.bench / "model_answer" / f"{name}.jsonl",
-          [{"question_id": question["question_id"], "answer_id": uuid.uuid4().hex, "model_id": name,
-            "choices": [{"index": 0, "turns": turns}], "tstamp": time.time()}
-           for question, turns in zip(questions, found)])
-    print(f"{name}: {sum(map(len, found))} answers in {time.time() - began:.0f} s")
+    questions, fast = questions_of(args.bench), machine()
+    for word in args.models:
+        name, _, directory = word.rpartition("=")
+        name, began = name or Path(directory).name, time.time()
+        model = Llama.load(directory, fast["attention"]).to(fast["device"])
+        found = answer(model, Tokenizer.load(directory), questions, args.limit)
+        write(args.bench / "model_answer" / f"{name}.jsonl",
+              [{"question_id": question["question_id"], "answer_id": uuid.uuid4().hex,
+                "model_id": name, "choices": [{"index": 0, "turns": texts}], "tstamp": time.time()}
+               for question, texts in zip(questions, found)])
+        print(f"{name}: {sum(map(len, found)):,} answers in {time.time() - began:.0f} s", flush=True)
 
 
 def judge_one(session, args, name, question, answers, turn):
@@ -228,10 +229,10 @@ def table(results, n):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("answer", help="let an assistant answer a bench")
-    one.add_argument("model", help="its checkpoint directory")
-    one.add_argument("--name", help="what to call it (default: the directory's name)")
-    one.add_argument("--limit", type=int, default=64, help="longest answer in tokens")
+    one = commands.add_parser("answer", help="let assistants answer a bench")
+    one.add_argument("models", nargs="+", metavar="NAME=DIR", help="checkpoint directories; "
+                     "without NAME= the directory's own name is taken")
+    one.add_argument("--limit", type=int, default=64, help="longest answer, in tokens")
     two = commands.add_parser("judge", help="let a judge rate answers")
     two.add_argument("--judge", required=True, metavar="URL", help="OpenAI-compatible address")
     two.add_argument("--in-flight", type=int, default=16, help="questions to the judge at a time")

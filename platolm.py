@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import sys
-from itertools import groupby, zip_longest
+from itertools import groupby
 from pathlib import Path
 
 # what stands around the words; the labels and this line are read by the models, never learnt
@@ -226,33 +226,34 @@ class Tokenizer:
 
 def piece(token, tokenizer):
     """One token as it reads in a line of text."""
-    return tokenizer.pieces.id_to_piece(token).replace("▁", " ").replace("\n", "⏎")
+    text = tokenizer.pieces.id_to_piece(token)
+    return text.replace("▁", " ").replace("\n", "⏎").replace("<0x0A>", "⏎")
 
 
-def paint(row, colour):
-    """A row of (text, learnt) pairs: what is learnt in green, or in brackets without colour."""
-    line = ""
-    for learnt, pairs in groupby(row, key=lambda pair: pair[1]):
+def lines_of(pieces, width):
+    """Where to break a line of pieces: (start, end) pairs; after </s>, ⏎, or `width` characters."""
+    breaks, used = [0], 0
+    for i, text in enumerate(pieces):
+        over = i and (pieces[i - 1].endswith(("</s>", "⏎")) or used + len(text) > width)
+        if over and not (text == "⏎" == pieces[i - 1]):
+            breaks.append(i)
+            used = 0
+        used += len(text)
+    return zip(breaks, breaks[1:] + [len(pieces)])
+
+
+def paint(pieces, mask, width, colour):
+    """A line in which what is learnt is green, or in brackets without colour; padded to `width`."""
+    line, room = "", width
+    for learnt, pairs in groupby(zip(pieces, mask), key=lambda pair: pair[1]):
         text = "".join(text for text, _ in pairs)
         if colour:
             line += f"\033[30;42m{text}\033[0m" if learnt else f"\033[2m{text}\033[0m"
         else:
-            line += f"[{text}]" if learnt else text
-    return line
-
-
-def column(ids, mask, tokenizer, width, colour):
-    """The lines of one column, each `width` characters wide; every turn begins a new line."""
-    rows = [[]]
-    for token, learnt in zip(ids, mask):
-        text, row = piece(token, tokenizer), rows[-1]
-        turn_over = row and row[-1][0].endswith(("</s>", "⏎"))
-        if turn_over or len(paint(row + [(text, learnt)], False)) > width:
-            rows.append([])
-        rows[-1].append((text, learnt))
-    # colour takes no room on the screen, so the padding is measured without it
-    seen = [sum(len(text) for text, _ in row) if colour else len(paint(row, False)) for row in rows]
-    return [paint(row, colour) + " " * (width - n) for row, n in zip(rows, seen)]
+            text = f"[{text}]" if learnt else text
+            line += text
+        room -= len(text)
+    return line + " " * room
 
 
 def table(conversation, tokenizer):
@@ -270,17 +271,19 @@ def table(conversation, tokenizer):
 def show(record, tokenizer, width, colour, ids=False):
     """Print a dialogue twice, side by side: what Socratic learns, and what the assistant learns."""
     conversation = turns(record)
-    views = [encode(conversation, tokenizer, learn) for learn in ("human", "gpt")]
-    left, right = (column(*view, tokenizer, width, colour) for view in views)
+    tokens, human = encode(conversation, tokenizer, learn="human")
+    tokens, gpt = encode(conversation, tokenizer, learn="gpt")
+    pieces = [piece(token, tokenizer) for token in tokens]
     print(f"{'human learnt: Socratic, who asks':<{width}}  gpt learnt: PlatoLM, who answers")
-    for a, b in zip_longest(left, right, fillvalue=" " * width):
-        print(f"{a}  {b}".rstrip())
+    # a line holds two learnt stretches at most, so four characters are kept for brackets
+    for a, b in lines_of(pieces, width - 4):
+        both = [paint(pieces[a:b], mask[a:b], width, colour) for mask in (human, gpt)]
+        print("  ".join(both).rstrip())
     print("\n" + "\n".join(table(conversation, tokenizer)))
     if ids:
-        (tokens, human), (_, gpt) = views
         for place, (token, h, g) in enumerate(zip(tokens, human, gpt)):
             who = "human" if h else "gpt" if g else "-"
-            print(f"{place:>5}{token:>7}  {who:<6} {piece(token, tokenizer)!r}")
+            print(f"{place:>5}{token:>7}  {who:<6} {pieces[place]!r}")
 
 
 def main():
@@ -307,14 +310,14 @@ def main():
 
 
 def run(main):
-    """Run a program: a Problem becomes one sentence on stderr and exit status 1."""
+    """Run a program: what the user can mend becomes one sentence on stderr and exit status 1."""
     try:
         main()
-    except Problem as problem:
-        sys.exit(f"{Path(sys.argv[0]).name}: {problem}")
     except BrokenPipeError:
         # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (Problem, OSError) as problem:
+        sys.exit(f"{Path(sys.argv[0]).name}: {problem}")
     except KeyboardInterrupt:
         sys.exit(130)
 

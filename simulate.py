@@ -58,19 +58,29 @@ def converse(ask, answer, rounds):
 # ------------------------------------------------------------------------------------------------
 # the teacher: a client in plain requests
 
-# what time may heal: time-outs, conflicts, rate limits, and trouble on the server's side
-HEALS = {408, 409, 429, 500, 502, 503, 504}
-
 
 def connect(url, key=None):
     """A session that keeps its connections; the key goes into its header, and nowhere else."""
     session = requests.Session()
     # proxies and netrc of the environment have no business between us and this machine
     session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1")
-    session.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=1024))
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=1024))
     if key:
-        session.headers["Authorization"] = f"Bearer {key}"
+        session.headers["Authorization"] = f"Bearer {key.strip()}"
     return session
+
+
+def heals(status):
+    """Whether time may heal it: time-outs, conflicts, rate limits, and trouble at the server."""
+    return status in (408, 409, 429) or status >= 500
+
+
+def hide(text, session):
+    """A text from outside on one line, no longer than needed, and without our key."""
+    key = session.headers.get("Authorization", "").removeprefix("Bearer ")
+    text = " ".join(str(text).split())
+    return (text.replace(key, "(key)") if key else text)[:300]
 
 
 def chat(session, url, model, messages, tries=6, timeout=(5, 120), sleep=time.sleep, **options):
@@ -88,12 +98,13 @@ def chat(session, url, model, messages, tries=6, timeout=(5, 120), sleep=time.sl
         except (requests.ConnectionError, requests.Timeout) as error:
             trouble = f"no answer ({type(error).__name__})"
         except requests.RequestException as error:
-            raise Problem(f"{url} cannot be asked: {error}") from None
+            # its name alone: its text may quote a header
+            raise Problem(f"{url} cannot be asked ({type(error).__name__})") from None
         else:
             if reply.ok:
-                return content(reply, url)
-            trouble = complaint(reply, session)
-            if reply.status_code not in HEALS or "insufficient_quota" in trouble:
+                return content(reply, session)
+            trouble = f"HTTP {reply.status_code}: {hide(reply.text, session)}"
+            if not heals(reply.status_code) or "insufficient_quota" in trouble:
                 break
             if reply.headers.get("Retry-After", "").isdigit():
                 wait = int(reply.headers["Retry-After"])
@@ -102,20 +113,14 @@ def chat(session, url, model, messages, tries=6, timeout=(5, 120), sleep=time.sl
     raise Problem(f"{url} gives no reply after {attempt + 1} tries: {trouble}")
 
 
-def content(reply, url):
+def content(reply, session):
     """Text and finish_reason of a successful reply."""
     try:
         choice = reply.json()["choices"][0]
         return choice["message"]["content"] or "", choice.get("finish_reason") or "stop"
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise Problem(f"{url} does not speak the OpenAI protocol: {reply.text[:200]!r}") from None
-
-
-def complaint(reply, session):
-    """What a server says is wrong, on one line and without our key, should it echo it."""
-    text = " ".join(reply.text.split())[:300]
-    key = session.headers.get("Authorization", "").removeprefix("Bearer ")
-    return f"HTTP {reply.status_code}: {text.replace(key, '(key)') if key else text}"
+        raise Problem(f"{reply.url} does not speak the OpenAI protocol: "
+                      f"{hide(reply.text, session)!r}") from None
 
 
 class Teacher:

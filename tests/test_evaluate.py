@@ -80,8 +80,8 @@ def run(*words):
 
 def test_from_a_checkpoint_to_the_table(bench, talker, tokenizer):
     """Answer, judge over HTTP, score: the files of MT-Bench, and a judge who likes long answers."""
-    talker.save(bench / "talker"), tokenizer.save(bench / "talker")
-    done = run("answer", bench / "talker", "--bench", bench, "--limit", 9)
+    talker.save(bench / "socratic"), tokenizer.save(bench / "socratic")
+    done = run("answer", f"talker={bench}/socratic", "--bench", bench, "--limit", 9)
     assert done.returncode == 0, done.stderr
     answers = [json.loads(text) for text in (bench / "model_answer/talker.jsonl").read_text().splitlines()]
     assert [(a["question_id"], a["model_id"], len(a["choices"][0]["turns"])) for a in answers] == [

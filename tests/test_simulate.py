@@ -120,7 +120,7 @@ def test_a_reply_in_no_known_language_is_a_problem(body):
     reply = requests.Response()
     reply.status_code, reply._content = 200, body
     with pytest.raises(Problem, match="does not speak"):
-        s.content(reply, "http://here")
+        s.content(reply, connect("http://here"))
 
 
 def test_the_key_is_sent_as_a_header_and_never_repeated(serve):
@@ -130,6 +130,10 @@ def test_the_key_is_sent_as_a_header_and_never_repeated(serve):
     with pytest.raises(Problem) as problem:
         chat(session, url, "m", [{"role": "user", "content": "sk-planted"}])
     assert "sk-planted" not in str(problem.value) and "(key)" in str(problem.value)
+    # a key that is no header: the library's own complaint would quote it
+    with pytest.raises(Problem, match="cannot be asked") as problem:
+        chat(connect(url, "sk-plan\nted"), url, "m", ASK)
+    assert "sk-plan" not in str(problem.value)
 
 
 def test_no_proxy_and_no_netrc_stand_between_us_and_this_machine(monkeypatch, serve):
