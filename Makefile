@@ -93,9 +93,9 @@ $(R)/base/model.safetensors: $(R)/corpus.jsonl
 $(R)/socratic/model.safetensors: $(R)/human.jsonl $(R)/held-out.jsonl $(R)/base/model.safetensors
 	$(python) train.py --learn human --data $< --held-out $(R)/held-out.jsonl --base $(R)/base --out $(@D) --steps $(call size,SOCRATIC) --lr $(LR) --seed $(SEED) --resume
 
-# let the simulator talk to the teacher, over HTTP
+# let the simulator talk to the teacher, over HTTP; one thread writes, the other core is the teacher's
 $(R)/chat/socratic.jsonl: $(R)/socratic/model.safetensors
-	$(with_teacher) $(python) simulate.py --user $(R)/socratic --teacher $(TEACHER) --model $(MODEL) --out $@ --dialogues $(call size,DIALOGUES) --top-p 0.95 --seed $(SEED)
+	$(with_teacher) env OMP_NUM_THREADS=1 $(python) simulate.py --user $(R)/socratic --teacher $(TEACHER) --model $(MODEL) --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
 
 # what it is compared with: people, a script, and people who ask about everything
 $(R)/chat/human.jsonl: $(R)/human.jsonl

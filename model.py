@@ -417,11 +417,12 @@ class Engine:
         # cheaper to let the others read padding, which is forgotten at once
         most = 2 * len(group) > len(self.cache.lengths)
         place = slots if most else torch.arange(len(group), device=device)
-        ids = torch.zeros(len(self.cache.lengths) if most else len(group), max(map(len, chunks)),
-                          dtype=torch.long)
+        T = max(map(len, chunks))
+        ids = [[0] * T] * (len(self.cache.lengths) if most else len(group))
         for i, chunk in zip(place.tolist(), chunks):
-            ids[i, :len(chunk)] = torch.tensor(chunk)
-        x = self.model.hidden(ids.to(device), self.cache, None if most else slots)   # (B, T, D)
+            ids[i] = chunk + [0] * (T - len(chunk))
+        ids = torch.tensor(ids, device=device)                                       # (B, T)
+        x = self.model.hidden(ids, self.cache, None if most else slots)              # (B, T, D)
         self.cache.lengths[slots] += counts
         logits = self.model.lm_head(x[place, counts - 1])                            # (group, V)
 

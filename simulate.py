@@ -302,9 +302,9 @@ def arguments():
     add("--dialogues", type=int, default=1000)
     add("--rounds", type=int, default=12, help="most questions in one dialogue")
     add("--in-flight", type=int, default=64, help="dialogues at a time")
-    # how Socratic writes
-    add("--temperature", type=float, default=1.0)
-    add("--top-k", type=int, default=0)
+    # how Socratic writes; the paper's values
+    add("--temperature", type=float, default=0.7)
+    add("--top-k", type=int, default=0, help="0 for all")
     add("--top-p", type=float, default=1.0)
     add("--max-question", type=int, default=64, help="longest question, in tokens")
     add("--seed", type=int, default=0)
