@@ -10,13 +10,13 @@ MODEL   ?= teacher
 # ---- presets: a row of sizes each --------------------------------------------------------------
 
 #                 humans        simulated      steps: base, socratic, assistant       questions
-tiny_SIZES     = HUMANS=12000   DIALOGUES=4000 BASE=1000 SOCRATIC=500 ASSISTANT=800   QUESTIONS=40
-smoke_SIZES    = HUMANS=1000    DIALOGUES=200  BASE=60   SOCRATIC=60  ASSISTANT=40    QUESTIONS=5
+tiny_SIZES     = HUMANS=12000   DIALOGUES=4000 BASE=1600 SOCRATIC=800 ASSISTANT=1400  QUESTIONS=40
+smoke_SIZES    = HUMANS=1000    DIALOGUES=200  BASE=100  SOCRATIC=100 ASSISTANT=60    QUESTIONS=5
 size = $(patsubst $(1)=%,%,$(filter $(1)=%,$($(PRESET)_SIZES)))
 
-LR   = 3e-3
-ARMS = socratic human self-chat ceiling
-R    = runs/$(PRESET)
+LEARN = --lr 3e-3 --tokens 1024 --seed $(SEED) --resume
+ARMS  = socratic human self-chat ceiling
+R     = runs/$(PRESET)
 
 # ---- where python comes from: a private .venv, or VENV=none for the one in use ------------------
 
@@ -87,11 +87,11 @@ $(R)/held-out.jsonl: | $(install)
 
 # what LLaMA is to the paper: it has read about the harbour, and never a dialogue
 $(R)/base/model.safetensors: $(R)/corpus.jsonl
-	$(python) train.py --learn all --data $< --out $(@D) --steps $(call size,BASE) --lr $(LR) --seed $(SEED) --resume
+	$(python) train.py --learn all --data $< --out $(@D) --steps $(call size,BASE) $(LEARN)
 
 # the flip: learn what humans said
 $(R)/socratic/model.safetensors: $(R)/human.jsonl $(R)/held-out.jsonl $(R)/base/model.safetensors
-	$(python) train.py --learn human --data $< --held-out $(R)/held-out.jsonl --base $(R)/base --out $(@D) --steps $(call size,SOCRATIC) --lr $(LR) --seed $(SEED) --resume
+	$(python) train.py --learn human --data $< --held-out $(R)/held-out.jsonl --base $(R)/base --out $(@D) --steps $(call size,SOCRATIC) $(LEARN)
 
 # let the simulator talk to the teacher, over HTTP; one thread writes, the other core is the teacher's
 $(R)/chat/socratic.jsonl: $(R)/socratic/model.safetensors
@@ -109,7 +109,7 @@ $(R)/chat/ceiling.jsonl: | $(install)
 
 # the assistants: learn what gpt said; socratic's is PlatoLM
 $(R)/assistant/%/model.safetensors: $(R)/chat/%.jsonl $(R)/base/model.safetensors
-	$(python) train.py --learn gpt --data $< --base $(R)/base --out $(@D) --steps $(call size,ASSISTANT) --lr $(LR) --seed $(SEED) --resume
+	$(python) train.py --learn gpt --data $< --base $(R)/base --out $(@D) --steps $(call size,ASSISTANT) $(LEARN)
 
 $(R)/bench/question.jsonl: | $(install)
 	$(python) -m data.bench --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)

@@ -159,7 +159,7 @@ def command_answer(args):
               [{"question_id": question["question_id"], "answer_id": uuid.uuid4().hex,
                 "model_id": name, "choices": [{"index": 0, "turns": texts}], "tstamp": time.time()}
                for question, texts in zip(questions, found)])
-        print(f"{name}: {sum(map(len, found)):,} answers in {time.time() - began:.0f} s", flush=True)
+        print(f"{name}: {sum(map(len, found))} answers in {time.time() - began:.0f} s", flush=True)
 
 
 def judge_one(session, args, name, question, answers, turn):

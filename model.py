@@ -395,6 +395,7 @@ class Engine:
         row.stops, row.limit, row.draw = tuple(stops), limit, draw
         self.cache.lengths[row.slot] = same
         row.why = "busy" if len(ids) <= self.model.config.context else "context"
+        return row
 
     @torch.inference_mode()
     def step(self):

@@ -243,7 +243,7 @@ def lines_of(pieces, width):
 
 
 def paint(pieces, mask, width, colour):
-    """A line in which what is learnt is green, or in brackets without colour; padded to `width`."""
+    """A line with what is learnt in green, or in brackets without colour; padded to `width`."""
     line, room = "", width
     for learnt, pairs in groupby(zip(pieces, mask), key=lambda pair: pair[1]):
         text = "".join(text for text, _ in pairs)
@@ -307,6 +307,11 @@ def main():
     width = max(40, (shutil.get_terminal_size((120, 40)).columns - 2) // 2)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     show(records[args.number - 1], tokenizer, width, colour, args.ids)
+
+
+def clock(seconds):
+    """75 -> '1m15s'"""
+    return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
 
 
 def run(main):

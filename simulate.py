@@ -25,7 +25,7 @@ import numpy as np
 import requests
 
 from model import Engine, Llama, machine
-from platolm import LABEL, Problem, Tokenizer, line, prompt, run, to_messages, write
+from platolm import LABEL, Problem, Tokenizer, clock, line, prompt, run, to_messages, write
 
 
 class End(Exception):
@@ -156,43 +156,36 @@ class Socratic:
         threading.Thread(target=self.work, daemon=True).start()
 
     def work(self):
-        """The thread that owns the engine: take what is asked, write a token for all, repeat."""
+        """The thread that owns the engine: do what is asked, write a token for all, repeat."""
         try:
             while True:
                 # with nothing to write, sleep until someone asks
                 while not self.waiting or not self.inbox.empty():
-                    self.take(*self.inbox.get())
+                    do, what, future = self.inbox.get()
+                    row = do(*what)
+                    if row and row.why == "busy":
+                        self.waiting[row] = future
+                    else:
+                        future.set_result(row)
                 for row in self.engine.step():
                     self.waiting.pop(row).set_result(row)
         except Exception as error:
             # whoever waits, now or later, learns of it instead of waiting for ever
-            for future in self.waiting.values():
-                future.set_exception(error)
+            for waiting in {future, *self.waiting.values()}:
+                if not waiting.done():
+                    waiting.set_exception(error)
             while True:
                 self.inbox.get()[-1].set_exception(error)
 
-    def take(self, do, *args):
-        """One request from a dialogue's thread: join, leave, or write and say when done."""
-        future = args[-1]
-        if do == "write":
-            row = args[0]
-            self.engine.write(*args[:-1])
-            if row.why == "busy":
-                self.waiting[row] = future
-            else:
-                future.set_result(row)
-        else:
-            future.set_result(getattr(self.engine, do)(*args[:-1]))
-
-    def request(self, *what):
-        """Ask the engine's thread for something, and wait for it."""
+    def request(self, do, *what):
+        """Let the engine's thread call do(*what), and wait until the row it returns is written."""
         future = Future()
-        self.inbox.put((*what, future))
+        self.inbox.put((do, what, future))
         return future.result()
 
     def join(self, number):
         """ask(turns) for dialogue `number`, with a memory of its own; leave() gives it back."""
-        return Asker(self, number, self.request("join"))
+        return Asker(self, number, self.request(self.engine.join))
 
 
 class Asker:
@@ -207,7 +200,7 @@ class Asker:
         # one stream of random numbers per turn: who else is in the batch changes nothing
         draw = np.random.default_rng([s.seed, self.number, len(turns)]).random
         ids = prompt(turns, s.tokenizer, "human")
-        row = s.request("write", self.row, ids, [s.tokenizer.eos], s.limit, draw)
+        row = s.request(s.engine.write, self.row, ids, [s.tokenizer.eos], s.limit, draw)
         if row.why != "stop":
             raise End({"length": "token_limit", "context": "context_full"}[row.why])
         text = s.tokenizer.decode(row.wrote)
@@ -216,7 +209,7 @@ class Asker:
         return text if text.strip() else None
 
     def leave(self):
-        self.socratic.request("leave", self.row)
+        self.socratic.request(self.socratic.engine.leave, self.row)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -275,9 +268,9 @@ def simulate(user, teacher, count, rounds, in_flight, part):
 def report(records, total, seconds):
     """dialogues   400/4000   4.6 rounds each   310 rounds/s   0m45s left"""
     done, rounds = len(records), sum(len(r["conversations"]) // 2 for r in records)
-    left = int((total - done) * seconds / done)
+    left = clock((total - done) * seconds / done)
     print(f"dialogues {done:>6}/{total}   {rounds / done:.1f} rounds each   "
-          f"{rounds / seconds:>5,.0f} rounds/s   {left // 60}m{left % 60:02d}s left", flush=True)
+          f"{rounds / seconds:>5,.0f} rounds/s   {left:>6} left", flush=True)
 
 
 def greet(teacher):

@@ -21,7 +21,7 @@ import torch
 import torch.nn as nn
 
 from model import ATTENTION, Config, Llama, add_lora, machine, merge_lora, nll
-from platolm import IGNORE, Problem, Tokenizer, encode, read, run, shift, turns
+from platolm import IGNORE, Problem, Tokenizer, clock, encode, read, run, shift, turns
 
 # ------------------------------------------------------------------------------------------------
 # from records to batches
@@ -163,11 +163,6 @@ def adamw(model, lr, decay):
 
 # ------------------------------------------------------------------------------------------------
 # the run
-
-
-def clock(seconds):
-    """75 -> '1m15s'"""
-    return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
 
 
 def train(model, samples, held_out, args):

@@ -205,7 +205,7 @@ def test_silence_is_leaving_and_half_a_question_is_none(socratic, tokenizer):
         why, wrote = "stop", []
     user = socratic(1)
     ask = user.join(0)
-    user.request = lambda *what: Row
+    user.request = lambda do, *what: Row
     assert ask([]) is None
     for why, end in (("length", "token_limit"), ("context", "context_full")):
         Row.why = why
@@ -225,6 +225,10 @@ def test_a_failing_engine_is_heard_of_by_everyone(socratic, tmp_path):
         s.simulate(user, answers, 4, 4, 2, tmp_path / "part")
     with pytest.raises(RuntimeError, match="out of memory"):
         user.join(1)
+    user = socratic(1)
+    user.engine.join = breaks
+    with pytest.raises(RuntimeError, match="out of memory"):
+        user.join(0)
 
 
 # ------------------------------------------------------------------------------------------------
