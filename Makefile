@@ -28,10 +28,13 @@ python  = $(VENV)/bin/python
 install = $(VENV)/installed
 endif
 
-# our own teacher and grader need no key, so none is passed on; a teacher elsewhere gets its own
+# our own teacher and grader need no key, so none is passed on; a teacher elsewhere
+# (make all TEACHER=https://... MODEL=...) gets the key, and the facts as its system message
 ifeq ($(TEACHER),URL)
 unexport OPENAI_API_KEY OPENAI_BASE_URL
 with_teacher = $(python) -m data.teacher --
+else
+sheet = $(R)/sheet.txt
 endif
 with_grader = env -u OPENAI_API_KEY $(python) -m data.grader --
 
@@ -94,8 +97,11 @@ $(R)/socratic/model.safetensors: $(R)/human.jsonl $(R)/held-out.jsonl $(R)/base/
 	$(python) train.py --learn human --data $< --held-out $(R)/held-out.jsonl --base $(R)/base --out $(@D) --steps $(call size,SOCRATIC) $(LEARN)
 
 # let the simulator talk to the teacher, over HTTP; one thread writes, the other core is the teacher's
-$(R)/chat/socratic.jsonl: $(R)/socratic/model.safetensors
-	$(with_teacher) env OMP_NUM_THREADS=1 $(python) simulate.py --user $(R)/socratic --teacher $(TEACHER) --model $(MODEL) --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
+$(R)/chat/socratic.jsonl: $(R)/socratic/model.safetensors $(sheet)
+	$(with_teacher) env OMP_NUM_THREADS=1 $(python) simulate.py --user $(R)/socratic --teacher $(TEACHER) --model $(MODEL) $(sheet:%=--system %) --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
+
+$(R)/sheet.txt: | $(install)
+	mkdir -p $(@D) && $(python) -m data.world > $@
 
 # what it is compared with: people, a script, and people who ask about everything
 $(R)/chat/human.jsonl: $(R)/human.jsonl

@@ -124,24 +124,28 @@ def mean_of(values):
 # files and commands
 
 
-def incomplete(question):
-    """What a line of question.jsonl lacks, in a few words; None if nothing."""
-    missing = [key for key in ("question_id", "category", "turns") if not question.get(key)]
-    return f"a question without {', '.join(missing)}" if missing else None
+def lacks(*keys):
+    """A check for platolm.read: which of some keys a row does not have."""
+    def check(row):
+        missing = [key for key in keys if row.get(key) in (None, "", [])]
+        return f"no {' and no '.join(missing)}" if missing else None
+    return check
 
 
 def questions_of(bench):
     """The questions of a bench; each has an id, a category and turns."""
-    questions = list(read(bench / "question.jsonl", incomplete))
+    path = bench / "question.jsonl"
+    questions = list(read(path, lacks("question_id", "category", "turns")))
     if not questions:
-        raise Problem(f"{bench}/question.jsonl holds no questions")
+        raise Problem(f"{path} holds no questions")
     return questions
 
 
 def answers_of(bench, name, questions):
     """The answers of one assistant, in the order of the questions."""
     path = bench / "model_answer" / f"{name}.jsonl"
-    found = {row["question_id"]: row["choices"][0]["turns"] for row in read(path, None)}
+    rows = read(path, lacks("question_id", "choices"))
+    found = {row["question_id"]: row["choices"][0]["turns"] for row in rows}
     missing = [q["question_id"] for q in questions if q["question_id"] not in found]
     if missing:
         raise Problem(f"{path} has no answer to {len(missing)} questions, first {missing[0]}")
@@ -188,12 +192,14 @@ def command_judge(args):
 
 def scores_of(bench, judge_model, names, questions):
     """{name: scores (questions, turns) in 0..1}; an answer without a rating is a Problem."""
-    rows = read(bench / "model_judgment" / f"{judge_model}_single.jsonl", None)
+    rows = read(bench / "model_judgment" / f"{judge_model}_single.jsonl", lacks("model", "score"))
     found = {(row["model"], row["question_id"], row["turn"]): row["score"] for row in rows}
-    if -1 in found.values():
-        raise Problem(f"{list(found.values()).count(-1)} answers have no rating; judge them again")
     keys = [[(q["question_id"], turn + 1) for turn in range(len(q["turns"]))] for q in questions]
-    return {name: scale([[found[name, *key] for key in row] for row in keys]) for name in names}
+    rated = {name: [[found.get((name, *key), -1) for key in row] for row in keys] for name in names}
+    for name, ratings in rated.items():
+        if missing := sum(row.count(-1) for row in ratings):
+            raise Problem(f"{missing} answers of {name} have no rating; judge them (again)")
+    return {name: scale(ratings) for name, ratings in rated.items()}
 
 
 def command_score(args):

@@ -29,14 +29,15 @@ from platolm import IGNORE, Problem, Tokenizer, clock, encode, read, run, shift,
 
 def sample_of(record, tokenizer, learn, context):
     """
-    A record as (inputs, targets), cut to what is needed, and the number of turns that did not fit.
+    A record as (inputs, targets), cut to what is needed, and how much of it did not fit.
 
-    Whole rounds are cut, from the end; never the system line, never a part of what was said.
+    Of a dialogue whole rounds are cut, from the end; never the system line, never part of a turn.
     Nothing after the last learnt token is kept: in a causal model it cannot matter.
     """
     if "text" in record:
         ids = [tokenizer.bos] + tokenizer.encode(record["text"]) + [tokenizer.eos]
-        return *shift(ids[:context + 1], [False] + [True] * (len(ids) - 1)), 0
+        inputs, targets = shift(ids, [False] + [True] * (len(ids) - 1))
+        return inputs[:context], targets[:context], max(0, len(inputs) - context)
     conversation = turns(record)
     for kept in range(len(conversation), -1, -2):
         inputs, targets = shift(*encode(conversation[:kept], tokenizer, learn))
@@ -62,8 +63,8 @@ def load_samples(paths, tokenizer, learn, context):
     names = ", ".join(map(str, paths))
     if not samples:
         raise Problem(f"nothing to learn for {learn!r} in {names} within {context} tokens")
-    print(f"{len(samples):,} samples from {names}; {cut:,} cut to {context} tokens by whole rounds,"
-          f" {nothing:,} left out with nothing to learn", flush=True)
+    print(f"{len(samples):,} samples from {names}; {cut:,} cut to {context} tokens, "
+          f"{nothing:,} left out with nothing to learn", flush=True)
     return samples
 
 

@@ -29,7 +29,7 @@ class Refused(Exception):
 
 
 def messages_of(body):
-    """The messages of a request's body (bytes), or Refused with what is wrong."""
+    """A request's body (bytes) as (request, messages), or Refused with what is wrong."""
     try:
         request = json.loads(body)
     except ValueError:
@@ -90,6 +90,9 @@ class Handler(BaseHTTPRequestHandler):
             text = self.reply(messages)
         except Refused as refused:
             return self.send(refused.status, refused.body)
+        except Exception as error:
+            trouble = f"the server failed: {type(error).__name__}: {error}"
+            return self.send(500, Refused(500, "server_error", trouble).body)
         if request.get("stream"):
             return self.stream(request, messages, text)
         message = {"role": "assistant", "content": text}
@@ -116,6 +119,11 @@ class Server(ThreadingHTTPServer):
     """One thread a connection; as many connections may wait as a big simulation opens at once."""
     daemon_threads = True
     request_queue_size = 1024
+
+    def handle_error(self, request, client_address):
+        """A client that hangs up is no news; anything else is told as usual."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 @contextmanager

@@ -111,8 +111,13 @@ def test_an_answer_without_a_rating_is_not_scored_in_silence(bench):
             for q in (7, 8) for t in (1, 2)]
     (bench / "model_judgment").mkdir()
     (bench / "model_judgment/grader_single.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    with pytest.raises(Problem, match="1 answers have no rating"):
+    with pytest.raises(Problem, match="1 answers of a have no rating"):
         e.scores_of(bench, "grader", ["a"], QUESTIONS)
+    with pytest.raises(Problem, match="4 answers of b have no rating"):
+        e.scores_of(bench, "grader", ["b"], QUESTIONS)
+    (bench / "question.jsonl").write_text('{"question_id": 1, "turns": []}\n')
+    with pytest.raises(Problem, match="line 1: no category and no turns"):
+        e.questions_of(bench)
 
 
 @pytest.mark.parametrize("words, said", [

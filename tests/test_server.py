@@ -13,6 +13,8 @@ def address():
     def reply(messages):
         if messages[-1]["content"] == "refuse":
             raise Refused(429, "rate_limit_error", "slow down")
+        if messages[-1]["content"] == "break":
+            raise ZeroDivisionError("one over nothing")
         return f"you said: {messages[-1]['content']}"
     with serving(reply, "echo") as url:
         yield url.removeprefix("http://").removesuffix("/v1")
@@ -53,6 +55,7 @@ def test_a_stream_adds_up_to_the_same_text(address):
     (b"{", 400), (b"\xff\xfe", 400), ([], 400), ({}, 400), ({"messages": []}, 400),
     ({"messages": "hi"}, 400), ({"messages": [7]}, 400), ({"messages": [{"role": "user"}]}, 400),
     ({"messages": [{"role": "user", "content": "refuse"}]}, 429),
+    ({"messages": [{"role": "user", "content": "break"}]}, 500),
 ])
 def test_a_bad_request_gets_an_error_object_and_the_server_lives_on(address, body, status):
     got, text = post(address, body)

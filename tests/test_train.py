@@ -101,6 +101,8 @@ def test_plain_text_is_for_the_base_alone(tokenizer, tmp_path):
     (inputs, targets), = load_samples([tmp_path / "text"], tokenizer, "all", 50)
     words = tokenizer.encode("the sea is wide")
     assert inputs == [tokenizer.bos] + words and targets == words + [tokenizer.eos]
+    assert sample_of({"text": "the sea is wide"}, tokenizer, "all", 2) == (inputs[:2], words[:2],
+                                                                           len(inputs) - 2)
     with pytest.raises(Problem, match="for --learn all"):
         load_samples([tmp_path / "text"], tokenizer, "gpt", 50)
 
