@@ -10,13 +10,14 @@ MODEL   ?= teacher
 # ---- presets: a row of sizes each --------------------------------------------------------------
 
 #                 humans        simulated      steps: base, socratic, assistant       questions
-tiny_SIZES     = HUMANS=12000   DIALOGUES=4000 BASE=1600 SOCRATIC=800 ASSISTANT=1400  QUESTIONS=40
-smoke_SIZES    = HUMANS=1000    DIALOGUES=200  BASE=100  SOCRATIC=100 ASSISTANT=60    QUESTIONS=5
+tiny_SIZES     = HUMANS=12000   DIALOGUES=4000 BASE=1600 SOCRATIC=2000 ASSISTANT=1200 QUESTIONS=40
+smoke_SIZES    = HUMANS=1000    DIALOGUES=200  BASE=100  SOCRATIC=100  ASSISTANT=60   QUESTIONS=5
 size = $(patsubst $(1)=%,%,$(filter $(1)=%,$($(PRESET)_SIZES)))
 
 LEARN = --lr 3e-3 --tokens 1024 --seed $(SEED) --resume
 ARMS  = socratic human self-chat ceiling
-R     = runs/$(PRESET)
+# another seed or teacher is another run
+R     = runs/$(PRESET)$(if $(filter-out 0,$(SEED)),-seed$(SEED))$(if $(filter-out URL,$(TEACHER)),-$(MODEL))
 
 # ---- where python comes from: a private .venv, or VENV=none for the one in use ------------------
 
@@ -121,11 +122,9 @@ $(R)/bench/question.jsonl: | $(install)
 	$(python) -m data.bench --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
 
 # the floor is the base as it is
-$(R)/bench/model_judgment/grader_single.jsonl: $(R)/bench/question.jsonl $(ARMS:%=$(R)/assistant/%/model.safetensors)
+$(R)/results.json: $(R)/bench/question.jsonl $(ARMS:%=$(R)/assistant/%/model.safetensors)
 	$(python) evaluate.py answer $(ARMS:%=$(R)/assistant/%) floor=$(R)/base --bench $(R)/bench
 	$(with_grader) $(python) evaluate.py judge $(ARMS) floor --bench $(R)/bench --judge URL
-
-$(R)/results.json: $(R)/bench/model_judgment/grader_single.jsonl
 	$(python) evaluate.py score $(ARMS) floor --bench $(R)/bench --out $@
 
 # ---- the same logits and ids as transformers? in an environment of its own ------------------------

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from model import Llama, generate, machine
-from platolm import Problem, Tokenizer, prompt, read, run, write
+from platolm import Problem, Tokenizer, positive, prompt, read, run, write
 from simulate import chat, connect
 
 # ------------------------------------------------------------------------------------------------
@@ -31,7 +31,7 @@ from simulate import chat, connect
 
 def answer(model, tokenizer, questions, limit, slots=64):
     """
-    An assistant's answers, turn by turn, the likeliest word each time.
+    An assistant's answers, turn by turn, by greedy decoding, at most `limit` tokens each.
 
     questions: [{"turns": [text, ...]}]  ->  for each, the list of its answers.
     """
@@ -67,10 +67,11 @@ def judge_prompt(questions, answers):
 
 
 def rating(judgment):
-    """The number in [[7]] or [[7.5]], or in [7] if there is none such; None if neither is there."""
+    """The number in [[7]] or [[7.5]], otherwise the one in [7]; None if there is neither."""
     for pattern in (r"\[\[(\d+\.?\d*)\]\]", r"\[(\d+\.?\d*)\]"):
         if found := re.search(pattern, judgment):
-            return float(found[1])
+            number = float(found[1])
+            return number if 1 <= number <= 10 else None
     return None
 
 
@@ -102,7 +103,9 @@ def paired(a, b):
 
 def summary(scores, questions):
     """
-    An arm in numbers. scores (questions, turns), in 0..1  ->  {"overall", "low", "high", ...}.
+    One assistant in numbers. scores (questions, turns), in 0..1  ->  {"overall", "low", "high",
+    "asked", ...}. A question's "asked" tells whether the humans of the training data ever ask
+    about what it is about; without the key it counts as asked.
     """
     per_question = scores.mean(axis=1)
     mean, low, high = bootstrap(per_question)
@@ -136,8 +139,8 @@ def questions_of(bench):
     """The questions of a bench; each has an id, a category and turns."""
     path = bench / "question.jsonl"
     questions = list(read(path, lacks("question_id", "category", "turns")))
-    if not questions:
-        raise Problem(f"{path} holds no questions")
+    if len({len(question["turns"]) for question in questions}) != 1:
+        raise Problem(f"{path} holds no questions, or some with more turns than others")
     return questions
 
 
@@ -185,7 +188,10 @@ def command_judge(args):
     session = connect(args.judge, os.environ.get("OPENAI_API_KEY"))
     with ThreadPoolExecutor(args.in_flight) as pool:
         rows = list(pool.map(lambda task: judge_one(session, args, *task), tasks))
-    write(args.bench / "model_judgment" / f"{args.judge_model}_single.jsonl", rows)
+    path = args.bench / "model_judgment" / f"{args.judge_model}_single.jsonl"
+    # what was judged before stays, but for the same assistants
+    before = read(path, lacks("model", "score")) if path.exists() else []
+    write(path, [row for row in before if row["model"] not in args.names] + rows)
     failed = sum(row["score"] == -1 for row in rows)
     print(f"{len(rows):,} judgments, {failed} of them without a rating")
 
@@ -238,10 +244,10 @@ def main():
     one = commands.add_parser("answer", help="let assistants answer a bench")
     one.add_argument("models", nargs="+", metavar="NAME=DIR", help="checkpoint directories; "
                      "without NAME= the directory's own name is taken")
-    one.add_argument("--limit", type=int, default=64, help="longest answer, in tokens")
+    one.add_argument("--limit", type=positive, default=64, help="longest answer, in tokens")
     two = commands.add_parser("judge", help="let a judge rate answers")
     two.add_argument("--judge", required=True, metavar="URL", help="OpenAI-compatible address")
-    two.add_argument("--in-flight", type=int, default=16, help="questions to the judge at a time")
+    two.add_argument("--in-flight", type=positive, default=16, help="questions at a time")
     three = commands.add_parser("score", help="compare what was judged")
     three.add_argument("--against", default="socratic", help="the arm that others are held against")
     three.add_argument("--out", default="results.json")

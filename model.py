@@ -15,6 +15,7 @@ import mmap
 import os
 import struct
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 # threads that wait shall sleep: if they spin, any other busy program slows torch tenfold
@@ -74,9 +75,9 @@ def rotary(positions, config):
 
 def rotate(x, rope):
     """
-    Turn each pair (i, i + E/2) of x (B, heads, T, E) by its position's angles.
+    Rotate each pair (i, i + E/2) of x (B, heads, T, E) by its position's angles.
 
-    A product of two turned vectors depends on the distance between them alone. This is the
+    A product of two rotated vectors depends on the distance between them alone. This is the
     half-split layout of Hugging Face; Meta's own files keep the pairs side by side.
     """
     cos, sin = (part.to(x.dtype) for part in rope)
@@ -123,6 +124,10 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(config.heads * self.E, D, bias=False)
 
     def forward(self, x, rope, attend, remember, seen):
+        """
+        x (B, T, D)  ->  (B, T, D). `rope` are the angles, `attend` is explicit or fused; `remember`
+        puts past keys and values before the new ones; `seen` says which of them each token sees.
+        """
         B, T, _ = x.shape
         q = self.q_proj(x).view(B, T, -1, self.E).transpose(1, 2)    # (B, H, T, E)
         k = self.k_proj(x).view(B, T, -1, self.E).transpose(1, 2)    # (B, K, T, E)
@@ -147,7 +152,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Look around, then think: both add to the stream that runs through the model."""
+    """Attention, then feed-forward; each adds to the stream that runs through the model."""
 
     def __init__(self, config):
         super().__init__()
@@ -156,8 +161,8 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.dim, config.eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, x, *around):
-        x = x + self.self_attn(self.input_layernorm(x), *around)
+    def forward(self, x, rope, attend, remember, seen):
+        x = x + self.self_attn(self.input_layernorm(x), rope, attend, remember, seen)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -171,7 +176,7 @@ class Llama(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.dim, config.eps)
         self.lm_head = nn.Linear(config.dim, config.vocab, bias=False)
-        # as wide as keeps a vector's length, whatever the width of the model
+        # D ** -0.5 keeps the size of a vector about the same through most matrices
         for weight in self.parameters():
             if weight.dim() == 2:
                 nn.init.normal_(weight, std=config.dim ** -0.5)
@@ -257,6 +262,8 @@ def places(model, kind, names=None):
 
 def add_lora(model, names, rank, alpha):
     """Wrap every Linear called one of `names`, freeze all else; returns how many were wrapped."""
+    if model.config.tied and "lm_head" in names:
+        raise Problem("lm_head is tied to the embedding: LoRA on it would change both")
     model.requires_grad_(False)
     found = places(model, nn.Linear, names)
     if not found:
@@ -287,8 +294,10 @@ class Cache:
 
     def __init__(self, model, rows):
         c, like = model.config, model.embed_tokens.weight
+        # one column more than the context: the spare one for padding
         shape = (c.layers, rows, c.kv_heads, c.context + 1, c.dim // c.heads)
-        self.k, self.v = (torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in "kv")
+        self.k = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.v = torch.zeros_like(self.k)
         self.lengths = torch.zeros(rows, dtype=torch.long, device=like.device)
 
     def open(self, rows, T):
@@ -303,21 +312,20 @@ class Cache:
         S = min(int(lengths.max()) + T, last + 1)
         seen = torch.arange(S, device=lengths.device) <= positions[..., None]    # (B, 1, T, S)
 
-        every = torch.arange(len(self.lengths), device=lengths.device) if rows is None else rows
-        column = (every[:, None], slice(None), positions[:, 0])      # selects (B, T, K, E)
+        numbers = torch.arange(len(self.lengths), device=lengths.device) if rows is None else rows
+        # two index tensors around a slice: what they select has shape (B, T, K, E)
+        new_columns = (numbers[:, None], slice(None), positions[:, 0])
 
-        def remember(k, v, layer):
-            self.k[layer][column] = k.transpose(1, 2).to(self.k.dtype)
-            self.v[layer][column] = v.transpose(1, 2).to(self.v.dtype)
-            # all rows are a view of the cache, some rows are a copy
-            past = [memory[layer] if rows is None else memory[layer].index_select(0, rows)
-                    for memory in (self.k, self.v)]
-            return [memory[:, :, :S].to(k.dtype) for memory in past]   # (B, K, S, E) each
+        def remember(layer, k, v):
+            past = []
+            for memory, new in ((self.k[layer], k), (self.v[layer], v)):
+                memory[new_columns] = new.transpose(1, 2).to(memory.dtype)
+                # all rows are a view of the cache, some rows are a copy
+                some = memory if rows is None else memory.index_select(0, rows)
+                past.append(some[:, :, :S].to(new.dtype))            # (B, K, S, E)
+            return past
 
-        def at(layer):
-            return lambda k, v: remember(k, v, layer)
-
-        return positions, seen, [at(layer) for layer in range(len(self.k))]
+        return positions, seen, [partial(remember, layer) for layer in range(len(self.k))]
 
 
 def sample(logits, u, temperature=1.0, top_k=0, top_p=1.0):
@@ -346,16 +354,16 @@ def sample(logits, u, temperature=1.0, top_k=0, top_p=1.0):
     return (place if ids is None else ids.gather(1, place))[:, 0]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False)    # compared by identity, so that rows can be keys of a dict
 class Row:
-    """One text in the engine: what it has read, is still to read, wrote, and why not more."""
-    slot: int
-    seen: list = field(default_factory=list)        # ids in the cache
-    unread: list = field(default_factory=list)
-    wrote: list = field(default_factory=list)       # without the stop token
+    """One text in the engine: what it has read, has still to read, wrote, and why it stopped."""
+    slot: int                                       # its row in the cache
+    cached: list = field(default_factory=list)      # ids it has read
+    unread: list = field(default_factory=list)      # ids it has still to read
+    wrote: list = field(default_factory=list)       # ids it wrote, without the stop token
     stops: tuple = ()
     limit: int = 0
-    draw: object = None                             # () -> uniform number; this row's own stream
+    draw: object = None                             # () -> uniform number, from its own stream
     why: str = "new"                                # then "busy", then "stop", "length", "context"
 
 
@@ -385,13 +393,16 @@ class Engine:
     def write(self, row, ids, stops, limit, draw=None):
         """
         Let `row` go on after `ids` (the whole text so far) until one of the ids `stops`, or for
-        `limit` tokens. What it has read of `ids` before is kept; where they part, it goes back.
+        `limit` tokens. What it has read of `ids` before is kept, up to the first difference.
+        `draw` () -> uniform number in [0, 1) is needed unless the temperature is 0.
         """
-        same = next((i for i, (a, b) in enumerate(zip(row.seen, ids)) if a != b),
-                    min(len(row.seen), len(ids)))
+        assert ids and limit > 0, "nothing to read, or to write"
+        assert draw or self.how["temperature"] == 0, "no random numbers to draw by"
+        same = next((i for i, (a, b) in enumerate(zip(row.cached, ids)) if a != b),
+                    min(len(row.cached), len(ids)))
         # at least one token is read again: the last one's scores say what comes next
         same = min(same, len(ids) - 1)
-        row.seen, row.unread, row.wrote = row.seen[:same], ids[same:], []
+        row.cached, row.unread, row.wrote = row.cached[:same], ids[same:], []
         row.stops, row.limit, row.draw = tuple(stops), limit, draw
         self.cache.lengths[row.slot] = same
         row.why = "busy" if len(ids) <= self.model.config.context else "context"
@@ -414,24 +425,25 @@ class Engine:
         device, chunks = self.cache.lengths.device, [row.unread[:self.chunk] for row in group]
         counts = torch.tensor([len(chunk) for chunk in chunks], device=device)
         slots = torch.tensor([row.slot for row in group], device=device)
-        # some rows of the cache are a copy, all rows are a view: with most of them busy it is
-        # cheaper to let the others read padding, which is forgotten at once
-        most = 2 * len(group) > len(self.cache.lengths)
-        place = slots if most else torch.arange(len(group), device=device)
+        # a few rows of the cache are copied out, all rows are a view without a copy: when most of
+        # them are busy, all are taken, and the idle ones read padding
+        whole = 2 * len(group) > len(self.cache.lengths)
+        where = slots if whole else torch.arange(len(group), device=device)
         T = max(map(len, chunks))
-        ids = [[0] * T] * (len(self.cache.lengths) if most else len(group))
-        for i, chunk in zip(place.tolist(), chunks):
+        ids = [[0] * T] * (len(self.cache.lengths) if whole else len(group))
+        for i, chunk in zip(where.tolist(), chunks):
             ids[i] = chunk + [0] * (T - len(chunk))
         ids = torch.tensor(ids, device=device)                                       # (B, T)
-        x = self.model.hidden(ids, self.cache, None if most else slots)              # (B, T, D)
+        x = self.model.hidden(ids, self.cache, None if whole else slots)             # (B, T, D)
         self.cache.lengths[slots] += counts
-        logits = self.model.lm_head(x[place, counts - 1])                            # (group, V)
+        logits = self.model.lm_head(x[where, counts - 1])                            # (group, V)
 
+        # a row whose text goes on after this chunk draws nothing yet
         u = torch.tensor([row.draw() if row.draw and len(row.unread) <= self.chunk else 0.0
                           for row in group], dtype=torch.float64, device=device)
         tokens = sample(logits, u, **self.how).tolist()
         for row, chunk, token in zip(group, chunks, tokens):
-            row.seen, row.unread = row.seen + chunk, row.unread[len(chunk):]
+            row.cached, row.unread = row.cached + chunk, row.unread[len(chunk):]
             if not row.unread:
                 self.append(row, token)
 
@@ -444,14 +456,14 @@ class Engine:
         row.unread = [token]
         if len(row.wrote) == row.limit:
             row.why = "length"
-        elif len(row.seen) == self.model.config.context:
+        elif len(row.cached) == self.model.config.context:
             row.why = "context"
 
 
 def generate(model, prompts, stops, limit, slots=64, draws=None, **how):
     """Continue each prompt (a list of ids). Returns the Rows, in the order of the prompts."""
-    engine, waiting, rows = Engine(model, min(slots, len(prompts)), **how), len(prompts), []
-    while waiting:
+    engine, unfinished, rows = Engine(model, min(slots, len(prompts)), **how), len(prompts), []
+    while unfinished:
         while engine.free and len(rows) < len(prompts):
             row = engine.join()
             engine.write(row, prompts[len(rows)], stops, limit, draws[len(rows)] if draws else None)
@@ -459,7 +471,7 @@ def generate(model, prompts, stops, limit, slots=64, draws=None, **how):
         engine.step()
         for row in [row for row in engine.rows if row.why != "busy"]:
             engine.leave(row)
-            waiting -= 1
+            unfinished -= 1
     return rows
 
 
@@ -490,6 +502,13 @@ def read_json(path):
     return page
 
 
+def sensible(value, kind):
+    """Whether a value of a config can be meant: a switch, or a number above 0."""
+    if kind is bool:
+        return isinstance(value, bool)
+    return isinstance(value, (int, float) if kind is float else int) and value > 0
+
+
 def read_config(directory):
     """Our Config from a directory's config.json."""
     path = directory / "config.json"
@@ -499,14 +518,19 @@ def read_config(directory):
     page.setdefault("num_key_value_heads", page.get("num_attention_heads"))
     page.setdefault("tie_word_embeddings", False)
     # transformers 5 keeps theta in here
-    page.setdefault("rope_theta", (page.get("rope_parameters") or {}).get("rope_theta", 10000.0))
-    missing = [name for name in NAMES.values() if not isinstance(page.get(name), (int, float))]
-    if missing:
-        raise Problem(f"{path} lacks {', '.join(missing)}")
-    config = Config(**{ours: page[theirs] for ours, theirs in NAMES.items()})
+    rope = page.get("rope_parameters") if isinstance(page.get("rope_parameters"), dict) else {}
+    page.setdefault("rope_theta", rope.get("rope_theta", 10000.0))
+    config = Config(**{ours: page.get(theirs) for ours, theirs in NAMES.items()})
+    for ours, theirs in NAMES.items():
+        if not sensible(getattr(config, ours), Config.__annotations__[ours]):
+            raise Problem(f"{path}: {theirs} is missing or makes no sense: {page.get(theirs)!r}")
     if config.dim % config.heads or config.heads % config.kv_heads:
         raise Problem(f"{path}: {config.dim} dimensions, {config.heads} heads and "
                       f"{config.kv_heads} key/value heads do not divide each other")
+    other = page.get("head_dim") not in (None, config.dim // config.heads)
+    scaled = page.get("rope_scaling") or rope.get("rope_type", "default") != "default"
+    if other or scaled:
+        raise Problem(f"{path}: {'head_dim' if other else 'rope scaling'} is not supported")
     return config
 
 
@@ -523,7 +547,7 @@ def write_config(config, directory):
 def header(path, size, data):
     """
     The table of a safetensors file, {name: {"dtype", "shape", "data_offsets"}}, and where the
-    tensors begin. Everything it claims is held against the file before a byte is believed.
+    tensors begin. Everything it claims is checked against the file's size first.
     """
     n = struct.unpack("<Q", data[:8])[0] if size >= 8 else size
     if n > size - 8:
@@ -532,17 +556,19 @@ def header(path, size, data):
     try:
         entries = json.loads(data[8:8 + n])
         entries.pop("__metadata__", None)
-        spans = sorted((*entry["data_offsets"], math.prod(entry["shape"]), entry["dtype"], name)
-                       for name, entry in entries.items())
-        place = 0
-        for begin, end, count, dtype, name in spans:
-            if min(entries[name]["shape"], default=0) < 0:
-                raise Problem(f"{path}: {name!r} has a negative size")
+        spans, place = [], 0
+        for name, entry in entries.items():
+            begin, end = entry["data_offsets"]
+            numbers = [begin, end, *entry["shape"]]
+            if not all(type(n) is int and 0 <= n <= size for n in numbers):
+                raise ValueError(f"{name!r} has {numbers}")
+            spans.append((begin, end, math.prod(entry["shape"]), entry["dtype"], name))
+        for begin, end, count, dtype, name in sorted(spans):
             if begin != place or end - begin != count * DTYPES[dtype].itemsize:
-                raise Problem(f"{path}: the header lies about {name!r}: {count} numbers of "
+                raise Problem(f"{path}: the header is wrong about {name!r}: {count} numbers of "
                               f"{dtype} do not fill bytes {begin} to {end}")
             place = end
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Problem(f"{path}: the safetensors header makes no sense ({error!r})") from None
     if place != size - 8 - n:
         raise Problem(f"{path} is cut off: {place:,} bytes of tensors are promised, "
@@ -593,9 +619,10 @@ def weights(directory):
     index = directory / "model.safetensors.index.json"
     if not index.exists():
         return read_safetensors(directory / "model.safetensors")
-    files = read_json(index).get("weight_map", {}).values()
-    if any(Path(file).name != file for file in files):
-        raise Problem(f"{index} points outside its own directory")
+    weight_map = read_json(index).get("weight_map")
+    files = weight_map.values() if isinstance(weight_map, dict) else [None]
+    if not all(isinstance(file, str) and Path(file).name == file for file in files):
+        raise Problem(f"{index} does not name files of its own directory")
     return {name: tensor for file in sorted(set(files))
             for name, tensor in read_safetensors(directory / file).items()}
 
@@ -615,6 +642,11 @@ def load(cls, directory, attention):
         if tensors[name].shape != shape:
             raise Problem(f"{directory}: {name} has shape {tuple(tensors[name].shape)}, "
                           f"but config.json asks for {tuple(shape)}")
+        if not tensors[name].is_floating_point():
+            raise Problem(f"{directory}: {name} holds {tensors[name].dtype}, no weights")
+    # old files hold the rotary speeds, too, which follow from the config
+    if more := [name for name in tensors if name not in expected and "rotary" not in name]:
+        raise Problem(f"{directory}: the weights hold {more[0]}, which this LLaMA has not")
     model.load_state_dict({name: tensors[name].clone() for name in expected}, assign=True)
     if config.tied:
         model.lm_head.weight = model.embed_tokens.weight
@@ -653,9 +685,10 @@ def step_time(device, precision, attention):
 
 def machine(precision=None, attention=None, path=Path("runs/machine.json")):
     """
-    Where and how to compute: {"device", "precision", "attention"}, what is given being kept.
+    Where and how to compute: {"device", "precision", "attention"}; arguments override.
 
-    Measured once, a few steps of each form, and remembered in `path` for every later stage.
+    Measured once, by a few training steps of the default model in each form, and remembered in
+    `path` for every later stage.
     """
     if not path.exists():
         device = "cuda" if torch.cuda.is_available() else "cpu"

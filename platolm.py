@@ -18,11 +18,11 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
-# what stands around the words; the labels and this line are read by the models, never learnt
+# what stands around the words: the models read it, and (but for learn="all") never learn it
 SYSTEM = "A curious human talks with a helpful assistant.\n\n"
 LABEL = {"human": "Human: ", "gpt": "Assistant: "}
 
-# a target that the loss passes over (the number torch's cross entropy ignores)
+# a target that the loss skips (the number torch's cross entropy ignores)
 IGNORE = -100
 
 
@@ -34,18 +34,19 @@ def encode(conversation, tokenizer, learn):
     learn="gpt"    gives the assistant, who answers
     learn="all"    gives a plain language model of the whole text
     """
-    ids, mask = [], []
+    ids, mask, everything = [], [], learn == "all"
 
-    def read(tokens, counts):
+    def add(tokens, counts):
         ids.extend(tokens)
         mask.extend([counts] * len(tokens))
 
-    read([tokenizer.bos], False)
-    read(tokenizer.encode(SYSTEM), learn == "all")
+    add([tokenizer.bos], False)
+    add(tokenizer.encode(SYSTEM), everything)
     for turn in conversation:
-        read(tokenizer.encode(LABEL[turn["from"]]) + [tokenizer.bos], learn == "all")
-        # the end of the turn counts as well: it is how a model learns to stop
-        read(tokenizer.encode(turn["value"]) + [tokenizer.eos], learn in (turn["from"], "all"))
+        # as in the paper, every turn stands between a <s> and a </s> of its own
+        add(tokenizer.encode(LABEL[turn["from"]]) + [tokenizer.bos], everything)
+        # the </s> counts as well: it is how a model learns to stop
+        add(tokenizer.encode(turn["value"]) + [tokenizer.eos], everything or turn["from"] == learn)
     return ids, mask
 
 
@@ -66,14 +67,25 @@ def prompt(conversation, tokenizer, speaker):
 
 
 # ------------------------------------------------------------------------------------------------
-# the record: {"id", "conversations": [{"from": "human" | "gpt", "value": text}, ...], "end"?}
+# the record: {"id", "conversations": [{"from": "human" | "gpt", "value": text}, ...], "end"?},
+# one a line; plain text for a base model is {"id", "text"}
 
-ENDS = ("left", "cut", "turn_limit", "token_limit", "context_full", "repeats", "role_leak",
-        "content_filter", "budget", "error")
+ENDS = {
+    "left": "the human had enough",
+    "cut": "the file holds no more of it",
+    "turn_limit": "as many questions as allowed",
+    "token_limit": "a question longer than allowed; it is not kept",
+    "context_full": "no room for another question",
+    "repeats": "the human asked the same again",
+    "role_leak": "the human began to write the other's part",
+    "content_filter": "the assistant's provider refused",
+    "budget": "the money was spent",
+    "error": "the assistant said nothing",
+}
 
 
 class Problem(Exception):
-    """Something the user can mend. Its text is one sentence, printed without a traceback."""
+    """Something the user can fix. Its text is one sentence, printed without a traceback."""
 
 
 def turns(record):
@@ -95,19 +107,20 @@ def to_messages(conversation):
 
 def wrong(record):
     """What is wrong with a record, in a few words; None if nothing is."""
-    if isinstance(record.get("text"), str):
-        return None if record["text"] else "an empty text"
+    if "text" in record and "conversations" not in record:
+        text = record["text"]
+        return None if isinstance(text, str) and text else "an empty text"
     said = record.get("conversations")
     if not isinstance(said, list) or not said:
         return 'an empty dialogue (no turns in "conversations")'
     for number, turn in enumerate(said, 1):
-        if not isinstance(turn, dict) or turn.get("from") not in LABEL:
+        if not isinstance(turn, dict) or turn.get("from") not in ("human", "gpt"):
             return f'turn {number} is not from "human" or "gpt"'
         if not isinstance(turn.get("value"), str) or not turn["value"]:
             return f"turn {number} says nothing"
         if number > 1 and turn["from"] == said[number - 2]["from"]:
             return f'roles do not alternate: turns {number - 1} and {number} are "{turn["from"]}"'
-    if record.get("end", "left") not in ENDS:
+    if "end" in record and record["end"] not in list(ENDS):
         return f'an unknown end {record["end"]!r}; known are {", ".join(ENDS)}'
     return None
 
@@ -118,7 +131,9 @@ def parse(text, check=wrong):
         record = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg})") from None
-    # "\\ud800" alone is JSON, but it is no text: it can be neither written nor tokenised
+    except RecursionError:
+        raise ValueError("not JSON anybody would write: too deep") from None
+    # "\\ud800" alone is JSON but no text; encoding it raises a ValueError, too
     json.dumps(record, ensure_ascii=False).encode()
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
@@ -179,7 +194,8 @@ class Tokenizer:
         return self.pieces.encode(text)
 
     def decode(self, ids):
-        return self.pieces.decode(ids)
+        # a model may have spare ids that stand for no piece
+        return self.pieces.decode([token for token in ids if token < self.vocab])
 
     @classmethod
     def learn(cls, texts, vocab):
@@ -187,10 +203,10 @@ class Tokenizer:
         import io
         from sentencepiece import SentencePieceTrainer
         model = io.BytesIO()
-        # the template stands in every dialogue: it shall cost few tokens
+        # the template stands in every dialogue: shown often, it is learnt as few pieces
         template = [SYSTEM, *LABEL.values()] * (1 + len(texts) // 20)
-        SentencePieceTrainer.train(
-            sentence_iterator=iter(template + texts), model_writer=model, vocab_size=vocab,
+        how = dict(
+            vocab_size=vocab,
             # as LLaMA: bytes where no piece fits, digits one by one
             model_type="bpe", byte_fallback=True, split_digits=True,
             # nothing is tidied up, so that decoding gives back what was said
@@ -198,6 +214,11 @@ class Tokenizer:
             allow_whitespace_only_pieces=True, max_sentence_length=1 << 20,
             unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
             hard_vocab_limit=False, minloglevel=2)
+        try:
+            SentencePieceTrainer.train(
+                sentence_iterator=iter(template + texts), model_writer=model, **how)
+        except RuntimeError as error:
+            raise Problem(f"no tokenizer of {vocab} pieces can be learnt ({error})") from None
         return cls(model.getvalue())
 
     @classmethod
@@ -211,13 +232,48 @@ class Tokenizer:
             raise Problem(f"{directory}/tokenizer.model is not a sentencepiece model") from None
 
     def save(self, directory):
-        """Write tokenizer.model, and the page beside it from which transformers knows how."""
+        """Write tokenizer.model, and the tokenizer_config.json that transformers needs."""
         page = {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_bos_token": True,
                 "add_eos_token": False, "clean_up_tokenization_spaces": False,
                 "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
         Path(directory).mkdir(parents=True, exist_ok=True)
         (Path(directory) / "tokenizer.model").write_bytes(self.model)
         (Path(directory) / "tokenizer_config.json").write_text(json.dumps(page, indent=2) + "\n")
+
+
+# ------------------------------------------------------------------------------------------------
+# what every program needs
+
+
+def clock(seconds):
+    """75 -> '1m15s'"""
+    return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
+
+
+def stamp(path):
+    """What tells whether a file is still the one it was: its name, size and time of change."""
+    status = os.stat(path)
+    return f"{path} ({status.st_size} bytes, changed at {status.st_mtime_ns})"
+
+
+def positive(text):
+    """For argparse: a whole number above 0."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def run(main):
+    """Run a program: what the user can fix becomes one sentence on stderr and exit status 1."""
+    try:
+        main()
+    except BrokenPipeError:
+        # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (Problem, OSError) as problem:
+        sys.exit(f"{Path(sys.argv[0]).name}: {problem}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -307,24 +363,6 @@ def main():
     width = max(40, (shutil.get_terminal_size((120, 40)).columns - 2) // 2)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     show(records[args.number - 1], tokenizer, width, colour, args.ids)
-
-
-def clock(seconds):
-    """75 -> '1m15s'"""
-    return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
-
-
-def run(main):
-    """Run a program: what the user can mend becomes one sentence on stderr and exit status 1."""
-    try:
-        main()
-    except BrokenPipeError:
-        # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (Problem, OSError) as problem:
-        sys.exit(f"{Path(sys.argv[0]).name}: {problem}")
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Read before: platolm.py, model.py. Read next: evaluate.py.
 """
 
 import argparse
-import json
 import os
 import queue
 import random
@@ -23,9 +22,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import requests
+from requests.exceptions import ChunkedEncodingError
 
 from model import Engine, Llama, machine
-from platolm import LABEL, Problem, Tokenizer, clock, line, prompt, run, to_messages, write
+from platolm import (LABEL, Problem, Tokenizer, clock, line, positive, prompt, read, run, stamp,
+                     to_messages, write)
 
 
 class End(Exception):
@@ -45,7 +46,7 @@ def converse(ask, answer, rounds):
             question = ask(turns)
             if question is None:
                 return turns, "left"
-            if any(question == turn["value"] for turn in turns):
+            if any(question == turn["value"] for turn in turns[::2]):
                 return turns, "repeats"
             asked = turns + [{"from": "human", "value": question}]
             # a question without its answer is never kept
@@ -61,9 +62,15 @@ def converse(ask, answer, rounds):
 
 def connect(url, key=None):
     """A session that keeps its connections; the key goes into its header, and nowhere else."""
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        raise Problem(f"{url} is no address") from None
+    if not (key or "").isascii():
+        raise Problem("OPENAI_API_KEY is no key: it holds letters that no header can")
     session = requests.Session()
     # proxies and netrc of the environment have no business between us and this machine
-    session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1")
+    session.trust_env = host not in ("127.0.0.1", "localhost", "::1")
     for scheme in ("http://", "https://"):
         session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=1024))
     if key:
@@ -88,14 +95,14 @@ def chat(session, url, model, messages, tries=6, timeout=(5, 120), sleep=time.sl
     One reply of an OpenAI-compatible server: (text, finish_reason).
 
     messages [{"role", "content"}]; options are keys of the request, like temperature. What time
-    heals is tried again, later and later (1 to 32 s, with jitter); all else is a Problem.
+    heals is tried again, later and later (after 1/2 to 16 s, at random); all else is a Problem.
     """
     body = {"model": model, "messages": messages, **options}
     for attempt in range(tries):
         wait = random.uniform(0.5, 1) * 2 ** attempt
         try:
             reply = session.post(f"{url}/chat/completions", json=body, timeout=timeout)
-        except (requests.ConnectionError, requests.Timeout) as error:
+        except (requests.ConnectionError, requests.Timeout, ChunkedEncodingError) as error:
             trouble = f"no answer ({type(error).__name__})"
         except requests.RequestException as error:
             # its name alone: its text may quote a header
@@ -110,21 +117,28 @@ def chat(session, url, model, messages, tries=6, timeout=(5, 120), sleep=time.sl
                 wait = int(reply.headers["Retry-After"])
         if attempt + 1 < tries:
             sleep(wait)
-    raise Problem(f"{url} gives no reply after {attempt + 1} tries: {trouble}")
+    raise Problem(f"no reply from {url}, try {attempt + 1} of {tries}: {trouble}")
 
 
 def content(reply, session):
     """Text and finish_reason of a successful reply."""
     try:
         choice = reply.json()["choices"][0]
-        return choice["message"]["content"] or "", choice.get("finish_reason") or "stop"
+        text = choice["message"]["content"] or ""
+        # a text, and one that can be written down
+        text.encode()
+        return text, choice.get("finish_reason") or "stop"
     except (ValueError, LookupError, TypeError, AttributeError):
         raise Problem(f"{reply.url} does not speak the OpenAI protocol: "
                       f"{hide(reply.text, session)!r}") from None
 
 
 class Teacher:
-    """The assistant behind an address, as converse wants it: answer(turns) -> text."""
+    """
+    The assistant behind an address, as converse wants it: answer(turns) -> text.
+
+    An answer that was cut by max_tokens is kept as it is.
+    """
 
     def __init__(self, url, model, system=None, key=None, **options):
         self.url, self.model, self.options = url.rstrip("/"), model, options
@@ -133,7 +147,12 @@ class Teacher:
 
     def __call__(self, turns):
         heard = self.system + to_messages(turns)
-        text, why = chat(self.session, self.url, self.model, heard, **self.options)
+        try:
+            text, why = chat(self.session, self.url, self.model, heard, **self.options)
+        except Problem as problem:
+            if "context_length_exceeded" in str(problem):
+                raise End("context_full") from None
+            raise
         if why == "content_filter" or not text.strip():
             raise End("content_filter" if why == "content_filter" else "error")
         return text
@@ -159,10 +178,10 @@ class Socratic:
         """The thread that owns the engine: do what is asked, write a token for all, repeat."""
         try:
             while True:
-                # with nothing to write, sleep until someone asks
+                # block while idle; with texts to write, take only what is there already
                 while not self.waiting or not self.inbox.empty():
-                    do, what, future = self.inbox.get()
-                    row = do(*what)
+                    function, args, future = self.inbox.get()
+                    row = function(*args)
                     if row and row.why == "busy":
                         self.waiting[row] = future
                     else:
@@ -177,10 +196,10 @@ class Socratic:
             while True:
                 self.inbox.get()[-1].set_exception(error)
 
-    def request(self, do, *what):
-        """Let the engine's thread call do(*what), and wait until the row it returns is written."""
+    def request(self, function, *args):
+        """Let the engine's thread call function(*args), and wait until the row is written."""
         future = Future()
-        self.inbox.put((do, what, future))
+        self.inbox.put((function, args, future))
         return future.result()
 
     def join(self, number):
@@ -197,7 +216,7 @@ class Asker:
     def __call__(self, turns):
         """The next question; None to leave, which he does by saying nothing."""
         s = self.socratic
-        # one stream of random numbers per turn: who else is in the batch changes nothing
+        # one stream of random numbers per turn: who else is in the batch changes none of them
         draw = np.random.default_rng([s.seed, self.number, len(turns)]).random
         ids = prompt(turns, s.tokenizer, "human")
         row = s.request(s.engine.write, self.row, ids, [s.tokenizer.eos], s.limit, draw)
@@ -209,6 +228,7 @@ class Asker:
         return text if text.strip() else None
 
     def leave(self):
+        """The dialogue is over: somebody else may have its slot."""
         self.socratic.request(self.socratic.engine.leave, self.row)
 
 
@@ -216,42 +236,55 @@ class Asker:
 # many dialogues
 
 
-def dialogue(number, user, teacher, rounds):
-    """Dialogue `number` from hello to end, as a record."""
+def dialogue(number, user, teacher, rounds, stop):
+    """Dialogue `number` from hello to end, as a record; cut short when the event `stop` is set."""
+    def answer(turns):
+        if stop.is_set():
+            raise End("cut")
+        return teacher(turns)
+
     ask = user.join(number)
     try:
-        turns, end = converse(ask, teacher, rounds)
+        turns, end = converse(ask, answer, rounds)
     finally:
         ask.leave()
     return {"id": f"socratic-{number:06d}", "conversations": turns, "end": end}
 
 
-def finished(part):
-    """The records of an unfinished run; a last line that was torn by a kill is cut off."""
-    if not part.exists():
-        return []
-    data = part.read_bytes()
+def finished(part, settings):
+    """
+    The records of an unfinished run; a last line that was torn by a kill is set aside.
+
+    The first line of `part` holds the run's settings: another run's records are a Problem.
+    """
+    data = part.read_bytes() if part.exists() else b""
     whole = data[:data.rfind(b"\n") + 1]
     if whole != data:
-        print(f"{part}: a torn last line is set aside; its dialogue is held again")
+        print(f"{part}: a torn last line is set aside; its dialogue is run again")
         part.with_suffix(".torn").write_bytes(data[len(whole):])
         os.truncate(part, len(whole))
-    return [json.loads(text) for text in whole.splitlines()]
+    if not whole:
+        part.write_text(line({"settings": settings}), encoding="utf-8")
+    first, *records = read(part, None)
+    other = [name for name in settings if first.get("settings", {}).get(name) != settings[name]]
+    if other:
+        raise Problem(f"{part} is of a run with other {', '.join(other)}; delete it to start again")
+    return records
 
 
-def simulate(user, teacher, count, rounds, in_flight, part):
+def simulate(user, teacher, count, rounds, in_flight, part, settings=None):
     """
-    Hold dialogues 0 .. count - 1, `in_flight` at a time. Each is appended to `part` as a whole line
-    when it ends; those that are there already are not held again. Returns all records, in order.
+    Run dialogues 0 .. count - 1, `in_flight` at a time. Each is appended to `part` as a whole line
+    when it ends; those that are there already are not run again. Returns all records, in order.
     """
-    records = finished(part)
+    records = [r for r in finished(part, settings or {}) if r["id"] < f"socratic-{count:06d}"]
     held = {record["id"] for record in records}
     numbers = [n for n in range(count) if f"socratic-{n:06d}" not in held]
     if records:
         print(f"going on: {count - len(numbers):,} of {count:,} dialogues are there")
     began, every = time.time(), max(1, len(numbers) // 10)
-    pool = ThreadPoolExecutor(in_flight)
-    talks = [pool.submit(dialogue, n, user, teacher, rounds) for n in numbers]
+    pool, stop = ThreadPoolExecutor(in_flight), threading.Event()
+    talks = [pool.submit(dialogue, n, user, teacher, rounds, stop) for n in numbers]
     try:
         with open(part, "a", encoding="utf-8") as file:
             for done, talk in enumerate(as_completed(talks), 1):
@@ -261,7 +294,9 @@ def simulate(user, teacher, count, rounds, in_flight, part):
                 if done % every == 0 or done == len(numbers):
                     report(records[-done:], len(numbers), time.time() - began)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        # after trouble nobody asks for another answer
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
     return sorted(records, key=lambda record: record["id"])
 
 
@@ -290,16 +325,16 @@ def arguments():
         metavar="URL", help="OpenAI-compatible address; the key is read from OPENAI_API_KEY")
     add("--model", default="gpt-3.5-turbo", help="the teacher's name there")
     add("--system", metavar="FILE", help="a system message for the teacher")
-    add("--max-tokens", type=int, default=512, help="longest answer")
+    add("--max-tokens", type=positive, default=512, help="longest answer")
     add("--out", required=True, help="JSONL file of dialogues to write")
-    add("--dialogues", type=int, default=1000)
-    add("--rounds", type=int, default=12, help="most questions in one dialogue")
-    add("--in-flight", type=int, default=64, help="dialogues at a time")
+    add("--dialogues", type=positive, default=1000)
+    add("--rounds", type=positive, default=12, help="most questions in one dialogue")
+    add("--in-flight", type=positive, default=64, help="dialogues at a time")
     # how Socratic writes; the paper's values
     add("--temperature", type=float, default=0.7)
     add("--top-k", type=int, default=0, help="0 for all")
     add("--top-p", type=float, default=1.0)
-    add("--max-question", type=int, default=64, help="longest question, in tokens")
+    add("--max-question", type=positive, default=64, help="longest question, in tokens")
     add("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -318,7 +353,12 @@ def main():
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = Path(f"{out}.part")
-    records = simulate(user, teacher, args.dialogues, args.rounds, args.in_flight, part)
+    # the address may change between the parts of a run, what is said there may not
+    settings = {name: value for name, value in vars(args).items()
+                if name not in ("teacher", "out", "dialogues", "in_flight")}
+    settings |= {"user": stamp(f"{args.user}/model.safetensors"),
+                 "system": args.system and stamp(args.system)}
+    records = simulate(user, teacher, args.dialogues, args.rounds, args.in_flight, part, settings)
     ends = Counter(record["end"] for record in records)
     said = [record for record in records if record["conversations"]]
     write(out, said)

@@ -21,7 +21,8 @@ import torch
 import torch.nn as nn
 
 from model import ATTENTION, Config, Llama, add_lora, machine, merge_lora, nll
-from platolm import IGNORE, Problem, Tokenizer, clock, encode, read, run, shift, turns
+from platolm import (IGNORE, Problem, Tokenizer, clock, encode, positive, read, run, shift, stamp,
+                     turns)
 
 # ------------------------------------------------------------------------------------------------
 # from records to batches
@@ -29,22 +30,23 @@ from platolm import IGNORE, Problem, Tokenizer, clock, encode, read, run, shift,
 
 def sample_of(record, tokenizer, learn, context):
     """
-    A record as (inputs, targets), cut to what is needed, and how much of it did not fit.
+    A record as (inputs, targets), cut to what is needed, and whether some of it did not fit.
 
     Of a dialogue whole rounds are cut, from the end; never the system line, never part of a turn.
     Nothing after the last learnt token is kept: in a causal model it cannot matter.
     """
-    if "text" in record:
+    if "conversations" not in record:
         ids = [tokenizer.bos] + tokenizer.encode(record["text"]) + [tokenizer.eos]
         inputs, targets = shift(ids, [False] + [True] * (len(ids) - 1))
-        return inputs[:context], targets[:context], max(0, len(inputs) - context)
+        return inputs[:context], targets[:context], len(inputs) > context
     conversation = turns(record)
+    # two turns fewer each time: a question goes together with its answer
     for kept in range(len(conversation), -1, -2):
         inputs, targets = shift(*encode(conversation[:kept], tokenizer, learn))
         end = max((i + 1 for i, target in enumerate(targets) if target != IGNORE), default=0)
         if end <= context:
-            return inputs[:end], targets[:end], len(conversation) - kept
-    return [], [], len(conversation)
+            return inputs[:end], targets[:end], kept < len(conversation)
+    return [], [], True
 
 
 def load_samples(paths, tokenizer, learn, context):
@@ -52,10 +54,10 @@ def load_samples(paths, tokenizer, learn, context):
     samples, cut, nothing = [], 0, 0
     for path in paths:
         for record in read(path):
-            if "text" in record and learn != "all":
+            if "conversations" not in record and learn != "all":
                 raise Problem(f"{path} holds plain text; that is for --learn all")
-            inputs, targets, lost = sample_of(record, tokenizer, learn, context)
-            cut += lost > 0
+            inputs, targets, shortened = sample_of(record, tokenizer, learn, context)
+            cut += shortened
             if any(target != IGNORE for target in targets):
                 samples.append((inputs, targets))
             else:
@@ -70,10 +72,11 @@ def load_samples(paths, tokenizer, learn, context):
 
 def batches(lengths, budget, rng):
     """
-    One epoch as lists of sample numbers: every list, padded to its longest, within `budget` tokens.
+    One epoch as lists of sample numbers: every list, padded to its longest, within `budget` tokens
+    (a sample that is longer than that alone gets a list of its own).
 
-    Sorted by length inside a shuffled pool: neighbours are alike and padding stays below 5 %, yet
-    every epoch's batches differ.
+    Sorted by length inside a shuffled pool of about 64 lists: neighbours are alike and padding
+    stays below 5 %, yet every epoch's lists differ.
     """
     order = rng.permutation(len(lengths))
     pool = max(1, 64 * budget // max(1, int(np.mean(lengths))))
@@ -98,7 +101,7 @@ def forever(lengths, budget, seed):
 
 
 def pad(samples, device="cpu"):
-    """Samples as tensors (B, T); padding, to the right of all else, is learnt by nobody."""
+    """Samples as tensors (B, T); padding, to the right of all else, is ignored by the loss."""
     T = max(len(inputs) for inputs, _ in samples)
     ids = torch.tensor([inputs + [0] * (T - len(inputs)) for inputs, _ in samples])
     targets = torch.tensor([targets + [IGNORE] * (T - len(targets)) for _, targets in samples])
@@ -147,7 +150,7 @@ def held_out_loss(model, samples, budget, precision="float32"):
 
 
 def rate(step, steps, peak, warmup):
-    """The learning rate of a step: a straight climb to the peak, then half a cosine down to 0."""
+    """The learning rate of a step: `warmup` steps straight up to the peak, half a cosine to 0."""
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
@@ -176,6 +179,7 @@ def train(model, samples, held_out, args):
     optimizer = adamw(model, args.lr, args.weight_decay)
     first, log = restore(model, optimizer, args)
     lengths = [len(inputs) for inputs, _ in samples]
+    # a run that goes on skips the batches it has used
     stream = islice(forever(lengths, args.tokens, args.seed), first * args.accumulate, None)
     seconds, every = 0.0, max(1, args.steps // 10)
 
@@ -196,15 +200,15 @@ def train(model, samples, held_out, args):
         if (step + 1) % every == 0 or step + 1 == args.steps:
             report(log, first, args.steps, seconds)
         if held_out and ((step + 1) % (2 * every) == 0 or step + 1 == args.steps):
-            loss = log[-1]["held_out"] = held_out_loss(model, held_out, args.tokens, args.precision)
-            print(f"  held-out loss {loss:.4f}", flush=True)
+            log[-1]["held_out"] = held_out_loss(model, held_out, args.tokens, args.precision)
+            print(f"  held-out loss {log[-1]['held_out']:.4f}", flush=True)
         if (step + 1) % args.save_every == 0 and step + 1 < args.steps:
             keep(model, optimizer, log, args)
     return log
 
 
 def report(log, first, steps, seconds):
-    """step   120/1000   loss 2.314   lr 3.0e-04    14,201 tok/s   1m20s left"""
+    """Print a line: step   120/1000   loss 2.314   lr 3.0e-04    14,201 tok/s   1m20s left"""
     done = len(log) - first
     speed = sum(row["tokens"] for row in log[first:]) / seconds
     left = clock((steps - len(log)) * seconds / done)
@@ -216,12 +220,13 @@ def report(log, first, steps, seconds):
 
 def identity(args):
     """What a run may not change between its parts."""
-    return {name: value for name, value in vars(args).items()
+    same = {name: value for name, value in vars(args).items()
             if name not in ("out", "resume", "save_every")}
+    return same | {"data": [stamp(path) for path in args.data]}
 
 
 def keep(model, optimizer, log, args):
-    """Save what is needed to go on, in one move: a run killed at any moment finds the last one."""
+    """Save what is needed to go on, in one move: a kill at any moment leaves a whole file."""
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": log,
              "run": identity(args)}
     part = Path(args.out) / "train_state.pt.tmp"
@@ -250,17 +255,26 @@ def restore(model, optimizer, args):
 def begin(args, attention):
     """The model and tokenizer to start from: a checkpoint, or random weights for args' shape."""
     if args.base:
-        return Llama.load(args.base, attention), Tokenizer.load(args.base)
+        # half-precision weights are too coarse to take small steps in
+        return Llama.load(args.base, attention).float(), Tokenizer.load(args.base)
     shape = {name: getattr(args, name) for name in ("dim", "layers", "heads", "hidden", "context")}
     said = [text for path in args.data for record in read(path) for text in texts(record)]
     tokenizer = Tokenizer.learn(said, args.vocab)
-    torch.manual_seed(args.seed)
     return Llama(Config(vocab=tokenizer.vocab, kv_heads=args.heads, **shape), attention), tokenizer
 
 
 def texts(record):
     """Every text in a record."""
-    return [record["text"]] if "text" in record else [t["value"] for t in record["conversations"]]
+    said = record.get("conversations")
+    return [turn["value"] for turn in said] if said else [record["text"]]
+
+
+def finished(out, args):
+    """Whether the model is there, and younger than what it was made from."""
+    model = out / "model.safetensors"
+    inputs = [*map(Path, args.data)] + [Path(args.base) / "model.safetensors"] * bool(args.base)
+    return model.exists() and all(not path.exists() or path.stat().st_mtime <= model.stat().st_mtime
+                                  for path in inputs)
 
 
 def arguments():
@@ -273,17 +287,17 @@ def arguments():
     add("--held-out", help="dialogues to measure the loss on, never to learn from")
     add("--resume", action="store_true", help="go on with a killed run, if there is one")
     # how much and how fast
-    add("--steps", type=int, default=500, help="updates")
-    add("--tokens", type=int, default=2048, help="tokens of a micro-batch, padding included")
-    add("--accumulate", type=int, default=1, help="micro-batches in an update")
+    add("--steps", type=positive, default=500, help="updates")
+    add("--tokens", type=positive, default=2048, help="tokens of a micro-batch, padding included")
+    add("--accumulate", type=positive, default=1, help="micro-batches in an update")
     add("--lr", type=float, default=1e-3, help="peak of the learning rate")
     add("--warmup", type=float, default=0.03, help="share of the steps that climb to the peak")
     add("--weight-decay", type=float, default=0.05)
     add("--clip", type=float, default=1.0, help="largest norm of the gradient")
     add("--seed", type=int, default=0)
-    add("--save-every", type=int, default=100, metavar="STEPS", help="for --resume")
+    add("--save-every", type=positive, default=100, metavar="STEPS", help="for --resume")
     # LoRA instead of all weights
-    add("--lora", type=int, metavar="RANK", help="train low-rank changes only")
+    add("--lora", type=positive, metavar="RANK", help="train low-rank changes only")
     add("--lora-alpha", type=float, default=16, help="their weight is alpha / rank")
     add("--lora-names", nargs="+", default=["q_proj", "k_proj", "v_proj", "o_proj"])
     # a new model's shape
@@ -302,24 +316,26 @@ def arguments():
 def main():
     args = arguments()
     out = Path(args.out)
-    if args.resume and (out / "model.safetensors").exists():
+    if args.resume and finished(out, args):
         return print(f"{out} is finished; nothing to do")
     fast = machine(args.precision, args.attention)
     args.precision, args.attention = fast["precision"], fast["attention"]
-
+    torch.manual_seed(args.seed)
     model, tokenizer = begin(args, args.attention)
     model.to(fast["device"])
     if args.lora:
         n = add_lora(model, args.lora_names, args.lora, args.lora_alpha)
         print(f"LoRA of rank {args.lora} on {n} matrices")
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    print(f"{out}: {trained:,} weights learn what {args.learn} said, "
+    print(f"{out}: {trained:,} weights to train (--learn {args.learn}), "
           f"{args.precision}, {args.attention} attention", flush=True)
     context = model.config.context
     samples = load_samples(args.data, tokenizer, args.learn, context)
     held_out = args.held_out and load_samples([args.held_out], tokenizer, args.learn, context)
 
     out.mkdir(parents=True, exist_ok=True)
+    # from here on, what may lie there is no longer the model of this run
+    (out / "model.safetensors").unlink(missing_ok=True)
     log = train(model, samples, held_out, args)
     total = sum(row["tokens"] for row in log)
     print(f"{total:,} tokens computed, {sum(row['padding'] for row in log) / total:.1%} of them "

@@ -314,7 +314,7 @@ def number(h):
 
 
 def last_number(talk, form):
-    """The last number of coins, or for "later" the last hour, that an answer named."""
+    """The number of coins, or for "later" the hour, in the latest answer that names one."""
     pattern = r"\bat (\d+)" if form == "later" else r"(\d+) coins"
     for role, text in reversed(talk):
         found = re.findall(pattern, text) if role == "assistant" else []

@@ -36,7 +36,7 @@ def test_a_second_answer_follows_from_the_first(make_model, tokenizer):
 
 @pytest.mark.parametrize("text, number", [
     ("Good. [[7]]", 7), ("[[7.5]] I say", 7.5), ("rated [7]", 7), ("[2] but [[9]]", 9),
-    ("[[3]] then [[4]]", 3), ("seven", None), ("", None), ("[[good]]", None)])
+    ("[[3]] then [[4]]", 3), ("[[11]]", None), ("in [1931]", None), ("seven", None), ("", None), ("[[good]]", None)])
 def test_a_rating_is_read_from_a_judgment(text, number):
     assert e.rating(text) == number
 
@@ -115,6 +115,9 @@ def test_an_answer_without_a_rating_is_not_scored_in_silence(bench):
         e.scores_of(bench, "grader", ["a"], QUESTIONS)
     with pytest.raises(Problem, match="4 answers of b have no rating"):
         e.scores_of(bench, "grader", ["b"], QUESTIONS)
+    (bench / "question.jsonl").write_text("")
+    with pytest.raises(Problem, match="no questions"):
+        e.questions_of(bench)
     (bench / "question.jsonl").write_text('{"question_id": 1, "turns": []}\n')
     with pytest.raises(Problem, match="line 1: no category and no turns"):
         e.questions_of(bench)

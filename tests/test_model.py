@@ -95,6 +95,8 @@ def test_lora_is_scaled_by_alpha_over_rank():
 def test_lora_on_nothing_is_a_problem(make_model):
     with pytest.raises(Problem, match="called w_proj"):
         add_lora(make_model(), ["w_proj"], 2, 2)
+    with pytest.raises(Problem, match="tied"):
+        add_lora(make_model(), ["lm_head"], 2, 2)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -306,6 +308,11 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     ({"a": {**ENTRY, "shape": [-2]}}, b"12345678", None),
     ({"a": {**ENTRY, "shape": [-1, -2]}}, b"12345678", None),
     ({"a": {**ENTRY, "shape": "22"}}, b"12345678", None),
+    ({"a": {**ENTRY, "shape": [2.0]}}, b"12345678", None),
+    ({"a": {**ENTRY, "shape": [True, 2]}}, b"12345678", None),
+    ({"a": {**ENTRY, "shape": [1 << 70, 0], "data_offsets": [0, 0]}}, b"", None),
+    ({"a": {**ENTRY, "data_offsets": [0.0, 8]}}, b"12345678", None),
+    (b"[" * 100000, b"", None),
     ({"a": {**ENTRY, "data_offsets": [0, 1 << 40]}}, b"12345678", None),        # outside the file
     ({"a": ENTRY, "b": ENTRY}, b"12345678", None),                              # overlap
     ({"a": {**ENTRY, "data_offsets": [8, 16]}}, b"1234567812345678", None),     # a hole
@@ -322,9 +329,12 @@ def test_a_broken_checkpoint_says_what_is_wrong(make_model, tmp_path):
         Llama.load(tmp_path)
     make_model().save(tmp_path)
     page = json.loads((tmp_path / "config.json").read_text())
-    for change, what in [({"model_type": "gpt2"}, "'gpt2'"), ({"hidden_size": 64}, "has shape"),
+    for change, what in [({"model_type": "gpt2"}, "'gpt2'"), ({"hidden_size": 64, "head_dim": 16}, "has shape"),
                          ({"num_hidden_layers": 3}, "lack layers.2"), ({"vocab_size": None}, "vocab_size"),
-                         ({"num_attention_heads": 5}, "do not divide")]:
+                         ({"num_attention_heads": 5}, "do not divide"),
+                         ({"num_attention_heads": 0}, "num_attention_heads"), ({"hidden_size": 32.0}, "hidden_size"),
+                         ({"num_hidden_layers": 1}, "which this LLaMA has not"), ({"head_dim": 7}, "head_dim"),
+                         ({"rope_scaling": {"type": "linear"}}, "rope scaling")]:
         (tmp_path / "config.json").write_text(json.dumps({**page, **change}))
         with pytest.raises(Problem, match=what):
             Llama.load(tmp_path)

@@ -86,6 +86,10 @@ def test_tokenizer_ids_and_saving(tokenizer, tmp_path):
     ('{"id": 1}', "an empty dialogue"),
     ('{"conversations": []}', "an empty dialogue"),
     ('{"conversations": [{"from": "bing", "value": "x"}]}', "not from"),
+    ('{"conversations": [{"from": ["human"], "value": "x"}]}', "not from"),
+    ('{"conversations": [7]}', "not from"),
+    ('{"text": null}', "an empty text"),
+    ("[" * 100000, "too deep"),
     ('{"conversations": [{"from": "human", "value": ""}]}', "says nothing"),
     ('{"conversations": [{"from": "human", "value": 7}]}', "says nothing"),
     ('{"conversations": [{"from": "gpt", "value": "a"}, {"from": "gpt", "value": "b"}]}',
@@ -98,6 +102,11 @@ def test_a_bad_line_is_named_with_its_file_and_number(tmp_path, bad, what):
     path.write_text(line(record(TALKS[0])) + bad + "\n")
     with pytest.raises(Problem, match=f"bad.jsonl, line 2: .*{what}"):
         list(read(path))
+
+
+def test_too_few_pieces_for_the_letters_is_a_problem():
+    with pytest.raises(Problem, match="no tokenizer of 50 pieces"):
+        Tokenizer.learn(["some words"], 50)
 
 
 def test_records_come_back_as_written_with_keys_we_do_not_know(tmp_path):

@@ -96,14 +96,14 @@ def test_what_time_heals_is_tried_again_later_and_later(serve, status):
 @pytest.mark.parametrize("status, kind", [(400, "bad"), (401, "key"), (404, "model"), (429, "insufficient_quota")])
 def test_what_time_does_not_heal_is_not(serve, status, kind):
     url, waits = serve(failing(1, status, kind)), []
-    with pytest.raises(Problem, match=f"after 1 tries: HTTP {status}.*{kind}"):
+    with pytest.raises(Problem, match=f"try 1 of 6: HTTP {status}.*{kind}"):
         chat(connect(url), url, "m", ASK, sleep=waits.append)
     assert waits == []
 
 
 def test_patience_has_an_end(serve):
     url, waits = serve(failing(99, 500)), []
-    with pytest.raises(Problem, match="after 6 tries"):
+    with pytest.raises(Problem, match="try 6 of 6: HTTP 500"):
         chat(connect(url), url, "m", ASK, sleep=waits.append)
     assert len(waits) == 5
 
@@ -115,7 +115,8 @@ def test_nobody_there_is_one_sentence():
         chat(connect("http://127.0.0.1:9/v1"), "http://127.0.0.1:9/v1", "m", ASK, sleep=lambda _: None)
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"choices": []}', b"[1]", b'{"choices": [{}]}', b""])
+@pytest.mark.parametrize("body", [b"<html>", b'{"choices": [{"message": {"content": ["hi"]}}]}',
+                                  b'{"choices": [{"message": {"content": "\\ud800"}}]}', b"{}", b'{"choices": []}', b"[1]", b'{"choices": [{}]}', b""])
 def test_a_reply_in_no_known_language_is_a_problem(body):
     reply = requests.Response()
     reply.status_code, reply._content = 200, body
@@ -152,6 +153,30 @@ def test_the_teacher_hears_the_dialogue_in_openais_words(serve):
         ("system", "be brief"), ("user", "a"), ("assistant", "b"), ("user", "c")]
 
 
+def test_a_dialogue_too_long_for_the_teacher_ends_and_the_others_go_on(serve):
+    url = serve(failing(1, 400, "context_length_exceeded"))
+    with pytest.raises(End, match="context_full"):
+        Teacher(url, "m")([{"from": "human", "value": "hi"}])
+
+
+def test_after_trouble_no_more_answers_are_bought(socratic, tmp_path):
+    asked = []
+
+    def teacher(turns):
+        asked.append(1)
+        if len(asked) == 3:
+            raise Problem("no credit")
+        return answers(turns)
+    with pytest.raises(Problem, match="no credit"):
+        s.simulate(socratic(2), teacher, 40, 4, 2, tmp_path / "part")
+    assert len(asked) < 12
+
+
+def test_fewer_dialogues_than_are_there(socratic, tmp_path):
+    many = s.simulate(socratic(2), answers, 5, 4, 2, tmp_path / "part")
+    assert s.simulate(socratic(2), answers, 3, 4, 2, tmp_path / "part") == many[:3]
+
+
 def test_an_empty_answer_ends_the_dialogue(serve):
     with pytest.raises(End, match="error"):
         Teacher(serve(lambda messages: " "), "m")([{"from": "human", "value": "hi"}])
@@ -173,7 +198,7 @@ def socratic(talker, tokenizer):
 
 
 def test_one_at_a_time_or_many_at_once_is_the_same(socratic, tmp_path):
-    alone = [dialogue(n, socratic(1), answers, 4) for n in range(8)]
+    alone = [dialogue(n, socratic(1), answers, 4, threading.Event()) for n in range(8)]
     together = s.simulate(socratic(8), answers, 8, 4, 8, tmp_path / "part")
     waiting = s.simulate(socratic(3), answers, 8, 4, 3, tmp_path / "part3")
     assert together == alone == waiting
@@ -197,7 +222,7 @@ def test_the_engine_has_read_what_training_would_read(socratic, tokenizer):
     except End:
         pass
     ids, _ = encode(said, tokenizer, "human")
-    assert ask.row.seen[:len(ids)] == ids
+    assert ask.row.cached[:len(ids)] == ids
 
 
 def test_silence_is_leaving_and_half_a_question_is_none(socratic, tokenizer):
@@ -238,14 +263,20 @@ def test_a_failing_engine_is_heard_of_by_everyone(socratic, tmp_path):
 def test_a_torn_line_is_set_aside_and_its_dialogue_held_again(socratic, tmp_path):
     whole = s.simulate(socratic(2), answers, 6, 4, 2, tmp_path / "whole")
     part = tmp_path / "part"
-    part.write_text(line(whole[3]) + line(whole[0]) + line(whole[1])[:25])
+    part.write_text(line({"settings": {}}) + line(whole[3]) + line(whole[0]) + line(whole[1])[:25])
     asked = []
     again = s.simulate(socratic(2), lambda turns: asked.append(1) or answers(turns), 6, 4, 2, part)
     assert again == whole
     assert part.with_suffix(".torn").read_text() == line(whole[1])[:25]
     held = [w for w in whole if w["id"] not in (whole[0]["id"], whole[3]["id"])]
     assert len(asked) >= sum(len(w["conversations"]) // 2 for w in held)
-    assert sorted(part.read_text().splitlines()) == sorted(line(w)[:-1] for w in whole)
+    assert sorted(part.read_text().splitlines()[1:]) == sorted(line(w)[:-1] for w in whole)
+
+
+def test_two_runs_with_other_settings_do_not_mix(socratic, tmp_path):
+    s.simulate(socratic(1), answers, 1, 4, 1, tmp_path / "part", {"seed": 0, "temperature": 1})
+    with pytest.raises(Problem, match="other temperature; delete it"):
+        s.simulate(socratic(1), answers, 2, 4, 1, tmp_path / "part", {"seed": 0, "temperature": 2})
 
 
 def test_killed_in_the_middle_and_started_again(talker, tokenizer, tmp_path, serve):

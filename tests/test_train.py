@@ -79,11 +79,11 @@ def test_cutting_the_tail_changes_no_gradient(make_model, tokenizer, records):
 
 def test_too_long_is_cut_by_whole_rounds_and_too_long_to_cut_is_dropped(tokenizer, records, files):
     made = records[1]
-    whole, _, lost = sample_of(made, tokenizer, "gpt", 160)
-    assert lost == 0
-    inputs, targets, lost = sample_of(made, tokenizer, "gpt", len(whole) - 1)
+    whole, _, cut = sample_of(made, tokenizer, "gpt", 160)
+    assert not cut
+    inputs, targets, cut = sample_of(made, tokenizer, "gpt", len(whole) - 1)
     shorter = {**made, "conversations": made["conversations"][:4], "end": "cut"}
-    assert (inputs, targets) == sample_of(shorter, tokenizer, "gpt", 160)[:2] and lost > 0
+    assert (inputs, targets) == sample_of(shorter, tokenizer, "gpt", 160)[:2] and cut
     assert sample_of(made, tokenizer, "gpt", 12)[:2] == ([], [])
     with pytest.raises(Problem, match="nothing to learn"):
         load_samples([files], tokenizer, "gpt", 12)
@@ -101,8 +101,7 @@ def test_plain_text_is_for_the_base_alone(tokenizer, tmp_path):
     (inputs, targets), = load_samples([tmp_path / "text"], tokenizer, "all", 50)
     words = tokenizer.encode("the sea is wide")
     assert inputs == [tokenizer.bos] + words and targets == words + [tokenizer.eos]
-    assert sample_of({"text": "the sea is wide"}, tokenizer, "all", 2) == (inputs[:2], words[:2],
-                                                                           len(inputs) - 2)
+    assert sample_of({"text": "the sea is wide"}, tokenizer, "all", 2) == (inputs[:2], words[:2], True)
     with pytest.raises(Problem, match="for --learn all"):
         load_samples([tmp_path / "text"], tokenizer, "gpt", 50)
 
@@ -234,6 +233,10 @@ def test_the_command_line_from_random_weights_to_a_fine_tuned_checkpoint(files, 
     done = command("--learn", "human", "--data", files, "--base", tmp_path / "base", "--out",
                    tmp_path / "socratic", "--steps", 2, "--resume", *forms)
     assert done.returncode == 0 and "nothing to do" in done.stdout
+    files.touch()
+    done = command("--learn", "human", "--data", files, "--base", tmp_path / "base", "--out",
+                   tmp_path / "socratic", "--steps", 2, "--resume", *forms)
+    assert done.returncode == 0 and "nothing to do" not in done.stdout, "the data are newer"
 
 
 @pytest.mark.parametrize("words, said", [
