@@ -122,7 +122,7 @@ $(R)/bench/question.jsonl: | $(install)
 	$(python) -m data.bench --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
 
 # the floor is the base as it is
-$(R)/results.json: $(R)/bench/question.jsonl $(ARMS:%=$(R)/assistant/%/model.safetensors)
+$(R)/results.json: $(ARMS:%=$(R)/assistant/%/model.safetensors) $(R)/bench/question.jsonl
 	$(python) evaluate.py answer $(ARMS:%=$(R)/assistant/%) floor=$(R)/base --bench $(R)/bench
 	$(with_grader) $(python) evaluate.py judge $(ARMS) floor --bench $(R)/bench --judge URL
 	$(python) evaluate.py score $(ARMS) floor --bench $(R)/bench --out $@
