@@ -271,8 +271,9 @@ def texts(record):
 
 def finished(out, args):
     """Whether the model is there, and younger than what it was made from."""
-    model = out / "model.safetensors"
-    inputs = [*map(Path, args.data)] + [Path(args.base) / "model.safetensors"] * bool(args.base)
+    model, inputs = out / "model.safetensors", [Path(path) for path in args.data]
+    if args.base:
+        inputs.append(Path(args.base) / "model.safetensors")
     return model.exists() and all(not path.exists() or path.stat().st_mtime <= model.stat().st_mtime
                                   for path in inputs)
 

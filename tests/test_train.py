@@ -223,7 +223,7 @@ def command(*words):
 def test_the_command_line_from_random_weights_to_a_fine_tuned_checkpoint(files, tmp_path):
     forms = ["--precision", "float32", "--attention", "fused"]
     done = command("--learn", "all", "--data", files, "--out", tmp_path / "base", "--steps", 3, "--vocab", 400,
-                   "--dim", 24, "--layers", 1, "--hidden", 32, "--held-out", files, *forms)
+                   "--dim", 24, "--layers", 1, "--hidden", 32, "--held-out", files, "--resume", *forms)
     assert done.returncode == 0 and "held-out loss" in done.stdout, done.stderr
     done = command("--learn", "human", "--data", files, "--base", tmp_path / "base", "--out",
                    tmp_path / "socratic", "--steps", 2, "--lora", 2, *forms)
