@@ -49,16 +49,16 @@ help: ## this list
 	@echo
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 10
 
-all: $(R)/results.json ## the whole paradigm on two CPU cores, offline
+all: $(R)/results.json ## the whole paradigm on two CPU cores, offline: about 10 minutes
 	@echo; echo "finished: $(R)/results.json; the dialogues are in $(R)/chat, the models beside it"
 
-smoke: ## the same, far smaller: does everything run?
+smoke: ## the same, far smaller (does everything run?): about 1 minute
 	@$(MAKE) --no-print-directory all PRESET=smoke
 
-test: $(install) $(and $(install),$(VENV)/installed-tests) ## all tests
+test: $(install) $(and $(install),$(VENV)/installed-tests) ## all tests: under 1 minute
 	$(python) -m pytest -q tests
 
-show: $(install) ## a dialogue as the two models see it: what is learnt, what is only read
+show: $(install) ## a dialogue as the two models see it, what is learnt and what is only read: at once
 	$(python) platolm.py show data/example.jsonl
 
 clean: ## delete what `make all` and `make smoke` made (not .venv)
@@ -67,8 +67,8 @@ clean: ## delete what `make all` and `make smoke` made (not .venv)
 # ---- installation -------------------------------------------------------------------------------
 
 $(VENV)/installed: requirements.txt
-	@echo "installing torch, sentencepiece, requests and numpy into $(VENV): a download of 0.2 GB where"
-	@echo "pip takes torch's CPU build and of 3 GB where it takes the one for GPUs; 1 GB or 7 GB on disk"
+	@echo "installing torch, sentencepiece, requests and numpy into $(VENV): a download of 0.2 GB (1 GB on"
+	@echo "disk) where pip takes torch's CPU build, of several GB where it takes the one for GPUs"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.x")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r $<
@@ -129,7 +129,7 @@ $(R)/results.json: $(ARMS:%=$(R)/assistant/%/model.safetensors) $(R)/bench/quest
 
 # ---- the same logits and ids as transformers? in an environment of its own ------------------------
 
-parity: $(VENV)-parity/installed ## logits and ids against transformers; DATA=dialogues.json tries more text
+parity: $(VENV)-parity/installed ## logits and ids against transformers (DATA=dialogues.json: more text): 1 minute
 	$(VENV)-parity/bin/python -m tests.parity $(DATA)
 
 $(VENV)-parity/installed: tests/parity-requirements.txt requirements.txt

@@ -232,6 +232,7 @@ def table(results, n):
         lines.append(f"{name:<12}  {number(arm['overall'])}  [{arm['low']:.3f}, {arm['high']:.3f}]"
                      + "".join(f"  {number(arm.get(key))}"
                                for key in ("asked", "never_asked", "turn1", "turn2")))
+    lines.append("")
     for name, pair in results["paired"].items():
         interval = f"[{pair['low']:+.3f}, {pair['high']:+.3f}]"
         lines.append(f"{name:<24} {pair['difference']:+.3f}  {interval}")
