@@ -333,7 +333,8 @@ def sample(logits, u, temperature=1.0, top_k=0, top_p=1.0):
     Draw a token per row by inverse CDF: logits (B, V), u (B,) uniform in [0, 1)  ->  ids (B,).
 
     temperature 0 takes the likeliest. top_k keeps that many (0: all); top_p keeps the fewest of
-    the likeliest tokens that together reach p. The same u gives the same token in any batch.
+    the likeliest tokens that together reach p. The same u gives the same token in any batch, but
+    for rounding: where u falls within a rounding error of a border, a neighbour may be drawn.
     """
     if temperature == 0:
         return logits.argmax(dim=-1)
@@ -389,6 +390,7 @@ class Engine:
         """Give the row's slot to whoever joins next."""
         self.rows.remove(row)
         self.free.append(row.slot)
+        self.cache.lengths[row.slot] = 0
 
     def write(self, row, ids, stops, limit, draw=None):
         """

@@ -236,8 +236,8 @@ class Asker:
 # many dialogues
 
 
-def dialogue(number, user, teacher, rounds, stop):
-    """Dialogue `number` from hello to end, as a record; cut short when the event `stop` is set."""
+def dialogue(number, name, user, teacher, rounds, stop):
+    """One dialogue from hello to end, as a record; cut short when the event `stop` is set."""
     def answer(turns):
         if stop.is_set():
             raise End("cut")
@@ -248,7 +248,7 @@ def dialogue(number, user, teacher, rounds, stop):
         turns, end = converse(ask, answer, rounds)
     finally:
         ask.leave()
-    return {"id": f"socratic-{number:06d}", "conversations": turns, "end": end}
+    return {"id": name, "conversations": turns, "end": end}
 
 
 def finished(part, settings):
@@ -277,31 +277,31 @@ def simulate(user, teacher, count, rounds, in_flight, part, settings=None):
     Run dialogues 0 .. count - 1, `in_flight` at a time. Each is appended to `part` as a whole line
     when it ends; those that are there already are not run again. Returns all records, in order.
     """
-    records = [r for r in finished(part, settings or {}) if r["id"] < f"socratic-{count:06d}"]
-    held = {record["id"] for record in records}
-    numbers = [n for n in range(count) if f"socratic-{n:06d}" not in held]
-    if records:
-        print(f"going on: {count - len(numbers):,} of {count:,} dialogues are there")
-    began, every = time.time(), max(1, len(numbers) // 10)
-    pool, stop = ThreadPoolExecutor(in_flight), threading.Event()
-    talks = [pool.submit(dialogue, n, user, teacher, rounds, stop) for n in numbers]
+    names = [f"socratic-{number:06d}" for number in range(count)]
+    held = {record["id"]: record for record in finished(part, settings or {})}
+    missing = [number for number, name in enumerate(names) if name not in held]
+    if len(missing) < count:
+        print(f"going on: {count - len(missing):,} of {count:,} dialogues are there")
+    pool, stop, new, began = ThreadPoolExecutor(in_flight), threading.Event(), [], time.time()
+    talks = [pool.submit(dialogue, n, names[n], user, teacher, rounds, stop) for n in missing]
     try:
         with open(part, "a", encoding="utf-8") as file:
-            for done, talk in enumerate(as_completed(talks), 1):
-                records.append(talk.result())
-                file.write(line(records[-1]))
+            for talk in as_completed(talks):
+                new.append(talk.result())
+                file.write(line(new[-1]))
                 file.flush()
-                if done % every == 0 or done == len(numbers):
-                    report(records[-done:], len(numbers), time.time() - began)
+                if len(new) % max(1, len(missing) // 10) == 0 or len(new) == len(missing):
+                    report(new, len(missing), time.time() - began)
     finally:
         # after trouble nobody asks for another answer
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
-    return sorted(records, key=lambda record: record["id"])
+    held |= {record["id"]: record for record in new}
+    return [held[name] for name in names]
 
 
 def report(records, total, seconds):
-    """dialogues   400/4000   4.6 rounds each   310 rounds/s   0m45s left"""
+    """Print a line: dialogues   400/4000   4.6 rounds each   310 rounds/s   0m45s left"""
     done, rounds = len(records), sum(len(r["conversations"]) // 2 for r in records)
     left = clock((total - done) * seconds / done)
     print(f"dialogues {done:>6}/{total}   {rounds / done:.1f} rounds each   "

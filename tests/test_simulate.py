@@ -198,7 +198,8 @@ def socratic(talker, tokenizer):
 
 
 def test_one_at_a_time_or_many_at_once_is_the_same(socratic, tmp_path):
-    alone = [dialogue(n, socratic(1), answers, 4, threading.Event()) for n in range(8)]
+    alone = [dialogue(n, f"socratic-{n:06d}", socratic(1), answers, 4, threading.Event())
+             for n in range(8)]
     together = s.simulate(socratic(8), answers, 8, 4, 8, tmp_path / "part")
     waiting = s.simulate(socratic(3), answers, 8, 4, 3, tmp_path / "part3")
     assert together == alone == waiting
