@@ -54,6 +54,7 @@ all: $(R)/results.json ## the whole paradigm on two CPU cores, offline: about 10
 
 smoke: ## the same, far smaller (does everything run?): about 1 minute
 	@$(MAKE) --no-print-directory all PRESET=smoke
+	@echo "everything runs; so little training teaches nothing, and these scores mean nothing"
 
 test: $(install) $(and $(install),$(VENV)/installed-tests) ## all tests: under 1 minute
 	$(python) -m pytest -q tests

@@ -166,7 +166,8 @@ def command_answer(args):
               [{"question_id": question["question_id"], "answer_id": uuid.uuid4().hex,
                 "model_id": name, "choices": [{"index": 0, "turns": texts}], "tstamp": time.time()}
                for question, texts in zip(questions, found)])
-        print(f"{name}: {sum(map(len, found))} answers in {time.time() - began:.0f} s", flush=True)
+        print(f"{name}: {sum(map(len, found))} answers to {len(questions)} questions "
+              f"in {time.time() - began:.0f} s", flush=True)
 
 
 def judge_one(session, args, name, question, answers, turn):
@@ -193,7 +194,7 @@ def command_judge(args):
     before = read(path, lacks("model", "score")) if path.exists() else []
     write(path, [row for row in before if row["model"] not in args.names] + rows)
     failed = sum(row["score"] == -1 for row in rows)
-    print(f"{len(rows):,} judgments, {failed} of them without a rating")
+    print(f"{len(rows):,} judgments of {len(args.names)} assistants, {failed} without a rating")
 
 
 def scores_of(bench, judge_model, names, questions):
@@ -225,7 +226,8 @@ def command_score(args):
 def table(results, n):
     """The results as text: an arm per line, best first, then the differences."""
     number = lambda x: "     -" if x is None else f"{x:6.3f}"
-    lines = [f"{n} questions; scores from 0 to 1; 95 % intervals over questions", "",
+    lines = [f"{n} questions; scores from 0 to 1; 95 % intervals over questions",
+             "asked: about what the people in the data ask; never: about what they never ask", "",
              f"{'arm':<12}{'overall':>8}  {'interval':^15}{'asked':>8}{'never':>8}"
              f"{'turn 1':>8}{'turn 2':>8}"]
     for name, arm in sorted(results["arms"].items(), key=lambda item: -item[1]["overall"]):

@@ -694,10 +694,11 @@ def machine(precision=None, attention=None, path=Path("runs/machine.json")):
     """
     if not path.exists():
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        print("once for this machine: timing a training step in four forms", flush=True)
         times = {(p, a): step_time(device, p, a) for p in ("float32", "bf16") for a in ATTENTION}
         best = min(times, key=times.get)
-        print("one step takes " + ", ".join(f"{t * 1000:.0f} ms in {p} with {a} attention"
-                                            for (p, a), t in times.items()))
+        print("  " + ", ".join(f"{t * 1000:.0f} ms in {p} with {a} attention"
+                               for (p, a), t in times.items()) + f": {' and '.join(best)} it is")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"device": device, "precision": best[0], "attention": best[1]}))
     fast = read_json(path)

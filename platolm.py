@@ -115,7 +115,8 @@ def wrong(record):
         return 'an empty dialogue (no turns in "conversations")'
     for number, turn in enumerate(said, 1):
         if not isinstance(turn, dict) or turn.get("from") not in ("human", "gpt"):
-            return f'turn {number} is not from "human" or "gpt"'
+            who = turn.get("from") if isinstance(turn, dict) else turn
+            return f'turn {number} is not from "human" or "gpt" but {str(who)[:40]!r}'
         if not isinstance(turn.get("value"), str) or not turn["value"]:
             return f"turn {number} says nothing"
         if number > 1 and turn["from"] == said[number - 2]["from"]:
@@ -355,7 +356,8 @@ def main():
 
     records = [r for r in read(args.file) if "conversations" in r]
     if not 1 <= args.number <= len(records):
-        raise Problem(f"{args.file} holds {len(records)} dialogues, and no number {args.number}")
+        raise Problem(f"{args.file} holds {len(records)} dialogues, so there is none to show as "
+                      f"number {args.number}")
     if args.tokenizer:
         tokenizer = Tokenizer.load(args.tokenizer)
     else:

@@ -25,8 +25,8 @@ import requests
 from requests.exceptions import ChunkedEncodingError
 
 from model import Engine, Llama, machine
-from platolm import (LABEL, Problem, Tokenizer, clock, line, positive, prompt, read, run, stamp,
-                     to_messages, write)
+from platolm import (ENDS, LABEL, Problem, Tokenizer, clock, line, positive, prompt, read, run,
+                     stamp, to_messages, write)
 
 
 class End(Exception):
@@ -344,10 +344,11 @@ def main():
     system = Path(args.system).read_text(encoding="utf-8") if args.system else None
     teacher = Teacher(args.teacher, args.model, system, os.environ.get("OPENAI_API_KEY"),
                       max_tokens=args.max_tokens)
-    greet(teacher)
     fast = machine()
     model = Llama.load(args.user, fast["attention"]).to(fast["device"])
-    user = Socratic(model, Tokenizer.load(args.user), args.in_flight, args.seed, args.max_question,
+    tokenizer = Tokenizer.load(args.user)
+    greet(teacher)
+    user = Socratic(model, tokenizer, args.in_flight, args.seed, args.max_question,
                     temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
 
     out = Path(args.out)
@@ -363,9 +364,9 @@ def main():
     said = [record for record in records if record["conversations"]]
     write(out, said)
     part.unlink()
-    print(f"{out}: {len(said):,} dialogues; ended by "
-          + ", ".join(f"{end} {n / len(records):.1%}" for end, n in ends.most_common())
-          + f"; {len(records) - len(said)} without a word left out")
+    print(f"{out}: {len(said):,} dialogues; {len(records) - len(said)} without a word were dropped")
+    print("why they ended: " + ", ".join(f"{end} {n / len(records):.1%} ({ENDS[end]})"
+                                         for end, n in ends.most_common()))
 
 
 if __name__ == "__main__":

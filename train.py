@@ -202,7 +202,7 @@ def train(model, samples, held_out, args):
         if held_out and ((step + 1) % (2 * every) == 0 or step + 1 == args.steps):
             log[-1]["held_out"] = held_out_loss(model, held_out, args.tokens, args.precision)
             print(f"  held-out loss {log[-1]['held_out']:.4f}", flush=True)
-        if (step + 1) % args.save_every == 0 and step + 1 < args.steps:
+        if (step + 1) % every == 0 and step + 1 < args.steps:
             keep(model, optimizer, log, args)
     return log
 
@@ -221,7 +221,7 @@ def report(log, first, steps, seconds):
 def identity(args):
     """What a run may not change between its parts."""
     same = {name: value for name, value in vars(args).items()
-            if name not in ("out", "resume", "save_every")}
+            if name not in ("out", "resume")}
     return same | {"data": [stamp(path) for path in args.data]}
 
 
@@ -281,22 +281,23 @@ def finished(out, args):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     add = parser.add_argument
-    add("--learn", required=True, choices=("all", "human", "gpt"), help="whose words are learnt")
+    add("--learn", required=True, choices=("all", "human", "gpt"), help="whose words are learnt: "
+        "human gives Socratic, gpt an assistant, all a base model")
     add("--data", required=True, nargs="+", help="JSONL files of dialogues (or texts)")
     add("--out", required=True, help="checkpoint directory to write")
     add("--base", help="checkpoint directory to start from; without it, from random weights")
     add("--held-out", help="dialogues to measure the loss on, never to learn from")
-    add("--resume", action="store_true", help="go on with a killed run, if there is one")
+    add("--resume", action="store_true", help="go on with a killed run, if there is one "
+        "(a tenth of the steps is lost at most)")
     # how much and how fast
-    add("--steps", type=positive, default=500, help="updates")
+    add("--steps", type=positive, default=500, help="updates (default: 500)")
     add("--tokens", type=positive, default=2048, help="tokens of a micro-batch, padding included")
     add("--accumulate", type=positive, default=1, help="micro-batches in an update")
-    add("--lr", type=float, default=1e-3, help="peak of the learning rate")
+    add("--lr", type=float, default=1e-3, help="peak of the learning rate (default: 1e-3)")
     add("--warmup", type=float, default=0.03, help="share of the steps that climb to the peak")
     add("--weight-decay", type=float, default=0.05)
     add("--clip", type=float, default=1.0, help="largest norm of the gradient")
     add("--seed", type=int, default=0)
-    add("--save-every", type=positive, default=100, metavar="STEPS", help="for --resume")
     # LoRA instead of all weights
     add("--lora", type=positive, metavar="RANK", help="train low-rank changes only")
     add("--lora-alpha", type=float, default=16, help="their weight is alpha / rank")

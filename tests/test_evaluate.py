@@ -95,7 +95,7 @@ def test_from_a_checkpoint_to_the_table(bench, talker, tokenizer):
         return f"It is so. [[{10 if 'long long' in last else 1}]]"
     with serving(judge) as url:
         done = run("judge", "talker", "wordy", "--bench", bench, "--judge", url)
-    assert "8 judgments, 0 of them without a rating" in done.stdout, done.stderr
+    assert "8 judgments of 2 assistants, 0 without a rating" in done.stdout, done.stderr
     row = json.loads((bench / "model_judgment/grader_single.jsonl").read_text().splitlines()[0])
     assert row.keys() == {"question_id", "model", "turn", "judge", "user_prompt", "judgment", "score", "tstamp"}
 

@@ -316,7 +316,8 @@ def test_killed_in_the_middle_and_started_again(talker, tokenizer, tmp_path, ser
     assert b"sk-planted" not in written + said
 
 
-def test_no_teacher_is_one_sentence(tmp_path):
+def test_no_teacher_is_one_sentence(talker, tokenizer, tmp_path):
+    talker.save(tmp_path), tokenizer.save(tmp_path)
     done = subprocess.run([sys.executable, "simulate.py", "--user", tmp_path, "--teacher",
                            "http://127.0.0.1:9/v1", "--out", tmp_path / "x"], capture_output=True, text=True)
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1

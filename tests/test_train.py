@@ -175,7 +175,7 @@ def args_for(files, out, **changes):
     return Namespace(**{**dict(
         learn="human", data=[str(files)], out=str(out), base=None, held_out=None, resume=True, steps=8,
         tokens=150, accumulate=2, lr=1e-2, warmup=0.1, weight_decay=0.1, clip=1.0, seed=3,
-        save_every=3, lora=None, precision="float32"), **changes})
+        lora=None, precision="float32"), **changes})
 
 
 class Killed(Exception):
@@ -188,7 +188,7 @@ def test_a_killed_run_goes_on_to_the_same_end(make_model, tokenizer, files, tmp_
     whole = make_model()
     log = train.train(whole, samples, None, args_for(files, tmp_path / "a"))
 
-    # killed in its eighth update: the state of the sixth is on disk
+    # killed in its eighth update, when that of the seventh is on disk
     real, done = train.update, []
     def dies(*what):
         if len(done) == 7:
