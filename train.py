@@ -220,8 +220,7 @@ def report(log, first, steps, seconds):
 
 def identity(args):
     """What a run may not change between its parts."""
-    same = {name: value for name, value in vars(args).items()
-            if name not in ("out", "resume")}
+    same = {name: value for name, value in vars(args).items() if name not in ("out", "resume")}
     return same | {"data": [stamp(path) for path in args.data]}
 
 
