@@ -12,6 +12,8 @@ MODEL   ?= teacher
 #                 humans        simulated      steps: base, socratic, assistant       questions
 tiny_SIZES     = HUMANS=12000   DIALOGUES=4000 BASE=1600 SOCRATIC=2000 ASSISTANT=1200 QUESTIONS=40
 smoke_SIZES    = HUMANS=1000    DIALOGUES=200  BASE=100  SOCRATIC=100  ASSISTANT=60   QUESTIONS=5
+tiny_TIME      = about 10 minutes
+smoke_TIME     = about 1 minute
 size = $(patsubst $(1)=%,%,$(filter $(1)=%,$($(PRESET)_SIZES)))
 
 LEARN = --lr 3e-3 --tokens 1024 --seed $(SEED) --resume
@@ -42,15 +44,19 @@ with_grader = env -u OPENAI_API_KEY $(python) -m data.grader --
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help all smoke test show clean parity
+.PHONY: help all hello smoke test show clean parity
 
 help: ## this list
 	@echo "PlatoLM from scratch: a user simulator, its dialogues, and the assistant they train"
 	@echo
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 10
 
-all: $(R)/results.json ## the whole paradigm on two CPU cores, offline: about 10 minutes
+all: hello $(R)/results.json ## the whole paradigm on two CPU cores, offline: about 10 minutes
 	@echo; echo "finished: $(R)/results.json; the dialogues are in $(R)/chat, the models beside it"
+
+hello:
+	@echo "$(PRESET): $($(PRESET)_TIME) on two cores; what is in $(R) already is not made again"
+	@echo "the result will be a table here, and $(R)/results.json"
 
 smoke: ## the same, far smaller (does everything run?): about 1 minute
 	@$(MAKE) --no-print-directory all PRESET=smoke

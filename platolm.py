@@ -257,6 +257,13 @@ def stamp(path):
     return f"{path} ({status.st_size} bytes, changed at {status.st_mtime_ns})"
 
 
+def same_run(path, before, now):
+    """A Problem unless the settings `before`, found in the file `path`, are those of `now`."""
+    other = [name for name in now if before.get(name) != now[name]]
+    if other:
+        raise Problem(f"{path} is of a run with other {', '.join(other)}; delete it to start again")
+
+
 def positive(text):
     """For argparse: a whole number above 0."""
     if int(text) < 1:

@@ -26,7 +26,7 @@ from requests.exceptions import ChunkedEncodingError
 
 from model import Engine, Llama, machine
 from platolm import (ENDS, LABEL, Problem, Tokenizer, clock, line, positive, prompt, read, run,
-                     stamp, to_messages, write)
+                     same_run, stamp, to_messages, write)
 
 
 class End(Exception):
@@ -266,9 +266,7 @@ def finished(part, settings):
     if not whole:
         part.write_text(line({"settings": settings}), encoding="utf-8")
     first, *records = read(part, None)
-    other = [name for name in settings if first.get("settings", {}).get(name) != settings[name]]
-    if other:
-        raise Problem(f"{part} is of a run with other {', '.join(other)}; delete it to start again")
+    same_run(part, first.get("settings", {}), settings)
     return records
 
 

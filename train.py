@@ -21,8 +21,8 @@ import torch
 import torch.nn as nn
 
 from model import ATTENTION, Config, Llama, add_lora, machine, merge_lora, nll
-from platolm import (IGNORE, Problem, Tokenizer, clock, encode, positive, read, run, shift, stamp,
-                     turns)
+from platolm import (IGNORE, Problem, Tokenizer, clock, encode, positive, read, run, same_run,
+                     shift, stamp, turns)
 
 # ------------------------------------------------------------------------------------------------
 # from records to batches
@@ -242,9 +242,7 @@ def restore(model, optimizer, args):
         state = torch.load(path, weights_only=True)
     except Exception as error:
         raise Problem(f"{path} cannot be read ({error}); delete it to start again") from None
-    other = [name for name, value in identity(args).items() if state["run"].get(name) != value]
-    if other:
-        raise Problem(f"{path} is of a run with other {', '.join(other)}; delete it to start again")
+    same_run(path, state["run"], identity(args))
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     print(f"going on after step {len(state['log'])}", flush=True)
