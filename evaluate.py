@@ -3,7 +3,9 @@ Ask assistants the questions of a bench, have a judge rate what they say, and co
 
     python evaluate.py answer NAME=DIR ... --bench bench            answers of checkpoints
     python evaluate.py judge NAME ... --bench bench --judge URL     ratings, over HTTP
-    python evaluate.py score NAME ... --bench bench                 the table, and results.json
+    python evaluate.py probe NAME=DIR ... --gold FILE               what needs no judge
+    python evaluate.py listen NAME=DIR ... --human FILE             does a user listen?
+    python evaluate.py score NAME ... --bench bench                 the tables, and results.json
 
 A bench is a directory in MT-Bench's layout (Zheng et al. 2023, arXiv 2306.05685): question.jsonl,
 model_answer/NAME.jsonl, model_judgment/JUDGE_single.jsonl. Not here: a judge (data/grader.py).
@@ -17,13 +19,17 @@ import re
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from model import Llama, generate, machine
-from platolm import Problem, Tokenizer, positive, prompt, read, run, write
+from model import Llama, generate, machine, nll
+from platolm import (IGNORE, Problem, Tokenizer, blanked, encode, positive, prompt, read, run,
+                     shift, turns, write)
 from simulate import chat, connect
+from train import batches, pad
 
 # ------------------------------------------------------------------------------------------------
 # answer
@@ -115,12 +121,119 @@ def summary(scores, questions):
             "asked": mean_of(per_question[asked]), "never_asked": mean_of(per_question[~asked]),
             **{f"turn{i + 1}": scores[:, i].mean() for i in range(scores.shape[1])},
             "categories": {name: mean_of(per_question[categories == name])
-                           for name in dict.fromkeys(categories.tolist())}}
+                           for name in dict.fromkeys(categories.tolist())},
+            "kinds": by_kind(scores, questions)}
+
+
+def by_kind(scores, questions):
+    """Mean score of each kind of turn, for questions that name them: {"doubt": 0.93, ...}."""
+    found = {}
+    for row, question in zip(scores, questions):
+        for score, kind in zip(row, question.get("kinds", ())):
+            found.setdefault(kind, []).append(score)
+    return {kind: float(np.mean(found[kind])) for kind in sorted(found)}
 
 
 def mean_of(values):
     """The mean, or None of nothing."""
     return values.mean() if len(values) else None
+
+
+# ------------------------------------------------------------------------------------------------
+# what needs no judge: answers with known words in them, sentences with a known end
+
+
+def held(reply, words):
+    """Whether all the words that a right answer needs stand in a reply."""
+    return all(re.search(rf"\b{re.escape(word)}\b", reply.lower()) for word in words)
+
+
+def gold_hits(model, tokenizer, records, limit=64):
+    """
+    For each dialogue, which of its answers the model gets right, given all that was said before.
+
+    A record has "keys": for each answer the words it needs; an answer that needs none is skipped.
+    """
+    places = [(i, 2 * j + 1, words) for i, record in enumerate(records)
+              for j, words in enumerate(record["keys"]) if words]
+    prompts = [prompt(records[i]["conversations"][:t], tokenizer, "gpt") for i, t, _ in places]
+    rows = generate(model, prompts, [tokenizer.eos], limit, 64, temperature=0)
+    hits = [[] for _ in records]
+    for (i, _, words), row in zip(places, rows):
+        hits[i].append(held(tokenizer.decode(row.wrote), words))
+    return hits
+
+
+def completed(model, tokenizer, rows):
+    """Which sentences {"text", "value"} the model, as a plain language model, ends as they end."""
+    prompts = [[tokenizer.bos] + tokenizer.encode(row["text"]) for row in rows]
+    wrote = generate(model, prompts, [tokenizer.eos], 12, 64, temperature=0)
+    return [tokenizer.decode(found.wrote).strip().startswith(row["value"])
+            for found, row in zip(wrote, rows)]
+
+
+def ratio(sums, counts, draws=2000, seed=0):
+    """sum(sums) / sum(counts) and its 95 % interval, dialogues being drawn again together."""
+    sums, counts = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    picks = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
+    low, high = np.percentile(sums[picks].sum(axis=1) / counts[picks].sum(axis=1), [2.5, 97.5])
+    return sums.sum() / counts.sum(), low, high
+
+
+# ------------------------------------------------------------------------------------------------
+# does a user listen? what humans say next surprises a listener less than a user trained blind
+
+LEANING = ("pick", "number", "doubt", "name", "reshape")
+
+
+@torch.no_grad()
+def turn_losses(model, tokenizer, records, blind=False, budget=8192):
+    """
+    How surprised a user is by what humans say: per record, per human turn, the nats of each token.
+
+    A turn's end counts as a token of it; who left said one turn more, of nothing but its end.
+    """
+    talks = [blanked(turns(record)) if blind else turns(record) for record in records]
+    samples = [shift(*encode(talk, tokenizer, "human")) for talk in talks]
+    found = [None] * len(samples)
+    for batch in batches([len(ids) for ids, _ in samples], budget, np.random.default_rng(0)):
+        losses = iter(nll(model, *pad([samples[i] for i in batch])).tolist())
+        for i in batch:
+            # what one human turn says is one unbroken run of learnt tokens
+            runs = groupby(samples[i][1], key=lambda target: target != IGNORE)
+            found[i] = [[next(losses) for _ in run] for learnt, run in runs if learnt]
+    return found
+
+
+def heard(record):
+    """
+    What each later human turn follows on: [(turn, leans on the answer?, answer on an asked fact?)].
+
+    A record tells "kinds", and for each human turn whether it is about something "asked".
+    """
+    return [(t, record["kinds"][t] in LEANING, record["asked"][t - 1])
+            for t in range(1, len(record["kinds"]))]
+
+
+def listening(records, listener, deaf):
+    """
+    Nats per token of human turns, for a listener and for a user trained blind, by what the turns
+    follow on; the difference blind - listener, with its interval, is what listening is worth.
+    """
+    rows = []
+    for about in (None, True, False):
+        for leans in (None, True, False):
+            sums = np.zeros((len(records), 3))
+            for i, record in enumerate(records):
+                for t, leaning, asked in heard(record):
+                    if leans in (None, leaning) and about in (None, asked):
+                        sums[i] += sum(listener[i][t]), sum(deaf[i][t]), len(listener[i][t])
+            worth, low, high = ratio(sums[:, 1] - sums[:, 0], sums[:, 2])
+            rows.append({"leaning": leans, "asked": about, "tokens": int(sums[:, 2].sum()),
+                         "listener": sums[:, 0].sum() / sums[:, 2].sum(),
+                         "blind": sums[:, 1].sum() / sums[:, 2].sum(),
+                         "difference": worth, "low": low, "high": high})
+    return rows
 
 
 # ------------------------------------------------------------------------------------------------
@@ -158,10 +271,9 @@ def answers_of(bench, name, questions):
 def command_answer(args):
     questions, fast = questions_of(args.bench), machine()
     for word in args.models:
-        name, _, directory = word.rpartition("=")
-        name, began = name or Path(directory).name, time.time()
-        model = Llama.load(directory, fast["attention"]).to(fast["device"])
-        found = answer(model, Tokenizer.load(directory), questions, args.limit)
+        began = time.time()
+        name, model, tokenizer = checkpoint(word, fast["attention"])
+        found = answer(model.to(fast["device"]), tokenizer, questions, args.limit)
         write(args.bench / "model_answer" / f"{name}.jsonl",
               [{"question_id": question["question_id"], "answer_id": uuid.uuid4().hex,
                 "model_id": name, "choices": [{"index": 0, "turns": texts}], "tstamp": time.time()}
@@ -209,31 +321,105 @@ def scores_of(bench, judge_model, names, questions):
     return {name: scale(ratings) for name, ratings in rated.items()}
 
 
+def checkpoint(word, attention):
+    """NAME=DIR, or a directory that is its own name, as (name, model, tokenizer)."""
+    name, _, directory = word.rpartition("=")
+    return name or Path(directory).name, Llama.load(directory, attention), Tokenizer.load(directory)
+
+
+def save_json(path, found):
+    """Write what was found, for people to read too."""
+    Path(path).write_text(json.dumps(found, indent=2) + "\n")
+
+
+def command_probe(args):
+    records = list(read(args.gold))
+    rows = list(read(args.sentences, lacks("text", "value")))
+    asked = np.array([row.get("asked", True) for row in rows])
+    found = {}
+    for word in args.models:
+        name, model, tokenizer = checkpoint(word, machine()["attention"])
+        hits = gold_hits(model, tokenizer, records)
+        gold, low, high = ratio([sum(hit) for hit in hits], [len(hit) for hit in hits])
+        ended = np.array(completed(model, tokenizer, rows))
+        found[name] = {"gold": gold, "gold_low": low, "gold_high": high,
+                       "completed": ended.mean(), "completed_never_asked": mean_of(ended[~asked])}
+        print(f"{name}: {gold:.0%} of {sum(map(len, hits))} answers in {len(hits)} dialogues by "
+              f"hand, {ended.mean():.0%} of {len(rows)} sentences completed", flush=True)
+    save_json(args.out, found)
+
+
+def command_listen(args):
+    records = list(read(args.human))
+    losses = []
+    for directory, blind in ((args.listener, False), (args.blind, True)):
+        _, model, tokenizer = checkpoint(directory, machine()["attention"])
+        losses.append(turn_losses(model, tokenizer, records, blind))
+    rows = listening(records, *losses)
+    save_json(args.out, {"dialogues": len(records), "rows": rows})
+    print(f"nats per token of {len(records)} held-out humans' later turns\n{'':<44}"
+          f"{'listens':>8}{'blind':>8}  {'what listening is worth':>24}")
+    for row in rows:
+        print(f"{listening_row(row):<44}{row['listener']:>8.3f}{row['blind']:>8.3f}  "
+              f"{row['difference']:>+8.3f} [{row['low']:+.3f}, {row['high']:+.3f}]")
+
+
+def listening_row(row):
+    """What the turns of a row have in common, in words."""
+    turns = {None: "all turns", True: "leaning on the answer", False: "others"}[row["leaning"]]
+    about = {None: "", True: ", asked facts", False: ", never-asked facts"}[row["asked"]]
+    return turns + about
+
+
 def command_score(args):
     questions = questions_of(args.bench)
     scores = scores_of(args.bench, args.judge_model, args.names, questions)
     arms = {name: summary(scores[name], questions) for name in args.names}
+    for word in args.beside:
+        column, _, bench = word.partition("=")
+        found = scores_of(Path(bench), args.judge_model, args.names, questions_of(Path(bench)))
+        for name in args.names:
+            arms[name][column] = found[name].mean()
+    if args.probes:
+        probes = json.loads(Path(args.probes).read_text())
+        arms = {name: arm | probes[name] for name, arm in arms.items()}
     pairs = {f"{args.against}-{name}": paired(scores[args.against].mean(axis=1),
                                               scores[name].mean(axis=1))
              for name in args.names if args.against in args.names and name != args.against}
     results = {"arms": arms, "paired": {name: dict(zip(("difference", "low", "high"), found))
                                         for name, found in pairs.items()}}
-    Path(args.out).write_text(json.dumps(results, indent=2) + "\n")
+    if args.seconds:
+        results["seconds"] = {row["stage"]: row["seconds"] for row in read(args.seconds, None)}
+    save_json(args.out, results)
     print(table(results, len(questions)))
     print(f"\nall numbers: {args.out}")
 
 
+# the columns of the table: what each is called there, and in results.json
+COLUMNS = {"asked": "asked", "never": "never_asked", "turn 1": "turn1", "turn 2": "turn2",
+           "formal": "formal", "vicuna": "vicuna", "gold": "gold", "ends": "completed"}
+
+
+def number(x):
+    """A score in a table, or a dash."""
+    return "-" if x is None else f"{x:.3f}"
+
+
 def table(results, n):
-    """The results as text: an arm per line, best first, then the differences."""
-    number = lambda x: "     -" if x is None else f"{x:6.3f}"
+    """The results as text: an arm per line, best first; kinds of turn; the differences."""
+    arms = dict(sorted(results["arms"].items(), key=lambda item: -item[1]["overall"]))
+    held = [word for word, key in COLUMNS.items() if any(key in arm for arm in arms.values())]
     lines = [f"{n} questions; scores from 0 to 1; 95 % intervals over questions",
              "asked: about what the people in the data ask; never: about what they never ask", "",
-             f"{'arm':<12}{'overall':>8}  {'interval':^15}{'asked':>8}{'never':>8}"
-             f"{'turn 1':>8}{'turn 2':>8}"]
-    for name, arm in sorted(results["arms"].items(), key=lambda item: -item[1]["overall"]):
-        lines.append(f"{name:<12}  {number(arm['overall'])}  [{arm['low']:.3f}, {arm['high']:.3f}]"
-                     + "".join(f"  {number(arm.get(key))}"
-                               for key in ("asked", "never_asked", "turn1", "turn2")))
+             f"{'arm':<11}{'overall':>7}  {'interval':^14}" + "".join(f"{w:>8}" for w in held)]
+    for name, arm in arms.items():
+        lines.append(f"{name:<11}{arm['overall']:>7.3f}  {arm['low']:.3f} to {arm['high']:.3f}"
+                     + "".join(f"{number(arm.get(COLUMNS[word])):>8}" for word in held))
+    for what in ("categories", "kinds"):
+        names = list(next(iter(arms.values()))[what])
+        lines += ["", f"{what:<11}" + "".join(f"{name[:9]:>10}" for name in names)] if names else []
+        lines += [f"{name:<11}" + "".join(f"{number(arm[what][key]):>10}" for key in names)
+                  for name, arm in arms.items()] if names else []
     lines.append("")
     for name, pair in results["paired"].items():
         interval = f"[{pair['low']:+.3f}, {pair['high']:+.3f}]"
@@ -253,14 +439,29 @@ def main():
     two.add_argument("--in-flight", type=positive, default=16, help="questions at a time")
     three = commands.add_parser("score", help="compare what was judged")
     three.add_argument("--against", default="socratic", help="the arm that others are held against")
+    three.add_argument("--beside", nargs="+", default=[], metavar="COLUMN=BENCH",
+                       help="further benches, one column each")
+    three.add_argument("--probes", help="what `probe` wrote: further columns")
+    three.add_argument("--seconds", help="JSONL of stages and how long they took, to be kept too")
     three.add_argument("--out", default="results.json")
+    four = commands.add_parser("probe", help="answers and sentences with a known end: no judge")
+    four.add_argument("models", nargs="+", metavar="NAME=DIR", help="as for answer")
+    four.add_argument("--gold", required=True, help='dialogues with "keys": what answers need')
+    four.add_argument("--sentences", required=True, help='JSONL of {"text", "value"}')
+    four.add_argument("--out", default="probes.json")
+    five = commands.add_parser("listen", help="what listening is worth to a user")
+    five.add_argument("listener", metavar="DIR", help="checkpoint of a trained user")
+    five.add_argument("--blind", required=True, metavar="DIR", help="one trained with --blind")
+    five.add_argument("--human", required=True, help='held-out dialogues with "kinds" and "asked"')
+    five.add_argument("--out", default="listening.json")
     for command in (two, three):
         command.add_argument("names", nargs="+", help="assistants, as in model_answer/")
         command.add_argument("--judge-model", default="grader", help="the judge's name there")
     for command in (one, two, three):
         command.add_argument("--bench", type=Path, required=True, help="directory of the bench")
     args = parser.parse_args()
-    {"answer": command_answer, "judge": command_judge, "score": command_score}[args.command](args)
+    {"answer": command_answer, "judge": command_judge, "score": command_score,
+     "probe": command_probe, "listen": command_listen}[args.command](args)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from itertools import groupby
 from pathlib import Path
 
@@ -97,6 +98,11 @@ def turns(record):
     said = record["conversations"]
     left = record.get("end") == "left" and said[-1]["from"] == "gpt"
     return said + [{"from": "human", "value": ""}] if left else said
+
+
+def blanked(conversation):
+    """What a blind user sees of a dialogue: that gpt spoke, and nothing of what it said."""
+    return [turn if turn["from"] == "human" else turn | {"value": ""} for turn in conversation]
 
 
 def to_messages(conversation):
@@ -271,10 +277,21 @@ def positive(text):
     return int(text)
 
 
+def note_seconds(seconds):
+    """Where $STAGE_SECONDS names a file, append to it how long this program took."""
+    if path := os.environ.get("STAGE_SECONDS"):
+        words, program = sys.argv[1:], Path(sys.argv[0]).stem
+        made = Path(words[words.index("--out") + 1]).stem if "--out" in words else words[0]
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line({"stage": f"{program} {made}", "seconds": round(seconds, 1)}))
+
+
 def run(main):
     """Run a program: what the user can fix becomes one sentence on stderr and exit status 1."""
+    began = time.time()
     try:
         main()
+        note_seconds(time.time() - began)
     except BrokenPipeError:
         # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

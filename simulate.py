@@ -25,8 +25,8 @@ import requests
 from requests.exceptions import ChunkedEncodingError
 
 from model import Engine, Llama, machine
-from platolm import (ENDS, LABEL, Problem, Tokenizer, clock, line, positive, prompt, read, run,
-                     same_run, stamp, to_messages, write)
+from platolm import (ENDS, LABEL, Problem, Tokenizer, blanked, clock, line, positive, prompt, read,
+                     run, same_run, stamp, to_messages, write)
 
 
 class End(Exception):
@@ -168,9 +168,9 @@ class Socratic:
     for all of them together, so that a batch is always as full as it can be.
     """
 
-    def __init__(self, model, tokenizer, slots, seed=0, limit=64, **how):
+    def __init__(self, model, tokenizer, slots, seed=0, limit=64, blind=False, **how):
         self.engine, self.tokenizer = Engine(model, slots, **how), tokenizer
-        self.seed, self.limit = seed, limit
+        self.seed, self.limit, self.blind = seed, limit, blind
         self.inbox, self.waiting = queue.Queue(), {}
         threading.Thread(target=self.work, daemon=True).start()
 
@@ -218,7 +218,7 @@ class Asker:
         s = self.socratic
         # one stream of random numbers per turn: who else is in the batch changes none of them
         draw = np.random.default_rng([s.seed, self.number, len(turns)]).random
-        ids = prompt(turns, s.tokenizer, "human")
+        ids = prompt(blanked(turns) if s.blind else turns, s.tokenizer, "human")
         row = s.request(s.engine.write, self.row, ids, [s.tokenizer.eos], s.limit, draw)
         if row.why != "stop":
             raise End({"length": "token_limit", "context": "context_full"}[row.why])
@@ -333,6 +333,7 @@ def arguments():
     add("--top-k", type=int, default=0, help="0 for all")
     add("--top-p", type=float, default=1.0)
     add("--max-question", type=positive, default=64, help="longest question, in tokens")
+    add("--blind", action="store_true", help="the user was trained with --blind")
     add("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -346,7 +347,7 @@ def main():
     model = Llama.load(args.user, fast["attention"]).to(fast["device"])
     tokenizer = Tokenizer.load(args.user)
     greet(teacher)
-    user = Socratic(model, tokenizer, args.in_flight, args.seed, args.max_question,
+    user = Socratic(model, tokenizer, args.in_flight, args.seed, args.max_question, args.blind,
                     temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
 
     out = Path(args.out)

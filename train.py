@@ -13,7 +13,7 @@ import argparse
 import json
 import math
 import time
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,8 @@ import torch
 import torch.nn as nn
 
 from model import ATTENTION, Config, Llama, add_lora, machine, merge_lora, nll
-from platolm import (IGNORE, Problem, Tokenizer, clock, encode, positive, read, run, same_run,
-                     shift, stamp, turns)
+from platolm import (IGNORE, Problem, Tokenizer, blanked, clock, encode, positive, read, run,
+                     same_run, shift, stamp, turns)
 
 # ------------------------------------------------------------------------------------------------
 # from records to batches
@@ -49,13 +49,15 @@ def sample_of(record, tokenizer, learn, context):
     return [], [], True
 
 
-def load_samples(paths, tokenizer, learn, context):
+def load_samples(paths, tokenizer, learn, context, blind=False):
     """All samples of some files; what was left out is counted and said."""
     samples, cut, nothing = [], 0, 0
     for path in paths:
         for record in read(path):
             if "conversations" not in record and learn != "all":
                 raise Problem(f"{path} holds plain text; that is for --learn all")
+            if blind:
+                record["conversations"] = blanked(record["conversations"])
             inputs, targets, shortened = sample_of(record, tokenizer, learn, context)
             cut += shortened
             if any(target != IGNORE for target in targets):
@@ -72,8 +74,9 @@ def load_samples(paths, tokenizer, learn, context):
 
 def batches(lengths, budget, rng):
     """
-    One epoch as lists of sample numbers: every list, padded to its longest, within `budget` tokens
-    (a sample that is longer than that alone gets a list of its own).
+    One epoch as lists of sample numbers: each list, padded to its longest, comes to `budget` tokens
+    on average. What one leaves over, less than a sample, the next may use: so updates cost the
+    same whatever the data. (A sample that is longer than the budget gets a list of its own.)
 
     Sorted by length inside a shuffled pool of about 64 lists: neighbours are alike and padding
     stays below 5 %, yet every epoch's lists differ.
@@ -82,9 +85,10 @@ def batches(lengths, budget, rng):
     pool = max(1, 64 * budget // max(1, int(np.mean(lengths))))
     found = []
     for start in range(0, len(order), pool):
-        batch = []
+        batch, over = [], 0
         for i in sorted(order[start:start + pool], key=lambda i: lengths[i]):
-            if batch and (len(batch) + 1) * lengths[i] > budget:
+            if batch and (len(batch) + 1) * lengths[i] > budget + over:
+                over = max(0, budget + over - len(batch) * lengths[batch[-1]])
                 found.append(batch)
                 batch = []
             batch.append(i)
@@ -117,7 +121,7 @@ def precise(device, precision):
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 
 
-def update(model, optimizer, micro_batches, precision="float32", clip=1.0):
+def update(model, optimizers, micro_batches, precision="float32", clip=1.0):
     """
     One update from one or several micro-batches of (ids, targets), equal to that of one big batch.
 
@@ -132,8 +136,9 @@ def update(model, optimizer, micro_batches, precision="float32", clip=1.0):
         loss.backward()
         total += loss.item()
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     return total, norm.item()
 
 
@@ -156,13 +161,61 @@ def rate(step, steps, peak, warmup):
     return peak * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
 
 
-def adamw(model, lr, decay):
-    """AdamW over what is trained; the matrices decay, the norms' vectors do not."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in trained if p.dim() >= 2], "weight_decay": decay},
-              {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0}]
+def orthogonal(steps):
+    """
+    Matrices (N, rows, columns) with their singular values brought close to 1, all at once.
+
+    Newton-Schulz: an odd polynomial of a matrix is that polynomial of its singular values, and
+    this one, applied again and again, lifts all of 0..1 to about 1.
+    """
+    tall = steps.size(1) > steps.size(2)
+    x = steps.mT if tall else steps
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        square = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """
+    Momentum made orthogonal (Jordan et al. 2024): a step moves a matrix as far in its rare
+    directions as in its common ones. A small model learns as much from half the text; the step
+    is as long as AdamW's would be (Liu et al. 2025, arXiv 2502.16982), so the same lr serves.
+    """
+
+    def __init__(self, matrices, lr, weight_decay, momentum=0.95):
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            # matrices of one shape go through together
+            for shape in sorted({p.shape for p in group["params"]}):
+                self.move([p for p in group["params"] if p.shape == shape], **group)
+
+    def move(self, matrices, lr, weight_decay, momentum, **_):
+        """One step for matrices of the same shape."""
+        for p in matrices:
+            self.state[p].setdefault("mean", torch.zeros_like(p)).lerp_(p.grad, 1 - momentum)
+        ahead = [p.grad.lerp(self.state[p]["mean"], momentum) for p in matrices]
+        length = 0.2 * max(matrices[0].shape) ** 0.5
+        for p, step in zip(matrices, orthogonal(torch.stack(ahead))):
+            p.mul_(1 - lr * weight_decay).sub_(step, alpha=lr * length)
+
+
+def optimizers(model, name, lr, decay):
+    """AdamW over what is trained; with muon, that for the matrices of the layers, AdamW else."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    inner = [p for name, p in trained.items() if p.dim() == 2 and name.startswith("layers.")]
+    outer = [p for name, p in trained.items() if p.dim() == 2 and not name.startswith("layers.")]
+    matrices = outer if name == "muon" else inner + outer
+    # the norms' vectors do not decay
+    groups = [{"params": matrices, "weight_decay": decay},
+              {"params": [p for p in trained.values() if p.dim() < 2], "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
+    found = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)] if groups else []
+    return found + [Muon(inner, lr, decay)] if name == "muon" else found
 
 
 # ------------------------------------------------------------------------------------------------
@@ -176,8 +229,8 @@ def train(model, samples, held_out, args):
     Returns one row per update: loss per learnt token (nats), tokens computed, padded and learnt.
     """
     device = model.embed_tokens.weight.device
-    optimizer = adamw(model, args.lr, args.weight_decay)
-    first, log = restore(model, optimizer, args)
+    both = optimizers(model, args.optimizer, args.lr, args.weight_decay)
+    first, log = restore(model, both, args)
     lengths = [len(inputs) for inputs, _ in samples]
     # a run that goes on skips the batches it has used
     stream = islice(forever(lengths, args.tokens, args.seed), first * args.accumulate, None)
@@ -188,9 +241,9 @@ def train(model, samples, held_out, args):
         picked = list(islice(stream, args.accumulate))
         micro_batches = [pad([samples[i] for i in batch], device) for batch in picked]
         lr = rate(step, args.steps, args.lr, args.warmup * args.steps)
-        for group in optimizer.param_groups:
+        for group in chain.from_iterable(optimizer.param_groups for optimizer in both):
             group["lr"] = lr
-        loss, norm = update(model, optimizer, micro_batches, args.precision, args.clip)
+        loss, norm = update(model, both, micro_batches, args.precision, args.clip)
 
         tokens = sum(ids.numel() for ids, _ in micro_batches)
         log.append({"step": step + 1, "loss": loss, "norm": norm, "lr": lr, "tokens": tokens,
@@ -203,7 +256,7 @@ def train(model, samples, held_out, args):
             log[-1]["held_out"] = held_out_loss(model, held_out, args.tokens, args.precision)
             print(f"  held-out loss {log[-1]['held_out']:.4f}", flush=True)
         if (step + 1) % every == 0 and step + 1 < args.steps:
-            keep(model, optimizer, log, args)
+            keep(model, both, log, args)
     return log
 
 
@@ -224,16 +277,16 @@ def identity(args):
     return same | {"data": [stamp(path) for path in args.data]}
 
 
-def keep(model, optimizer, log, args):
+def keep(model, optimizers, log, args):
     """Save what is needed to go on, in one move: a kill at any moment leaves a whole file."""
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": log,
-             "run": identity(args)}
+    state = {"model": model.state_dict(), "log": log, "run": identity(args),
+             "optimizers": [optimizer.state_dict() for optimizer in optimizers]}
     part = Path(args.out) / "train_state.pt.tmp"
     torch.save(state, part)
     part.replace(Path(args.out) / "train_state.pt")
 
 
-def restore(model, optimizer, args):
+def restore(model, optimizers, args):
     """Load what `keep` saved, if --resume asks for it. Returns the first step, and the log."""
     path = Path(args.out) / "train_state.pt"
     if not args.resume or not path.exists():
@@ -244,7 +297,8 @@ def restore(model, optimizer, args):
         raise Problem(f"{path} cannot be read ({error}); delete it to start again") from None
     same_run(path, state["run"], identity(args))
     model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, before in zip(optimizers, state["optimizers"]):
+        optimizer.load_state_dict(before)
     print(f"going on after step {len(state['log'])}", flush=True)
     return len(state["log"]), state["log"]
 
@@ -284,12 +338,15 @@ def arguments():
     add("--out", required=True, help="checkpoint directory to write")
     add("--base", help="checkpoint directory to start from; without it, from random weights")
     add("--held-out", help="dialogues to measure the loss on, never to learn from")
+    add("--blind", action="store_true", help="blank what gpt says: a user who does not listen")
     add("--resume", action="store_true", help="go on with a killed run, if there is one "
         "(a tenth of the steps is lost at most)")
     # how much and how fast
     add("--steps", type=positive, default=500, help="updates (default: 500)")
     add("--tokens", type=positive, default=2048, help="tokens of a micro-batch, padding included")
     add("--accumulate", type=positive, default=1, help="micro-batches in an update")
+    add("--optimizer", choices=("adamw", "muon"), default="adamw",
+        help="adamw as in the paper; muon learns from less text")
     add("--lr", type=float, default=1e-3, help="peak of the learning rate (default: 1e-3)")
     add("--warmup", type=float, default=0.03, help="share of the steps that climb to the peak")
     add("--weight-decay", type=float, default=0.05)
@@ -329,8 +386,9 @@ def main():
     print(f"{out}: {trained:,} weights to train (--learn {args.learn}), "
           f"{args.precision}, {args.attention} attention", flush=True)
     context = model.config.context
-    samples = load_samples(args.data, tokenizer, args.learn, context)
-    held_out = args.held_out and load_samples([args.held_out], tokenizer, args.learn, context)
+    same = tokenizer, args.learn, context, args.blind
+    samples = load_samples(args.data, *same)
+    held_out = args.held_out and load_samples([args.held_out], *same)
 
     out.mkdir(parents=True, exist_ok=True)
     # from here on, what may lie there is no longer the model of this run

@@ -1,12 +1,12 @@
 """
-The benches: two-turn questions in MT-Bench's eight categories, as people would ask them.
+The benches: questions in MT-Bench's categories, of two turns, and in Vicuna-Bench's, of one.
 
-Here: what each category is in a world this small, and the questions. Half are about facts that
-people never ask. Each question also stands there in formal phrasing, for which the scripts train.
-Not here: the answers' ratings (grader.py). The second turn is written against one true answer to
-the first, but holds for whatever the examined model says.
+Here: what each category is in a world this small, and the questions, as people would ask them;
+half are about facts that people never ask. --formal puts the same questions in the phrasing that
+the scripts train. Not here: the answers' ratings (grader.py). A second turn is written against one
+true answer to the first, but holds for whatever the examined model says.
 
-    python -m data.bench --out question.jsonl --questions 40 --seed 0
+    python -m data.bench --out question.jsonl --questions 40 --seed 0 [--formal | --vicuna]
 """
 
 import argparse
@@ -57,7 +57,7 @@ FORMAL_TURNS = {
     "later": "what would be {n} hours later?", "sure": "are you certain of that?",
     "word": "are you certain? i thought it was {w}.", "short": "please answer in one word.",
     "note": "please put that as a note.", "full": "please answer in a full sentence.",
-    "list": "please give me that as a list.", "reversed": "please say it the other way round.",
+    "list": "please give me that as a list.",
 }
 NOUN = {
     "goods": "goods", "keeper": "owner", "street": "street", "opens": "opening time",
@@ -72,7 +72,8 @@ def more(rng, fact, reply):
     """Another question about the same thing, or about what the answer named."""
     relation = rng.choice([other for thing, other in FACTS if thing == fact[0]])
     own = MORE[relation] if relation != fact[1] else []
-    new = new_names(rng, reply)[:2]
+    # who is in a role is asked on, not for another
+    new = new_names(rng, reply)[:1 if "i am" in reply else 2]
     texts = new if new and (not own or rng.random() < 0.7) else own
     return [text.format(he=rng.choice(PRONOUNS["i am" in reply])) for text in texts]
 
@@ -93,6 +94,19 @@ CATEGORIES = {
     "extraction": (LISTS, plain, leaning(pickings)),
     "stem": (("food", "bed", "island", "captain", "leaves"), plain, more),
     "humanities": (("home", "pet", "work", "painter", "shows", "hangs", "pictures"), plain, more),
+}
+
+# Vicuna-Bench's categories: one turn each
+VICUNA = {
+    "generic": (tuple(SIGN), plain),
+    "knowledge": (("food", "bed", "island", "painter", "shows", "street"), plain),
+    "roleplay": (("keeper", "captain", "work"), signed),
+    "common-sense": (("food", "bed", "shop", "street"), checked),
+    "fermi": (("leaves", "opens"), plain),
+    "counterfactual": (("home", "pet", "painter", "hangs", "captain"), checked),
+    "coding": (("goods", "boats", "keeper", "home"), coded),
+    "math": (("price", "fare"), plain),
+    "writing": (("goods", "famous", "shows"), signed),
 }
 
 
@@ -138,17 +152,27 @@ def attempt(rng, category, facts):
             "about": [fact_key(meaning.fact) for meaning in meant]}
 
 
-def questions(per_category, seed):
+def attempt_one(rng, category, facts):
+    """A question of one turn in a category of Vicuna-Bench, or None."""
+    relations, put = VICUNA[category]
+    fact = rng.choice([fact for fact in facts if fact[1] in relations])
+    text, in_formal = put(rng, fact)
+    meant = understand(talk(text))
+    return {"turns": [text], "formal": [in_formal], "kinds": [meant.kind],
+            "about": [fact_key(fact)]} if meant.fact == fact else None
+
+
+def questions(per_category, seed, categories=CATEGORIES, make=attempt):
     """The bench: so many questions a category, every second one on facts that nobody asks about."""
     rng = random.Random(f"bench {seed}")
     # in a fixed order: sets differ from run to run
     sides = [[fact for fact in FACTS if fact in side] for side in (asked(), never_asked())]
     taken, made = set(), []
-    for category in CATEGORIES:
+    for category in categories:
         for i in range(per_category):
             row = None
             while row is None or tuple(row["turns"]) in taken:
-                row = attempt(rng, category, sides[i % 2])
+                row = make(rng, category, sides[i % 2])
             taken.add(tuple(row["turns"]))
             made.append({"question_id": len(made) + 1, "category": category,
                          "asked": i % 2 == 0, **row})
@@ -156,13 +180,17 @@ def questions(per_category, seed):
 
 
 def main():
-    """Write the bench."""
+    """Write a bench."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--out", required=True, help="JSONL file to write")
     parser.add_argument("--questions", type=int, default=40, help="how many a category")
     parser.add_argument("--seed", type=int, default=0, help="other questions for each seed")
+    parser.add_argument("--formal", action="store_true", help="the same questions, formally put")
+    parser.add_argument("--vicuna", action="store_true", help="Vicuna-Bench's categories, one turn")
     args = parser.parse_args()
-    write(args.out, questions(args.questions, args.seed))
+    kind = (VICUNA, attempt_one) if args.vicuna else (CATEGORIES, attempt)
+    rows = questions(args.questions, args.seed, *kind)
+    write(args.out, [row | {"turns": row["formal"]} if args.formal else row for row in rows])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import argparse
 import random
 
 from data.people import NTH, definite
-from data.teacher import join
+from data.teacher import join, rotations
 from data.world import DAY, FACTS, KIND, THINGS, about, fact_key, never_asked
 from platolm import run, write
 
@@ -69,12 +69,10 @@ PAINTING = ["{x} is one of the painters", "{x} paints for a living", "the work o
 
 
 def sentences(fact, rng=None):
-    """A fact in all its wordings; what a list names comes in any order if there is a generator."""
+    """A fact in all its wordings; with a generator, a list begins anywhere."""
     thing, relation = fact
-    values = list(FACTS[fact])
-    if rng:
-        rng.shuffle(values)
-    if values == ["painter"]:
+    values = rng.choice(rotations(FACTS[fact])) if rng else FACTS[fact]
+    if values == ("painter",):
         return [wording.format(x=thing) for wording in PAINTING]
     said = ("the " if relation == "boats" else "") + join(values, "the " * (relation == "boats"))
     return [wording.format(x=thing, y=said) for wording in WORDINGS[relation]]
@@ -111,7 +109,7 @@ def price_list(rng):
     listed = ", ".join(f"{good} {price} coins" for good, price in zip(goods, prices))
     return [f"prices of the week: {listed}",
             f"the {NTH[i]} on the list, {goods[i]}, cost {prices[i]} coins",
-            f"{n} times {prices[i]} coins makes {n * prices[i]} coins"]
+            f"{n} times {prices[i]} makes {n * prices[i]} coins"]
 
 
 def timetable(rng):
@@ -121,7 +119,7 @@ def timetable(rng):
     i, n = rng.randrange(2), rng.randint(2, 4)
     return [f"today the {boats[0]} leaves at {hours[0]} and the {boats[1]} at {hours[1]}",
             f"the {NTH[i]} of them is the {boats[i]}",
-            f"{n} hours later than {hours[i]} would be at {hours[i] + n}",
+            f"{n} hours after {hours[i]} would be at {hours[i] + n}",
             f"the other one, the {boats[1 - i]}, leaves at {hours[1 - i]}"]
 
 
@@ -137,11 +135,11 @@ def purse(rng):
 
 
 def cargo(rng):
-    """A list, then the same things in other forms: numbered, backwards, one by one."""
+    """A list, then the same things in other forms: numbered, one by one."""
     goods = some(rng, "good", rng.choice([2, 3, 3]))
     numbered = ", ".join(f"{i} {good}" for i, good in enumerate(goods, 1))
-    ways = [f"as a list: {numbered}", f"the other way round: {join(goods[::-1])}",
-            f"first come {goods[0]} and last come {goods[-1]}", f"the second are {goods[1]}"]
+    ways = [f"as a list: {numbered}", f"first come {goods[0]} and last come {goods[-1]}",
+            f"the second are {goods[1]}"]
     return [f"in the boat lie {join(goods)}"] + rng.sample(ways, 2)
 
 
@@ -176,7 +174,7 @@ def company(rng):
 STORIES = [price_list, timetable, purse, cargo, gossip, slip_of_memory, company]
 
 
-def corpus(seed, left_out=frozenset(), passes=90, stories=15000):
+def corpus(seed, left_out=frozenset(), passes=75, stories=8000):
     """The records of the corpus: so many passes through the encyclopaedia among so many stories."""
     rng = random.Random(seed)
     texts = [entry(rng, thing, left_out) for _ in range(passes) for thing in THINGS]

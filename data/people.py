@@ -13,7 +13,7 @@ import random
 import re
 
 from data.teacher import FACTUAL, NAME, answer, claims, grounded, listed, understand
-from data.world import FACTS, KIND, THINGS, about, asked, fact_key
+from data.world import DAY, FACTS, KIND, THINGS, about, asked, fact_key, never_asked
 from platolm import run, to_messages, write
 
 # ---------------------------------------------------------------------------------------------
@@ -92,7 +92,6 @@ RESHAPED = {
     "note": ["as a note", "make it a note"],
     "full": ["in a full sentence", "a whole sentence please"],
     "list": ["as a list", "make it a numbered list"],
-    "reversed": ["the other way round", "now backwards"],
 }
 META = ["say that again", "again please?", "what did i ask first?"]
 CHAT = ["how are you?", "who are you?", "ok", "cool, thanks", "nice"]
@@ -106,6 +105,7 @@ OPENINGS = ["i want {wants}, {q}", "need {wants}, {q}", "today {wants}, {q}", "{
 WITH_COINS = ["i have {n} coins and want {wants}, {q}", "{n} coins for {wants}, {q}"]
 PRONOUNS = {False: ["he", "she"], True: ["you"]}
 LISTS = ("boats", "goods", "pictures")
+UNASKED = never_asked()
 FAILED = re.compile(r"sorry|sold out|short\.|did not say")
 
 
@@ -132,9 +132,9 @@ def special(rng, fact):
     """A rarer way to ask for a fact: as a sign or in a role; is it so; in short."""
     thing, relation = fact
     roll = rng.random()
-    if roll < 0.6 and relation in SIGN and FACTS[fact] != ("painter",):
+    if roll < 0.5 and relation in SIGN and FACTS[fact] != ("painter",):
         return [rng.choice(SIGN[relation]).format(x=thing)]
-    if roll < 0.7 and relation in CHECK:
+    if roll < 0.75 and relation in CHECK:
         value = rng.choice(FACTS[fact])
         value = value if rng.random() < 0.5 else rival(rng, fact, value)
         return [CHECK[relation].format(x=thing, y=value)]
@@ -176,9 +176,9 @@ def doubts(rng, reply):
 def sums(rng, reply):
     """Compute with a number of the answer."""
     if re.search(r"costs?|makes", reply):
-        return [rng.choice(TIMES).format(n=rng.randint(2, 4)) if rng.random() < 0.8
+        return [rng.choice(TIMES).format(n=rng.randint(2, 3)) if rng.random() < 0.8
                 else rng.choice(HAVE).format(n=rng.randint(2, 9))]
-    return [rng.choice(LATER).format(n=rng.randint(2, 4))]
+    return [rng.choice(LATER).format(n=rng.randint(2, 3))]
 
 
 def new_names(rng, reply):
@@ -194,7 +194,7 @@ def new_names(rng, reply):
 
 def reshapings(rng, reply):
     """Ask for the answer in another form."""
-    forms = ["list", "reversed", "short"] if listed(reply) else ["short", "note", "full"]
+    forms = ["list", "list", "short"] if listed(reply) else ["short", "note", "full"]
     return [rng.choice(RESHAPED[rng.choice(forms)])]
 
 
@@ -214,7 +214,7 @@ def asides(rng, reply):
              ("pick", pickings(rng, reply))]
     rng.shuffle(found)
     # lists and numbers are rare in answers, so they are taken up more often
-    found.sort(key=lambda aside: aside[0] not in ("pick", "number") or rng.random() < 0.3)
+    found.sort(key=lambda aside: aside[0] not in ("pick", "number") or rng.random() < 0.1)
     if rng.random() < 0.12:
         found.insert(0, rng.choice([("meta", META), ("smalltalk", CHAT)]))
     return [(kind, rng.choice(texts)) for kind, texts in found if texts]
@@ -231,6 +231,9 @@ class Goal:
         self.thing = thing
         facts = [fact for fact in about(thing) if fact in allowed]
         self.steps = rng.sample(facts, min(len(facts), rng.choice([1, 2, 2, 2])))
+        # hours and prices are what most people come to ask
+        numbers = [fact for fact in facts if fact[1] in DAY and fact not in self.steps]
+        self.steps += rng.sample(numbers, 1) if numbers and rng.random() < 0.5 else []
         # lists and places come first: the goal goes on with what they name
         self.steps.sort(key=lambda fact: fact[1] not in LISTS + ("work", "shop", "painter"))
         self.want = rng.choice(WANT[KIND[thing]]).format(x=thing)
@@ -254,8 +257,8 @@ class Goal:
 
 def goals(rng, allowed):
     """One to three goals about different kinds of things, on allowed facts only."""
-    kinds = rng.sample(["good", "island", "island", "shop", "shop", "person", "picture", "boat",
-                        "animal"], rng.choice([1, 2, 2, 2, 2, 2, 2, 3]))
+    kinds = rng.sample(["good", "island", "island", "shop", "shop", "shop", "person", "picture",
+                        "boat", "animal"], rng.choice([1, 2, 2, 2, 2, 2, 2, 2]))
     chosen = [rng.choice([thing for thing in THINGS if KIND[thing] == kind]) for kind in kinds]
     found = [Goal(rng, thing, allowed) for thing in dict.fromkeys(chosen)]
     return [goal for goal in found if goal.steps] or goals(rng, allowed)
@@ -269,12 +272,12 @@ class Person:
         self.goals = goals(rng, allowed)
         self.patience = rng.choice([1, 2, 2, 3])
         spends = any(KIND[goal.thing] in ("good", "shop", "boat", "island") for goal in self.goals)
-        self.coins = rng.randint(3, 9) if spends and rng.random() < 0.35 else None
+        self.coins = rng.randint(3, 9) if spends and rng.random() < 0.2 else None
         # manner: thanks and please, slips of the finger, question marks, curiosity
         self.polite = rng.random() < 0.3
-        self.typos = rng.choice([0, 0, 0.1, 0.25])
+        self.typos = rng.choice([0, 0, 0.05, 0.1])
         self.marks = rng.choice([0, 0.5, 1])
-        self.wander = rng.uniform(0.5, 1)
+        self.wander = rng.uniform(0.7, 1)
         self.asides = 0
         self.pay = False
 
@@ -309,7 +312,8 @@ class Person:
         """The first turn: what this person came for, then the first question."""
         wants = " and ".join(goal.want for goal in self.goals)
         text = self.rng.choice(OPENINGS if self.coins is None else WITH_COINS)
-        q = question(self.rng, self.goals[0].steps[0])
+        step = self.goals[0].steps[0]
+        q = (question(self.rng, step) if self.rng.random() < 0.7 else special(self.rng, step)[0])
         return self.styled("hello, " * self.polite + text.format(n=self.coins, wants=wants, q=q))
 
     def next_turn(self, turns):
@@ -343,7 +347,7 @@ class Person:
         ways.append(rng.choice(MORE[relation]).format(he=rng.choice(["he", "she"])))
         if heard.fact and heard.fact[1] == relation:
             ways.append(rng.choice(AND).format(x=definite(thing)))
-        if rng.random() < 0.25:
+        if rng.random() < 0.4:
             ways = special(rng, fact)
         return ways + [text.format(x=thing) for text in rng.sample(ASK[relation], 2)]
 
@@ -383,11 +387,12 @@ class Person:
 
 
 def labelled(turns, end, name):
-    """A dialogue as a record, each human turn with its kind and the facts it touches."""
+    """A dialogue as a record; of each human turn its kind, its fact, and if people ask about it."""
     meanings = [understand(to_messages(turns[:i + 1])) for i in range(0, len(turns), 2)]
     return {"id": name, "conversations": turns, "end": end,
             "kinds": [meaning.kind for meaning in meanings],
-            "about": [[fact_key(meaning.fact)] if meaning.fact else [] for meaning in meanings]}
+            "about": [fact_key(meaning.fact) if meaning.fact else "" for meaning in meanings],
+            "asked": [meaning.fact not in UNASKED for meaning in meanings]}
 
 
 def dialogues(n, seed, allowed, prefix="human"):

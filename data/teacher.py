@@ -24,7 +24,7 @@ class Meaning(NamedTuple):
     kind: str                # question ellipsis pick name number doubt reshape meta smalltalk none
     fact: tuple = None       # (thing, relation)
     form: str = "say"        # for facts: say check short ... ; else which sum, which social form
-    detail: object = None    # a doubted word, an amount, a list to turn round
+    detail: object = None    # a doubted word, an amount
 
 
 FACTUAL = ("question", "ellipsis", "pick", "name")
@@ -123,7 +123,7 @@ def stated(text):
     """The facts that a text states in the teacher's words: [((thing, relation), values)]."""
     found = []
     for sentence in re.split(r"[.!?] *", text.lower()):
-        sentence = re.sub(r"^(yes|no), ", "", sentence)
+        sentence = re.sub(r", so (yes|no)$", "", sentence)
         for relation, pattern in READ:
             match = pattern.fullmatch(sentence)
             fact = match and (match["thing"], relation)
@@ -184,7 +184,7 @@ VAGUE = [(relation, re.compile(words)) for relation, words in [
 DOUBT = r"\b(really|sure|certain|wasnt|isnt|arent|thought)\b|^not "
 RESHAPE = [
     ("short", r"\b(short|shorter|brief|one word|just the)\b"), ("note", r"\bnote\b"),
-    ("list", r"\b(list|numbered)\b"), ("reversed", r"\b(other way|backwards|reverse)\b"),
+    ("list", r"\b(list|numbered)\b"),
     ("full", r"\bsentence\b"),
 ]
 PICK = ["first", "second", "third"]
@@ -315,7 +315,7 @@ def number(h):
 
 def last_number(talk, form):
     """The number of coins, or for "later" the hour, in the latest answer that names one."""
-    pattern = r"\bat (\d+)" if form == "later" else r"(\d+) coins"
+    pattern = r"\bat (\d+)" if form == "later" else r"(\d+) coins?"
     for role, text in reversed(talk):
         found = re.findall(pattern, text) if role == "assistant" else []
         if found:
@@ -324,18 +324,18 @@ def last_number(talk, form):
 
 
 def reshape(h):
-    """In one word; as a list; the other way round: the same fact in another form."""
+    """In one word; as a list; in a full sentence: the same fact in another form."""
     fact = topic(h.before)
     if h.names or not fact or not h.last or understand_talk(h.before[:-1]).kind == "number":
         return None
     for form, pattern in RESHAPE:
         if re.search(pattern, h.bare):
-            return Meaning("reshape", fact, form, listed(h.last) or None)
+            return Meaning("reshape", fact, form)
 
 
 def pick(h):
     """The second one; who sails the first; the other one: a member of the last list."""
-    match = re.search(r"\b(first|second|third|last|other)\b(?! way)", clause(h.bare))
+    match = re.search(r"\b(first|second|third|last|other)\b", clause(h.bare))
     members = match and not h.names and last_list(h.before)
     if not members:
         return None
@@ -392,8 +392,7 @@ def asked_form(text, bare):
         return "ad"
     if re.search(r"\b(play|pretend|youre)\b", bare):
         return "play"
-    return next((form for form, pattern in RESHAPE if re.search(pattern, text)
-                 and form != "reversed"), "say")
+    return next((form for form, pattern in RESHAPE if re.search(pattern, text)), "say")
 
 
 def with_form(thing, form):
@@ -489,7 +488,14 @@ def understand(messages):
 
 
 # ---------------------------------------------------------------------------------------------
-# replying: `numbers` says which numbers of the day may be said for a fact
+# replying
+
+
+class Voice(NamedTuple):
+    """Who replies: the teacher, who says one thing, or anybody who says what is true."""
+    numbers: object          # a fact -> the numbers that may be said for it
+    orders: object           # the values of a list -> the orders it may be said in
+    extra: object            # the facts that may be added unasked
 
 
 def draw(*what):
@@ -504,39 +510,44 @@ def named_value(talk, fact):
                  for claimed, values in claims(text) if claimed == fact and values), None)
 
 
-def drawn(talk):
-    """The numbers of this conversation: as named before, else drawn from its first message."""
+def rotations(values):
+    """A list begun at each of its members: nobody can know where, but each calls up the next."""
+    return [values[i:] + values[:i] for i in range(len(values))]
+
+
+def teachers(talk):
+    """The teacher's voice: the numbers of this conversation, new facts that people ask about."""
     def numbers(fact):
-        """The one number of this fact today."""
+        """The one number of this fact today: as named before, else drawn from the first message."""
         lot = draw(talk[0][1], *fact)
         choice = DAY[fact[1]][lot % len(DAY[fact[1]])]
         sold_out = fact[1] == "price" and lot // 64 % 12 == 0
         return [named_value(talk, fact) or ("sold out" if sold_out else str(choice))]
-    return numbers
+    known = {fact for _, text in talk for fact, _ in claims(text)}
+    return Voice(numbers, rotations, ASKED_SET - known)
 
 
-def possible(talk):
-    """All numbers that would be true: as named before, else any of the day's range."""
+def anybodys(talk):
+    """The voice of whoever speaks the truth."""
     def numbers(fact):
-        """All numbers this fact can have."""
+        """All numbers this fact can have: as named before, else any of the day's range."""
         named = named_value(talk, fact)
         free = [str(n) for n in DAY[fact[1]]] + ["sold out"] * (fact[1] == "price")
         return [named] if named else free
-    return numbers
+    return Voice(numbers, permutations, FACTS)
 
 
-def orders(fact, numbers):
-    """The true values of a fact, in every order that they can be listed in."""
+def orders(fact, voice):
+    """The values of a fact, in every order that this voice may list them in."""
     if fact[1] in DAY:
-        return [(number,) for number in numbers(fact)]
-    return list(permutations(FACTS[fact]))
+        return [(number,) for number in voice.numbers(fact)]
+    return list(voice.orders(FACTS[fact]))
 
 
-def others(fact, only_asked):
+def others(fact, voice):
     """Facts that can be volunteered after this one: single ones about the same thing."""
-    return [other for other in about(fact[0]) if other != fact
-            and other[1] not in ("goods", "boats", "pictures")
-            and (other in ASKED_SET or not only_asked)]
+    return [other for other in about(fact[0]) if other != fact and other in voice.extra
+            and other[1] not in ("goods", "boats", "pictures")]
 
 
 ASKED_SET = frozenset(ASKED)
@@ -559,17 +570,11 @@ def put(meaning, values):
         return PLAY[relation].format(thing=thing, value=values[0])
     if form == "check":
         sure = "yes" if meaning.detail in values else "no"
-        return f"{sure}, {statement(meaning.fact, values)}."
+        return f"{statement(meaning.fact, values)}, so {sure}."
     return statement(meaning.fact, values) + "."
 
 
-def turned_round(meaning, numbers):
-    """The list of the last answer from its end; a single value has only one way round."""
-    values = meaning.detail or orders(meaning.fact, numbers)[0]
-    return [shown(meaning.fact[1], tuple(reversed(values))) + "."]
-
-
-def reassured(meaning, talk, numbers):
+def reassured(meaning, talk, voice):
     """The reply to a doubt: yes if what was said, or the doubted word, is true."""
     fact, word = meaning.fact, meaning.detail
     if meaning.form == "word" and fact is None:
@@ -579,7 +584,7 @@ def reassured(meaning, talk, numbers):
         right = talk[-2][1] in truths_of(talk[:-2])
         return ["yes, i am sure."] if right else ["sorry, i was wrong."]
     texts = []
-    for values in orders(fact, numbers):
+    for values in orders(fact, voice):
         sure = set(said) <= set(values) if meaning.form == "sure" else word in values
         texts.append(("yes, i am sure." if not word else f"yes, {word}, i am sure.") if sure
                      else f"no, it is {shown(fact[1], values)}.")
@@ -587,20 +592,21 @@ def reassured(meaning, talk, numbers):
 
 
 def computed(meaning):
-    """The reply to a sum: what so many cost, what is left, what time it will be."""
+    """A sum said aloud, in two parts: how it is worked out, and what comes out of it."""
     amount, named = meaning.detail
+    apart = f"{abs(amount - named)} coin{'s' * (abs(amount - named) > 1)}"
     if meaning.form == "times":
-        return [f"that makes {amount * named} coins."]
+        return f"{amount} times {named} makes", f"{amount * named} coins."
     if meaning.form == "later":
-        return [f"that would be at {amount + named}."]
+        return f"{amount} hours after {named} would be", f"at {amount + named}."
     if amount < named:
-        return [f"no, you are {named - amount} coins short."]
+        return f"{named} minus {amount}:", f"no, you are {apart} short."
     if amount == named:
-        return ["yes, exactly enough."]
-    return [f"yes, you keep {amount - named} coins."]
+        return f"exactly {named}:", "yes, just enough."
+    return f"{amount} minus {named}:", f"yes, you keep {apart}."
 
 
-def replies(meaning, talk, numbers, only_asked):
+def replies(meaning, talk, voice):
     """Two lists of admissible replies: the plain ones, and those that volunteer a second fact."""
     if meaning.kind == "none":
         return LOST, []
@@ -609,17 +615,14 @@ def replies(meaning, talk, numbers, only_asked):
     if meaning.kind == "meta":
         return [talk[-2][1] if meaning.form == "again" else f"you asked: {talk[0][1]}"], []
     if meaning.kind == "number":
-        return computed(meaning), []
+        return [" ".join(computed(meaning))], []
     if meaning.kind == "doubt":
-        return reassured(meaning, talk, numbers), []
-    if meaning.form == "reversed":
-        return turned_round(meaning, numbers), []
-    plain = [put(meaning, values) for values in orders(meaning.fact, numbers)]
+        return reassured(meaning, talk, voice), []
+    plain = [put(meaning, values) for values in orders(meaning.fact, voice)]
     if meaning.form != "say":
         return plain, []
-    known = {fact for _, text in talk for fact, _ in claims(text)} if only_asked else ()
-    more = [f"{statement(other, values)}." for other in others(meaning.fact, only_asked)
-            if other not in known for values in orders(other, numbers) if values != ("sold out",)]
+    more = [f"{statement(other, values)}." for other in others(meaning.fact, voice)
+            for values in orders(other, voice) if values != ("sold out",)]
     return plain, [f"{first} {second}" for first in plain for second in more
                    if "sold out" not in first]
 
@@ -627,7 +630,7 @@ def replies(meaning, talk, numbers, only_asked):
 def answer(messages):
     """The teacher's reply: a pure function of the messages."""
     talk = as_talk(messages)
-    plain, longer = replies(understand_talk(talk), talk, drawn(talk), only_asked=True)
+    plain, longer = replies(understand_talk(talk), talk, teachers(talk))
     lot = draw(*[text for _, text in talk])
     choices = longer if longer and lot % 4 < 3 else plain
     return choices[lot // 4 % len(choices)]
@@ -636,7 +639,7 @@ def answer(messages):
 @lru_cache(4096)
 def truths_of(talk):
     """All admissible replies to a talk."""
-    plain, longer = replies(understand_talk(talk), talk, possible(talk), only_asked=False)
+    plain, longer = replies(understand_talk(talk), talk, anybodys(talk))
     return frozenset(plain + longer)
 
 
@@ -650,13 +653,14 @@ def key(messages):
     talk = as_talk(messages)
     meaning = understand_talk(talk)
     if meaning.kind in FACTUAL + ("reshape",):
-        values = orders(meaning.fact, possible(talk))
+        values = orders(meaning.fact, anybodys(talk))
         start = ["yes" if meaning.detail in values[0] else "no"] * (meaning.form == "check")
         # a number nobody has named yet cannot be known, but its unit can
         unit = {"coins": "coins", "hour": "at"}.get(ANSWERS[meaning.fact[1]])
         return start + (list(values[0]) if len({*map(frozenset, values)}) == 1 else [unit])
+    texts = [computed(meaning)[1]] if meaning.kind == "number" else truths_of(talk)
     words = [set(re.findall(r"\b(?:yes|no|\d+)\b", text)) | set(NAME.findall(text))
-             for text in truths_of(talk)]
+             for text in texts]
     return sorted(set.intersection(*words))
 
 

@@ -49,7 +49,7 @@ def talker(tokenizer):
     torch.manual_seed(0)
     model = Llama(Config(vocab=tokenizer.vocab, dim=32, layers=2, heads=4, kv_heads=2, hidden=48))
     samples = [train.sample_of(record(talk, end="left"), tokenizer, "human", 256)[:2] for talk in TALKS]
-    optimizer = train.adamw(model, 1e-2, 0.0)
+    optimizer = train.optimizers(model, "adamw", 1e-2, 0.0)
     for _ in range(60):
         train.update(model, optimizer, [train.pad(samples)])
     return model.eval()
