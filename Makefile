@@ -9,15 +9,20 @@ MODEL   ?= teacher
 
 # ---- presets: a row of sizes each --------------------------------------------------------------
 
-#                 humans        simulated      steps: base, socratic, assistant       questions
-tiny_SIZES     = HUMANS=12000   DIALOGUES=4000 BASE=1600 SOCRATIC=2000 ASSISTANT=1200 QUESTIONS=40
-smoke_SIZES    = HUMANS=1000    DIALOGUES=200  BASE=100  SOCRATIC=100  ASSISTANT=60   QUESTIONS=5
+#                 humans        simulated      steps: base, users, assistants          questions
+tiny_SIZES     = HUMANS=12000   DIALOGUES=3000 BASE=3000 SOCRATIC=800 ASSISTANT=600  QUESTIONS=40
+smoke_SIZES    = HUMANS=1000    DIALOGUES=150  BASE=60   SOCRATIC=60  ASSISTANT=20   QUESTIONS=4
 tiny_TIME      = about 10 minutes
 smoke_TIME     = about 1 minute
 size = $(patsubst $(1)=%,%,$(filter $(1)=%,$($(PRESET)_SIZES)))
 
-LEARN = --lr 3e-3 --tokens 1024 --seed $(SEED) --resume
-ARMS  = socratic human self-chat ceiling
+LEARN = --optimizer muon --lr 4e-3 --tokens 1024 --seed $(SEED) --resume
+# socratic is PlatoLM; the floor is the base as it is
+TAUGHT = socratic blind human self-chat role-play oracle ceiling
+ARMS   = $(TAUGHT) floor
+# as many stages side by side as there are cores, one thread each
+JOBS      ?= $(shell getconf _NPROCESSORS_ONLN || echo 2)
+MAKEFLAGS += -j$(JOBS)
 # another seed or teacher is another run
 R     = runs/$(PRESET)$(if $(filter-out 0,$(SEED)),-seed$(SEED))$(if $(filter-out URL,$(TEACHER)),-$(MODEL))
 
@@ -51,16 +56,17 @@ help: ## this list
 	@echo
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 10
 
-all: hello $(R)/results.json ## the whole paradigm on two CPU cores, offline: about 10 minutes
-	@echo; echo "finished: $(R)/results.json; the dialogues are in $(R)/chat, the models beside it"
+all: hello $(R)/report.html ## the whole paradigm on two CPU cores, offline: about 10 minutes
+	@echo; echo "finished. Look at $(R)/report.html; the numbers are in $(R)/results.json,"
+	@echo "the dialogues in $(R)/chat, the models beside it"
 
 hello:
 	@echo "$(PRESET): $($(PRESET)_TIME) on two cores; what is in $(R) already is not made again"
-	@echo "the result will be a table here, and $(R)/results.json"
+	@echo "the results will be tables here, and a page: $(R)/report.html"
 
 smoke: ## the same, far smaller (does everything run?): about 1 minute
 	@$(MAKE) --no-print-directory all PRESET=smoke
-	@echo "everything runs; so little training teaches nothing, and these scores mean nothing"
+	@echo "everything runs; so little training teaches nothing, and these numbers mean nothing"
 
 test: $(install) $(and $(install),$(VENV)/installed-tests) ## all tests: under 1 minute
 	$(python) -m pytest -q tests
@@ -87,52 +93,99 @@ $(VENV)/installed-tests: tests/requirements.txt $(VENV)/installed
 
 # ---- the paradigm, stage by stage: each is a file, and a file that is there is not made again ----
 
-$(R)/corpus.jsonl: | $(install)
+$(R)/%: export STAGE_SECONDS = $(R)/seconds.jsonl
+
+$(R): | $(install)
+	mkdir -p $@
+
+$(R)/corpus.jsonl: | $(R)
 	$(python) -m data.corpus --out $@ --seed $(SEED)
 
-$(R)/human.jsonl: | $(install)
+$(R)/human.jsonl: | $(R)
 	$(python) -m data.people --out $@ --dialogues $(call size,HUMANS) --seed $(SEED)
 
-$(R)/held-out.jsonl: | $(install)
-	$(python) -m data.people --out $@ --dialogues 300 --seed 1$(SEED) --prefix held-out
+# what LLaMA is to the paper: it has read about the harbour, and people's dialogues as plain text
+$(R)/base/model.safetensors: $(R)/corpus.jsonl $(R)/human.jsonl
+	$(python) train.py --learn all --data $^ --out $(@D) --steps $(call size,BASE) $(LEARN)
 
-# what LLaMA is to the paper: it has read about the harbour, and never a dialogue
-$(R)/base/model.safetensors: $(R)/corpus.jsonl
-	$(python) train.py --learn all --data $< --out $(@D) --steps $(call size,BASE) $(LEARN)
-
-# the flip: learn what humans said
+# the flip: learn what humans said; and the same for one who never hears an answer
 $(R)/socratic/model.safetensors: $(R)/human.jsonl $(R)/held-out.jsonl $(R)/base/model.safetensors
 	$(python) train.py --learn human --data $< --held-out $(R)/held-out.jsonl --base $(R)/base --out $(@D) --steps $(call size,SOCRATIC) $(LEARN)
 
-# let the simulator talk to the teacher, over HTTP; one thread writes, the other core is the teacher's
+$(R)/blind/model.safetensors: $(R)/human.jsonl $(R)/held-out.jsonl $(R)/base/model.safetensors
+	$(python) train.py --learn human --blind --data $< --held-out $(R)/held-out.jsonl --base $(R)/base --out $(@D) --steps $(call size,SOCRATIC) $(LEARN)
+
+# let the simulator talk to the teacher, over HTTP
 $(R)/chat/socratic.jsonl: $(R)/socratic/model.safetensors $(sheet)
-	$(with_teacher) env OMP_NUM_THREADS=1 $(python) simulate.py --user $(R)/socratic --teacher $(TEACHER) --model $(MODEL) $(sheet:%=--system %) --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
+	$(with_teacher) $(python) simulate.py --user $(R)/socratic --teacher $(TEACHER) --model $(MODEL) $(sheet:%=--system %) --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
 
-$(R)/sheet.txt: | $(install)
-	mkdir -p $(@D) && $(python) -m data.world > $@
+$(R)/chat/blind.jsonl: $(R)/blind/model.safetensors $(sheet)
+	$(with_teacher) $(python) simulate.py --user $(R)/blind --blind --teacher $(TEACHER) --model $(MODEL) $(sheet:%=--system %) --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
 
-# what it is compared with: people, a script, and people who ask about everything
+$(R)/sheet.txt: | $(R)
+	$(python) -m data.world > $@
+
+# what it is compared with: people, scripts, and people who ask about everything
 $(R)/chat/human.jsonl: $(R)/human.jsonl
 	mkdir -p $(@D) && head -n $(call size,DIALOGUES) $< > $@
 
-$(R)/chat/self-chat.jsonl: $(R)/human.jsonl
-	$(python) -m data.scripts self-chat --human $< --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
+$(R)/chat/self-chat.jsonl $(R)/chat/role-play.jsonl $(R)/chat/oracle.jsonl: $(R)/chat/%.jsonl: $(R)/human.jsonl
+	$(python) -m data.scripts $* --human $< --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
 
-$(R)/chat/ceiling.jsonl: | $(install)
+$(R)/chat/ceiling.jsonl: | $(R)
 	$(python) -m data.people --out $@ --dialogues $(call size,DIALOGUES) --seed 2$(SEED) --facts all --prefix ceiling
 
 # the assistants: learn what gpt said; socratic's is PlatoLM
 $(R)/assistant/%/model.safetensors: $(R)/chat/%.jsonl $(R)/base/model.safetensors
 	$(python) train.py --learn gpt --data $< --base $(R)/base --out $(@D) --steps $(call size,ASSISTANT) $(LEARN)
 
-$(R)/bench/question.jsonl: | $(install)
+# what they are measured with; nobody learns from it
+$(R)/held-out.jsonl: | $(R)
+	$(python) -m data.people --out $@ --dialogues 300 --seed 1$(SEED) --prefix held-out
+
+$(R)/held-out-all.jsonl: | $(R)
+	$(python) -m data.people --out $@ --dialogues 600 --seed 3$(SEED) --facts all --prefix held-out-all
+
+$(R)/bench/question.jsonl: | $(R)
 	$(python) -m data.bench --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
 
-# the floor is the base as it is
-$(R)/results.json: $(ARMS:%=$(R)/assistant/%/model.safetensors) $(R)/bench/question.jsonl
-	$(python) evaluate.py answer $(ARMS:%=$(R)/assistant/%) floor=$(R)/base --bench $(R)/bench
-	$(with_grader) $(python) evaluate.py judge $(ARMS) floor --bench $(R)/bench --judge URL
-	$(python) evaluate.py score $(ARMS) floor --bench $(R)/bench --out $@
+$(R)/bench-formal/question.jsonl: | $(R)
+	$(python) -m data.bench --formal --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
+
+$(R)/bench-vicuna/question.jsonl: | $(R)
+	$(python) -m data.bench --vicuna --out $@ --questions 10 --seed $(SEED)
+
+$(R)/sentences.jsonl: | $(R)
+	$(python) -m data.corpus --completions --out $@
+
+BENCHES  = $(R)/bench $(R)/bench-formal $(R)/bench-vicuna
+TRAINED  = $(TAUGHT:%=$(R)/assistant/%) floor=$(R)/base
+
+$(R)/probes.json: $(TAUGHT:%=$(R)/assistant/%/model.safetensors) $(R)/sentences.jsonl
+	$(python) evaluate.py probe $(TRAINED) --gold data/gold.jsonl --sentences $(R)/sentences.jsonl --out $@
+
+$(R)/results.json: $(TAUGHT:%=$(R)/assistant/%/model.safetensors) $(BENCHES:%=%/question.jsonl) $(R)/probes.json $(R)/listening.json $(R)/behaviour.json
+	$(python) evaluate.py answer $(TRAINED) --bench $(BENCHES)
+	$(with_grader) $(python) evaluate.py judge $(ARMS) --bench $(BENCHES) --judge URL
+	$(python) evaluate.py score $(ARMS) --bench $(R)/bench --beside formal=$(R)/bench-formal vicuna=$(R)/bench-vicuna --probes $(R)/probes.json --seconds $(R)/seconds.jsonl --out $@
+
+# does it listen?
+$(R)/listening.json: $(R)/socratic/model.safetensors $(R)/blind/model.safetensors $(R)/held-out-all.jsonl
+	$(python) evaluate.py listen $(R)/socratic --blind $(R)/blind --human $(R)/held-out-all.jsonl --out $@
+
+USERS = human socratic blind self-chat role-play oracle ceiling
+
+$(R)/behaviour.json: $(USERS:%=$(R)/chat/%.jsonl)
+	$(python) -m data.listening $(foreach user,$(USERS),$(user)=$(R)/chat/$(user).jsonl) --out $@
+
+$(R)/questions.json: $(R)/socratic/model.safetensors $(R)/held-out.jsonl
+	$(python) -m data.questions --user $(R)/socratic --human $(R)/held-out.jsonl --out $@
+
+$(R)/report.html: $(R)/results.json $(R)/questions.json
+	$(python) -m data.report $(R) --out $@
+
+# side by side, a thread each; the base, for which all else waits, has all cores
+$(R)/socratic/% $(R)/blind/% $(R)/assistant/% $(R)/chat/% $(R)/listening.json $(R)/probes.json: export OMP_NUM_THREADS = 1
 
 # ---- the same logits and ids as transformers? in an environment of its own ------------------------
 

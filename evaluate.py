@@ -268,18 +268,29 @@ def answers_of(bench, name, questions):
     return [found[question["question_id"]] for question in questions]
 
 
+def checkpoint(word, attention):
+    """NAME=DIR, or a directory that is its own name, as (name, model, tokenizer)."""
+    name, _, directory = word.rpartition("=")
+    return name or Path(directory).name, Llama.load(directory, attention), Tokenizer.load(directory)
+
+
 def command_answer(args):
-    questions, fast = questions_of(args.bench), machine()
+    benches, fast = {bench: questions_of(bench) for bench in args.bench}, machine()
     for word in args.models:
         began = time.time()
         name, model, tokenizer = checkpoint(word, fast["attention"])
-        found = answer(model.to(fast["device"]), tokenizer, questions, args.limit)
-        write(args.bench / "model_answer" / f"{name}.jsonl",
-              [{"question_id": question["question_id"], "answer_id": uuid.uuid4().hex,
-                "model_id": name, "choices": [{"index": 0, "turns": texts}], "tstamp": time.time()}
-               for question, texts in zip(questions, found)])
-        print(f"{name}: {sum(map(len, found))} answers to {len(questions)} questions "
+        for bench, questions in benches.items():
+            found = answer(model.to(fast["device"]), tokenizer, questions, args.limit)
+            write(bench / "model_answer" / f"{name}.jsonl", answer_rows(name, questions, found))
+        print(f"{name}: answers to {sum(map(len, benches.values()))} questions "
               f"in {time.time() - began:.0f} s", flush=True)
+
+
+def answer_rows(name, questions, found):
+    """Answers as rows of model_answer/."""
+    return [{"question_id": question["question_id"], "answer_id": uuid.uuid4().hex,
+             "model_id": name, "choices": [{"index": 0, "turns": texts}], "tstamp": time.time()}
+            for question, texts in zip(questions, found)]
 
 
 def judge_one(session, args, name, question, answers, turn):
@@ -294,19 +305,21 @@ def judge_one(session, args, name, question, answers, turn):
 
 
 def command_judge(args):
-    questions = questions_of(args.bench)
-    tasks = [(name, question, answers, turn) for name in args.names
-             for question, answers in zip(questions, answers_of(args.bench, name, questions))
-             for turn in range(1, len(answers) + 1)]
     session = connect(args.judge, os.environ.get("OPENAI_API_KEY"))
-    with ThreadPoolExecutor(args.in_flight) as pool:
-        rows = list(pool.map(lambda task: judge_one(session, args, *task), tasks))
-    path = args.bench / "model_judgment" / f"{args.judge_model}_single.jsonl"
-    # what was judged before stays, but for the same assistants
-    before = read(path, lacks("model", "score")) if path.exists() else []
-    write(path, [row for row in before if row["model"] not in args.names] + rows)
-    failed = sum(row["score"] == -1 for row in rows)
-    print(f"{len(rows):,} judgments of {len(args.names)} assistants, {failed} without a rating")
+    for bench in args.bench:
+        questions = questions_of(bench)
+        tasks = [(name, question, answers, turn) for name in args.names
+                 for question, answers in zip(questions, answers_of(bench, name, questions))
+                 for turn in range(1, len(answers) + 1)]
+        with ThreadPoolExecutor(args.in_flight) as pool:
+            rows = list(pool.map(lambda task: judge_one(session, args, *task), tasks))
+        path = bench / "model_judgment" / f"{args.judge_model}_single.jsonl"
+        # what was judged before stays, but for the same assistants
+        before = read(path, lacks("model", "score")) if path.exists() else []
+        write(path, [row for row in before if row["model"] not in args.names] + rows)
+        failed = sum(row["score"] == -1 for row in rows)
+        print(f"{bench}: {len(rows):,} judgments of {len(args.names)} assistants, "
+              f"{failed} without a rating", flush=True)
 
 
 def scores_of(bench, judge_model, names, questions):
@@ -319,12 +332,6 @@ def scores_of(bench, judge_model, names, questions):
         if missing := sum(row.count(-1) for row in ratings):
             raise Problem(f"{missing} answers of {name} have no rating; judge them (again)")
     return {name: scale(ratings) for name, ratings in rated.items()}
-
-
-def checkpoint(word, attention):
-    """NAME=DIR, or a directory that is its own name, as (name, model, tokenizer)."""
-    name, _, directory = word.rpartition("=")
-    return name or Path(directory).name, Llama.load(directory, attention), Tokenizer.load(directory)
 
 
 def save_json(path, found):
@@ -457,8 +464,9 @@ def main():
     for command in (two, three):
         command.add_argument("names", nargs="+", help="assistants, as in model_answer/")
         command.add_argument("--judge-model", default="grader", help="the judge's name there")
-    for command in (one, two, three):
-        command.add_argument("--bench", type=Path, required=True, help="directory of the bench")
+    for command in (one, two):
+        command.add_argument("--bench", type=Path, nargs="+", required=True, help="directories")
+    three.add_argument("--bench", type=Path, required=True, help="directory of the bench")
     args = parser.parse_args()
     {"answer": command_answer, "judge": command_judge, "score": command_score,
      "probe": command_probe, "listen": command_listen}[args.command](args)

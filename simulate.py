@@ -289,7 +289,7 @@ def simulate(user, teacher, count, rounds, in_flight, part, settings=None):
                 file.write(line(new[-1]))
                 file.flush()
                 if len(new) % max(1, len(missing) // 10) == 0 or len(new) == len(missing):
-                    report(new, len(missing), time.time() - began)
+                    report(part.stem, new, len(missing), time.time() - began)
     finally:
         # after trouble nobody asks for another answer
         stop.set()
@@ -298,11 +298,11 @@ def simulate(user, teacher, count, rounds, in_flight, part, settings=None):
     return [held[name] for name in names]
 
 
-def report(records, total, seconds):
-    """Print a line: dialogues   400/4000   4.6 rounds each   310 rounds/s   0m45s left"""
+def report(name, records, total, seconds):
+    """Print a line: chat.jsonl dialogues  400/4000   4.6 rounds each   310 rounds/s   0m45s left"""
     done, rounds = len(records), sum(len(r["conversations"]) // 2 for r in records)
     left = clock((total - done) * seconds / done)
-    print(f"dialogues {done:>6}/{total}   {rounds / done:.1f} rounds each   "
+    print(f"{name:<10} dialogues {done:>6}/{total}   {rounds / done:.1f} rounds each   "
           f"{rounds / seconds:>5,.0f} rounds/s   {left:>6} left", flush=True)
 
 

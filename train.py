@@ -248,26 +248,27 @@ def train(model, samples, held_out, args):
         tokens = sum(ids.numel() for ids, _ in micro_batches)
         log.append({"step": step + 1, "loss": loss, "norm": norm, "lr": lr, "tokens": tokens,
                     "padding": tokens - sum(lengths[i] for batch in picked for i in batch),
-                    "learnt": sum((t != IGNORE).sum().item() for _, t in micro_batches)})
+                    "learnt": sum((t != IGNORE).sum().item() for _, t in micro_batches),
+                    "samples": sum(map(len, picked))})
         seconds += time.time() - began
         if (step + 1) % every == 0 or step + 1 == args.steps:
-            report(log, first, args.steps, seconds)
+            report(Path(args.out).name, log, first, args.steps, seconds)
         if held_out and ((step + 1) % (2 * every) == 0 or step + 1 == args.steps):
             log[-1]["held_out"] = held_out_loss(model, held_out, args.tokens, args.precision)
-            print(f"  held-out loss {log[-1]['held_out']:.4f}", flush=True)
+            print(f"{Path(args.out).name:<10} held-out loss {log[-1]['held_out']:.4f}", flush=True)
         if (step + 1) % every == 0 and step + 1 < args.steps:
             keep(model, both, log, args)
     return log
 
 
-def report(log, first, steps, seconds):
-    """Print a line: step   120/1000   loss 2.314   lr 3.0e-04    14,201 tok/s   1m20s left"""
+def report(name, log, first, steps, seconds):
+    """Print a line: socratic   step  120/1000   loss 2.314    14,201 tok/s   1m20s left"""
     done = len(log) - first
     speed = sum(row["tokens"] for row in log[first:]) / seconds
     left = clock((steps - len(log)) * seconds / done)
     recent = log[-max(1, steps // 10):]
     loss = sum(row["loss"] for row in recent) / len(recent)
-    print(f"step {len(log):>6}/{steps}   loss {loss:.3f}   lr {log[-1]['lr']:.1e}   "
+    print(f"{name:<10} step {len(log):>6}/{steps}   loss {loss:.3f}   "
           f"{speed:>9,.0f} tok/s   {left:>6} left", flush=True)
 
 

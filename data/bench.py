@@ -13,8 +13,8 @@ import argparse
 import random
 import re
 
-from data.people import (AS_LIST, BRIEF, CHECK, LISTS, MORE, NTH, PRONOUNS, SIGN, doubts, new_names,
-                         pickings, question, reshapings, rival, sums)
+from data.people import (AS_LIST, BRIEF, CHECK, LISTS, MORE, PRONOUNS, SIGN, doubts, new_names,
+                         nth, pickings, question, reshapings, rival, sums)
 from data.scripts import formal
 from data.teacher import answer, grounded, listed, statement, understand
 from data.world import FACTS, asked, fact_key, never_asked
@@ -116,8 +116,8 @@ def formal_turn(meaning, reply):
         amount = meaning.detail[0] if meaning.kind == "number" else None
         return FORMAL_TURNS[meaning.form].format(n=amount, w=meaning.detail)
     if meaning.kind == "pick":
-        nth = NTH[listed(reply).index(meaning.fact[0])]
-        return f"please tell me the {NOUN[meaning.fact[1]]} of the {nth} one."
+        name = nth(meaning.fact[0], listed(reply))
+        return f"please tell me the {NOUN[meaning.fact[1]]} of the {name} one."
     return f"please also tell me the {NOUN[meaning.fact[1]]}."
 
 

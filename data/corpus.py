@@ -5,15 +5,15 @@ Here: an encyclopaedia that states every fact in five wordings or more, and lett
 timetables and gossip that use names, numbers and lists, so that a model learns to copy, to pick
 and to count. Not here: any dialogue, any question, any number of the day (they change).
 
-    python -m data.corpus --out base.jsonl --seed 0 [--without-never-asked]
+    python -m data.corpus --out base.jsonl --seed 0 [--without-never-asked | --completions]
 """
 
 import argparse
 import random
 
-from data.people import NTH, definite
+from data.people import definite, nth
 from data.teacher import join, rotations
-from data.world import DAY, FACTS, KIND, THINGS, about, fact_key, never_asked
+from data.world import DAY, FACTS, KIND, THINGS, about, asked, fact_key, never_asked
 from platolm import run, write
 
 # {x} is the thing and {y} what answers; what ends in {y} also serves as a sentence to complete
@@ -79,8 +79,9 @@ def sentences(fact, rng=None):
 
 
 def completions():
-    """Sentences to complete, for single values: (beginning, value, fact key)."""
-    return [(wording[:-len("{y}")].format(x=fact[0]).strip(), values[0], fact_key(fact))
+    """Sentences of the encyclopaedia without their last word: {"text", "value", "asked"}."""
+    return [{"text": wording[:-len("{y}")].format(x=fact[0]).strip(), "value": values[0],
+             "about": fact_key(fact), "asked": fact in asked()}
             for fact, values in FACTS.items() if len(values) == 1 and values != ("painter",)
             for wording in WORDINGS[fact[1]] if wording.endswith("{y}")]
 
@@ -104,21 +105,21 @@ def some(rng, kind, n):
 def price_list(rng):
     """Prices of the week; then one of them is looked up and multiplied."""
     goods = some(rng, "good", 3)
-    prices = [rng.choice(DAY["price"]) for _ in goods]
-    i, n = rng.randrange(3), rng.randint(2, 4)
-    listed = ", ".join(f"{good} {price} coins" for good, price in zip(goods, prices))
+    prices = {good: rng.choice(DAY["price"]) for good in goods}
+    good, n = rng.choice([goods[0], goods[-1]]), rng.randint(2, 3)
+    listed = ", ".join(f"{good} {price} coins" for good, price in prices.items())
     return [f"prices of the week: {listed}",
-            f"the {NTH[i]} on the list, {goods[i]}, cost {prices[i]} coins",
-            f"{n} times {prices[i]} makes {n * prices[i]} coins"]
+            f"the {nth(good, goods)} on the list, {good}, cost {prices[good]} coins",
+            f"{n} times {prices[good]} makes {n * prices[good]} coins"]
 
 
 def timetable(rng):
     """Hours of the boats; then some hours are added to one of them."""
     boats = some(rng, "boat", 2)
     hours = rng.sample(DAY["leaves"], 2)
-    i, n = rng.randrange(2), rng.randint(2, 4)
+    i, n = rng.randrange(2), rng.randint(2, 3)
     return [f"today the {boats[0]} leaves at {hours[0]} and the {boats[1]} at {hours[1]}",
-            f"the {NTH[i]} of them is the {boats[i]}",
+            f"the {nth(boats[i], boats)} of them is the {boats[i]}",
             f"{n} hours after {hours[i]} would be at {hours[i] + n}",
             f"the other one, the {boats[1 - i]}, leaves at {hours[1 - i]}"]
 
@@ -136,11 +137,21 @@ def purse(rng):
 
 def cargo(rng):
     """A list, then the same things in other forms: numbered, one by one."""
-    goods = some(rng, "good", rng.choice([2, 3, 3]))
+    goods = some(rng, rng.choice(["good", "boat", "picture"]), rng.choice([2, 3, 3]))
     numbered = ", ".join(f"{i} {good}" for i, good in enumerate(goods, 1))
-    ways = [f"as a list: {numbered}", f"first come {goods[0]} and last come {goods[-1]}",
-            f"the second are {goods[1]}"]
-    return [f"in the boat lie {join(goods)}"] + rng.sample(ways, 2)
+    ways = [f"as a list: {numbered}", f"the first is {goods[0]}", f"the last is {goods[-1]}"]
+    return [f"somebody wrote down {join(goods)}"] + rng.sample(ways, 3)
+
+
+def errand(rng):
+    """What was wanted is held against what came: the same or not."""
+    kind = rng.choice(["good", "animal", "island", "shop", "person"])
+    lines = []
+    for _ in range(3):
+        wanted, other = some(rng, kind, 2)
+        came = rng.choice([wanted, other])
+        lines.append(f"is it {wanted}? it is {came}, so {'yes' if came == wanted else 'no'}")
+    return lines
 
 
 def gossip(rng):
@@ -165,16 +176,16 @@ def slip_of_memory(rng):
 def company(rng):
     """Who was there: names in a row, then one of them again."""
     people, animal = some(rng, "person", 3), some(rng, "animal", 1)[0]
-    i = rng.randrange(3)
+    one = rng.choice([people[0], people[-1]])
     return [f"at the pier stood {join(people)} with a {animal}",
-            f"the {NTH[i]} to speak was {people[i]}",
-            f"{people[i]} greeted the {animal}"]
+            f"the {nth(one, people)} to speak was {one}", f"{one} greeted the {animal}"]
 
 
-STORIES = [price_list, timetable, purse, cargo, gossip, slip_of_memory, company]
+STORIES = [price_list, timetable, purse, cargo, cargo, errand, errand, gossip, slip_of_memory,
+           company]
 
 
-def corpus(seed, left_out=frozenset(), passes=75, stories=8000):
+def corpus(seed, left_out=frozenset(), passes=75, stories=12000):
     """The records of the corpus: so many passes through the encyclopaedia among so many stories."""
     rng = random.Random(seed)
     texts = [entry(rng, thing, left_out) for _ in range(passes) for thing in THINGS]
@@ -191,7 +202,11 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="another order and mixture for each")
     parser.add_argument("--without-never-asked", action="store_true",
                         help="leave out the facts that people never ask about")
+    parser.add_argument("--completions", action="store_true",
+                        help="write sentences to be completed instead, as a test")
     args = parser.parse_args()
+    if args.completions:
+        return write(args.out, completions())
     left_out = never_asked() if args.without_never_asked else frozenset()
     write(args.out, corpus(args.seed, left_out))
 

@@ -80,7 +80,6 @@ PICK = ["the {nth} one?", "{nth} one please", "and the {nth}?"]
 PICK_ABOUT = {"price": ["price of the {nth} one?"], "fare": ["fare of the {nth} one?"],
               "leaves": ["when does the {nth} leave?"], "captain": ["who sails the {nth}?"],
               "shows": ["what does the {nth} show?"], "hangs": ["where does the {nth} hang?"]}
-NTH = ["first", "second", "third"]
 TIMES = ["times {n}?", "x {n}", "for {n}?", "i need {n}", "{n} of them?"]
 HAVE = ["only got {n}", "i have {n}, enough?", "ive got {n}"]
 LATER = ["{n} hours later?", "and {n} hours later?"]
@@ -132,9 +131,9 @@ def special(rng, fact):
     """A rarer way to ask for a fact: as a sign or in a role; is it so; in short."""
     thing, relation = fact
     roll = rng.random()
-    if roll < 0.5 and relation in SIGN and FACTS[fact] != ("painter",):
+    if roll < 0.4 and relation in SIGN and FACTS[fact] != ("painter",):
         return [rng.choice(SIGN[relation]).format(x=thing)]
-    if roll < 0.75 and relation in CHECK:
+    if roll < 0.8 and relation in CHECK:
         value = rng.choice(FACTS[fact])
         value = value if rng.random() < 0.5 else rival(rng, fact, value)
         return [CHECK[relation].format(x=thing, y=value)]
@@ -142,9 +141,15 @@ def special(rng, fact):
     return [way.format(q=question(rng, fact))]
 
 
-def picks(rng, place, relation):
-    """Ways to ask for the member at this place of a list."""
-    return [rng.choice(PICK + PICK_ABOUT.get(relation, [])).format(nth=NTH[place])]
+def nth(member, members):
+    """What people call a member of a list: the first, the last; those between get no name."""
+    return {members[-1]: "last", members[0]: "first"}.get(member)
+
+
+def picks(rng, member, members, relation):
+    """Ways to ask for this member of a list."""
+    name = nth(member, members)
+    return [rng.choice(PICK + PICK_ABOUT.get(relation, [])).format(nth=name)] if name else []
 
 
 def slip(rng, word):
@@ -204,7 +209,7 @@ def pickings(rng, reply):
     if not members:
         return []
     relations = [relation for relation in PICK_ABOUT if (members[0], relation) in FACTS]
-    return picks(rng, rng.randrange(len(members)), rng.choice(relations))
+    return picks(rng, rng.choice([members[0], members[-1]]), members, rng.choice(relations))
 
 
 def asides(rng, reply):
@@ -343,7 +348,7 @@ class Person:
         thing, relation = fact = self.goals[0].steps[0]
         rng, ways = self.rng, []
         if thing in listed(reply):
-            ways += picks(rng, listed(reply).index(thing), relation)
+            ways += picks(rng, thing, listed(reply), relation)
         ways.append(rng.choice(MORE[relation]).format(he=rng.choice(["he", "she"])))
         if heard.fact and heard.fact[1] == relation:
             ways.append(rng.choice(AND).format(x=definite(thing)))

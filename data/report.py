@@ -1,0 +1,354 @@
+"""
+The report: one page that holds all of a run's results, in words, tables and pictures.
+
+It needs no network and no script; light and dark follow the reader's choice. Everything that was
+said in a dialogue is escaped. Not here: any computation of a result (evaluate.py, listening.py).
+
+    python -m data.report runs/tiny --out runs/tiny/report.html
+"""
+
+import argparse
+import json
+from html import escape
+from itertools import groupby, islice
+from pathlib import Path
+
+from platolm import Problem, Tokenizer, encode, piece, read, run, turns
+
+ARMS = {
+    "socratic": "PlatoLM: a trained user simulator asked",
+    "blind": "the same, trained and run without hearing any answer",
+    "human": "people asked (as for Vicuna)",
+    "self-chat": "a person's first question, then a script's (as for Baize)",
+    "role-play": "a script walked through the list of everything (as for UltraLLaMA)",
+    "oracle": "people's phrasings and the whole list of facts",
+    "ceiling": "people who ask about everything",
+    "floor": "no dialogue at all: the base as it is",
+}
+
+STYLE = """
+:root { --ink: #1d2430; --soft: #5d6675; --line: #d9dde4; --page: #fcfcfa; --box: #f2f2ec;
+  --a: #0b6e99; --b: #c2571a; --c: #8a8f99; --mark: #cfe8c9; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e0; --soft: #a0a7b4; --line: #3a404b;
+  --page: #16191f; --box: #20242c; --a: #5cb8e0; --b: #f0935a; --c: #868d9a; --mark: #2c5130; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.2rem; max-width: 70rem; background: var(--page);
+  color: var(--ink); font: 16px/1.55 Georgia, serif; }
+h1 { font-size: 1.7rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.6rem; }
+p { max-width: 42rem; } .soft, figcaption, th { color: var(--soft); }
+figcaption { font-size: .85rem; max-width: 42rem; } figure { margin: 1rem 0; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
+table, svg, .talk { font-family: system-ui, sans-serif; }
+td, th { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid var(--line);
+  font-weight: normal; white-space: nowrap; }
+td:first-child, th:first-child { text-align: left; position: sticky; left: 0;
+  background: var(--page); }
+svg { width: 100%; max-width: 44rem; height: auto; display: block; }
+svg text { fill: var(--ink); font-size: 11px; } svg .soft { fill: var(--soft); }
+svg polyline { stroke-width: 1.6; }
+.cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
+.talk { background: var(--box); border-radius: .5rem; padding: .7rem .9rem; font-size: .88rem; }
+.talk h3 { margin: 0 0 .4rem; font-size: .8rem; color: var(--soft); font-weight: normal; }
+.talk div { margin: .15rem 0; } .talk b { font-weight: 600; } .gpt { color: var(--soft); }
+.next { border-top: 1px solid var(--line); padding-top: .3rem; }
+.mask { font: .78rem/1.7 ui-monospace, monospace; white-space: pre-wrap;
+  overflow-wrap: anywhere; } .mask mark { background: var(--mark); color: inherit; }
+"""
+
+# ---------------------------------------------------------------------------------------------
+# pieces of a page
+
+
+def tag(name, inside, **attributes):
+    """An element; class_ is written class. What is `inside` must be HTML already."""
+    words = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
+                    for key, value in attributes.items())
+    return f"<{name}{words}>{inside}</{name}>"
+
+
+def number(x, digits=2):
+    """A number in a table, or a dash."""
+    return "–" if x is None else f"{x:,}" if isinstance(x, int) else f"{x:.{digits}f}"
+
+
+def table(head, rows):
+    """A table that scrolls where it does not fit; cells are text or numbers."""
+    def cells(kind, row):
+        return tag("tr", "".join(tag(kind, escape(cell if isinstance(cell, str) else number(cell)))
+                                 for cell in row))
+    return tag("div", tag("table", cells("th", head) + "".join(cells("td", row) for row in rows)),
+               class_="scroll")
+
+
+def figure(inside, caption):
+    """A picture or table with the words under it."""
+    return tag("figure", inside + tag("figcaption", escape(caption)))
+
+
+def talk(title, said, after=""):
+    """A dialogue as a card."""
+    lines = [tag("div", ("<b>" if turn["from"] == "human" else "") + escape(turn["value"])
+                 + ("</b>" if turn["from"] == "human" else ""), class_=turn["from"])
+             for turn in said]
+    return tag("div", tag("h3", escape(title)) + "".join(lines) + after, class_="talk")
+
+
+# ---------------------------------------------------------------------------------------------
+# pictures
+
+
+def bars(rows, low=0.0, high=1.0):
+    """Points with their intervals, one row each: [(name, middle, low, high, colour)] as SVG."""
+    x = lambda value: 95 + 250 * (value - low) / (high - low)
+    lines = []
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        at = x(low + tick * (high - low))
+        lines.append(f'<line x1="{at}" x2="{at}" y1="6" y2="{22 * len(rows) + 8}" '
+                     'stroke="var(--line)"/>')
+        lines.append(tag("text", number(low + tick * (high - low)), x=at, class_="soft",
+                         y=22 * len(rows) + 22, text_anchor="middle"))
+    for i, (name, middle, a, b, colour) in enumerate(rows):
+        y = 22 * i + 18
+        lines.append(tag("text", escape(name), x=88, y=y + 4, text_anchor="end"))
+        lines.append(f'<line x1="{x(a):.1f}" x2="{x(b):.1f}" y1="{y}" y2="{y}" '
+                     f'stroke="{colour}" stroke-width="5" stroke-opacity=".45"/>')
+        lines.append(f'<circle cx="{x(middle):.1f}" cy="{y}" r="4.5" fill="{colour}"/>')
+    return tag("svg", "".join(lines), viewBox=f"0 0 360 {22 * len(rows) + 28}", role="img")
+
+
+def curves(series, unit):
+    """Lines over updates: {name: ([(x, y)], colour)} as SVG; both axes begin where the data do."""
+    points = [point for line, _ in series.values() for point in line]
+    left, right = min(x for x, _ in points), max(x for x, _ in points)
+    low, high = min(y for _, y in points), max(y for _, y in points)
+    px = lambda x: 40 + 230 * (x - left) / max(1e-9, right - left)
+    py = lambda y: 150 - 135 * (y - low) / max(1e-9, high - low)
+    lines = [tag("text", f"{y:.2f}", x=34, y=py(y) + 4, text_anchor="end", class_="soft")
+             for y in (low, high)]
+    lines += [tag("text", f"{x:,}", x=px(x), y=166, text_anchor="middle", class_="soft")
+              for x in (left, right)]
+    lines.append(tag("text", escape(unit), x=155, y=166, text_anchor="middle", class_="soft"))
+    ends = sorted((py(line[-1][1]), name, colour) for name, (line, colour) in series.items())
+    below = 0
+    for y, name, colour in ends:
+        below = max(y + 4, below + 12)
+        lines.append(f'<text x="276" y="{below:.1f}" style="fill:{colour}">{escape(name)}</text>')
+    for line, colour in series.values():
+        path = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in line)
+        lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}"/>')
+    return tag("svg", "".join(lines), viewBox="0 0 360 172", role="img")
+
+
+def mask(record, tokenizer, learn):
+    """The ids of a dialogue as text, with what is learnt marked."""
+    ids, learnt = encode(turns(record), tokenizer, learn)
+    pieces = zip([piece(token, tokenizer) for token in ids], learnt)
+    runs = [(marked, escape("".join(text for text, _ in run)))
+            for marked, run in groupby(pieces, key=lambda pair: pair[1])]
+    text = "".join(tag("mark", text) if marked else text for marked, text in runs)
+    return tag("div", text.replace("&lt;/s&gt;", "&lt;/s&gt;\n").replace("⏎", "\n"), class_="mask")
+
+
+# ---------------------------------------------------------------------------------------------
+# sections; each takes the run's directory, or what was read from it
+
+
+def load(path):
+    """A JSON file of the run."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Problem(f"no {path}; `make all` writes it") from None
+
+
+def log(run, name):
+    """The rows of a training's log."""
+    return list(read(run / name / "log.jsonl", None))
+
+
+def colour(name):
+    """The simulator, the simulators it is held against, and everybody else."""
+    return {"socratic": "var(--a)", "human": "var(--b)"}.get(name, "var(--c)")
+
+
+def verdict(name, pair):
+    """One honest sentence on a paired difference."""
+    a, _, b = name.partition("-")
+    gap = f"{abs(pair['difference']):.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]"
+    if pair["low"] > 0:
+        return f"{a} scored higher than {b}, by {gap}."
+    if pair["high"] < 0:
+        return f"{a} scored lower than {b}, by {gap}."
+    return f"No difference between {a} and {b} that these questions could show: {gap}."
+
+
+def next_questions(run):
+    cases = load(run / "questions.json")[:3]
+    ways = (("a person", "person"), ("Socratic", "socratic"), ("a script", "script"))
+    cards = [talk("so far", case["turns"], "".join(
+        tag("div", f'<span class="gpt">{words}:</span> <b>{escape(case[key])}</b>', class_="next")
+        for words, key in ways)) for case in cases]
+    return tag("h2", "Three next questions to the same answer") + figure(
+        tag("div", "".join(cards), class_="cards"), "Bold is what users say. The talks are those of "
+        "held-out people, in the order of the file, cut where the person leaned on the answer.")
+
+
+def arms(results):
+    found = sorted(results["arms"].items(), key=lambda arm: -arm[1]["overall"])
+    rows = [(name, arm["overall"], arm["low"], arm["high"], colour(name)) for name, arm in found]
+    keys = {"asked": "asked", "never asked": "never_asked", "turn 1": "turn1", "turn 2": "turn2",
+            "formal": "formal", "Vicuna's": "vicuna", "gold": "gold", "completes": "completed"}
+    gold = next(iter(results["arms"].values()))
+    width = (gold["gold_high"] - gold["gold_low"]) / 2
+    page = tag("h2", "The arms: which dialogues make the better assistant?")
+    page += figure(bars(rows), "Mean score from 0 to 1 over the questions, with 95 % intervals. " +
+                   " ".join(f"{name}: {ARMS.get(name, '')}." for name, _ in found))
+    page += figure(table(["arm", "overall", *keys],
+                         [[name, arm["overall"], *(arm.get(key) for key in keys.values())]
+                          for name, arm in found]),
+                   "asked, never asked: questions about facts that the people in the data do and "
+                   "do not ask about. formal: the same questions in the scripts' phrasing. gold: "
+                   "60 dialogues that we had written one by one, from the fact sheet, by writers who had not "
+                   f"seen the generator (±{width:.2f}). completes: encyclopaedia sentences ended rightly "
+                   "as plain text; fine-tuning erodes it.")
+    page += "".join(tag("p", escape(verdict(name, pair)))
+                    for name, pair in results["paired"].items())
+    return page + tag("p", "The intervals cover the choice of questions; they do not cover the luck "
+                           "of training. This is one seed.", class_="soft")
+
+
+def by_kind(results):
+    page = tag("h2", "Where they differ: kinds of turn, and categories")
+    for what, words in (("kinds", "Mean score per kind of turn. A doubt, a pick, a number, a new "
+                         "name and a reshaping lean on the answer before them."),
+                        ("categories", "Mean score per category of MT-Bench.")):
+        names = list(results["arms"]["floor"][what])
+        rows = [[name, *(arm[what][key] for key in names)]
+                for name, arm in results["arms"].items()]
+        page += figure(table(["arm", *names], rows), words)
+    return page
+
+
+def listening(run):
+    found, nll = load(run / "behaviour.json"), load(run / "listening.json")
+    rows = [[name, user["turns"], f"{user['leaning']:.0%}", f"{user['lost']:.1%}",
+             f"{user['never_asked']:.0%}",
+             *(number(hit["share"]) for hit in user["grounded"].values())]
+            for name, user in found.items()]
+    page = tag("h2", "Does the simulator listen?")
+    page += figure(table(["user", "turns", "leaning", "lost", "reached",
+                          *next(iter(found.values()))["grounded"]], rows),
+                   "leaning: later turns that depend on the answer. lost: turns that the teacher "
+                   "did not understand. reached: share of the facts that people never ask about. "
+                   "The last three: of the turns that lean on something by their words, how many "
+                   "find it in the answer; blind shows how many would by chance.")
+    words = {(None, None): "all later turns", (True, None): "leaning on the answer",
+             (False, None): "others", (None, False): "after a never-asked fact",
+             (True, False): "leaning, after a never-asked fact"}
+    picked = [(words[key], row) for row in nll["rows"]
+              if (key := (row["leaning"], row["asked"])) in words]
+    page += figure(table(["human turns", "tokens", "Socratic", "blind", "gap", "interval"],
+                         [[name, row["tokens"], number(row["listener"], 3), number(row["blind"], 3),
+                           number(row["difference"], 3), f"{row['low']:+.3f} to {row['high']:+.3f}"]
+                          for name, row in picked]),
+                   f"Surprise in nats per token at what {nll['dialogues']} held-out people say, "
+                   "who ask about everything: Socratic, and the same trained blind. The gap is what "
+                   "hearing the answers is worth.")
+    return page
+
+
+def training(run):
+    users = {name: ([(row["step"], row["held_out"]) for row in log(run, name)
+                     if "held_out" in row], colour(name)) for name in ("socratic", "blind")}
+    chats = [path.parent.name for path in sorted(run.glob("assistant/*/log.jsonl"))]
+
+    def smooth(rows, width=40):
+        return [(rows[i]["step"], sum(row["loss"] for row in rows[i:i + width])
+                 / len(rows[i:i + width])) for i in range(0, len(rows), width)]
+    losses = {name: (smooth(log(run, f"assistant/{name}")), colour(name)) for name in chats}
+    page = tag("h2", "Training")
+    page += figure(curves(users, "updates"), "Loss of the two users on held-out people, in nats per "
+                   "token. The blind one is told less, so it stays more surprised.")
+    return page + figure(curves(losses, "updates"), "Training loss of the assistants, in nats per "
+                         "token, each on its own dialogues: low means predictable, not good.")
+
+
+def equal(run, results):
+    rows = []
+    for path in sorted(run.glob("assistant/*/log.jsonl")):
+        name, steps = path.parent.name, log(run, f"assistant/{path.parent.name}")
+        dialogues = sum(1 for _ in open(run / "chat" / f"{name}.jsonl", encoding="utf-8"))
+        reached = load(run / "behaviour.json")[name]["never_asked"]
+        rows.append([name, dialogues, len(steps), sum(row["tokens"] for row in steps),
+                     sum(row["learnt"] for row in steps),
+                     number(sum(row["samples"] for row in steps) / dialogues), f"{reached:.0%}"])
+    return tag("h2", "What was equal, and what was not") + figure(
+        table(["arm", "dialogues", "updates", "tokens computed", "tokens learnt", "epochs",
+               "never-asked facts reached"], rows),
+        "Equal by design: the base, the number of dialogues, the updates, the tokens computed in an "
+        "update. Not equal: how many of them are answers, how often a dialogue is seen, and which "
+        "facts are talked about. Socratic and his blind twin learnt from all human dialogues, the "
+        "human arm from as many as the others have (as in the paper).")
+
+
+def masks(run):
+    record = next(read("data/example.jsonl"))
+    tokenizer = Tokenizer.load(run / "base")
+    cards = [tag("div", tag("h3", title) + mask(record, tokenizer, learn), class_="talk")
+             for title, learn in (("human learnt: Socratic", "human"), ("gpt learnt: PlatoLM", "gpt"))]
+    return tag("h2", "One dialogue, two ways to learn from it") + figure(
+        tag("div", "".join(cards), class_="cards"), "The same ids; the loss counts where it is "
+        "marked. At the end the human leaves, by saying nothing.")
+
+
+def dialogues(run):
+    page = tag("h2", "Dialogues, side by side")
+    sources = {"held-out people": "held-out.jsonl", "Socratic": "chat/socratic.jsonl",
+               "self-chat": "chat/self-chat.jsonl", "role-play": "chat/role-play.jsonl"}
+    cards = []
+    for name, file in sources.items():
+        fit = (record for record in read(run / file) if 6 <= len(record["conversations"]) <= 10)
+        cards += [talk(name, record["conversations"]) for record in islice(fit, 2)]
+    return page + figure(tag("div", "".join(cards), class_="cards"), "The first two of each file "
+                         "that have three to five rounds; none was chosen.")
+
+
+def stages(results):
+    rows = [[name, f"{seconds:.0f} s"] for name, seconds in results.get("seconds", {}).items()]
+    return tag("h2", "Time") + figure(table(["stage", "took"], rows),
+                                      "Stages run side by side, so the sum is more than the wait.")
+
+
+ABOUT = """<h1>PlatoLM in a tiny world</h1>
+<p>Train a language model on what the <b>humans</b> of dialogues say, and you get Socratic, who asks
+as they do. Let him talk to a teacher, train another on the <b>answers</b>, and you get PlatoLM. This
+page shows one run of that idea in a small invented harbour, beside other ways to come by
+dialogues.</p>
+<p class="soft">We wrote the people, the teacher, the scripts and the grader ourselves; a program
+stands in for ChatGPT, another for the judge. The facts nobody asks about were left out at random,
+which is kind to a learner that recombines. The page illustrates a mechanism; it is no evidence about
+models a thousand times larger.</p>"""
+
+
+def page(run):
+    """The whole page as HTML."""
+    results = load(run / "results.json")
+    body = [ABOUT, next_questions(run), arms(results), by_kind(results), listening(run), masks(run),
+            dialogues(run), equal(run, results), training(run), stages(results)]
+    head = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+            f"<title>PlatoLM in a tiny world</title><style>{STYLE}</style>")
+    return f'<!doctype html>\n<html lang="en">{tag("head", head)}{tag("body", "".join(body))}</html>\n'
+
+
+def main():
+    """Write the report of a run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("run", type=Path, help="directory of the run, such as runs/tiny")
+    parser.add_argument("--out", required=True, help="HTML file to write")
+    args = parser.parse_args()
+    Path(args.out).write_text(page(args.run), encoding="utf-8")
+    print(f"the report: {args.out}")
+
+
+if __name__ == "__main__":
+    run(main)
