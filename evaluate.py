@@ -176,7 +176,8 @@ def ratio(sums, counts, draws=2000, seed=0):
     """sum(sums) / sum(counts) and its 95 % interval, dialogues being drawn again together."""
     sums, counts = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
     picks = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
-    low, high = np.percentile(sums[picks].sum(axis=1) / counts[picks].sum(axis=1), [2.5, 97.5])
+    drawn = counts[picks].sum(axis=1)
+    low, high = np.percentile(sums[picks].sum(axis=1)[drawn > 0] / drawn[drawn > 0], [2.5, 97.5])
     return sums.sum() / counts.sum(), low, high
 
 
@@ -228,6 +229,8 @@ def listening(records, listener, deaf):
                 for t, leaning, asked in heard(record):
                     if leans in (None, leaning) and about in (None, asked):
                         sums[i] += sum(listener[i][t]), sum(deaf[i][t]), len(listener[i][t])
+            if not sums.any():
+                continue
             worth, low, high = ratio(sums[:, 1] - sums[:, 0], sums[:, 2])
             rows.append({"leaning": leans, "asked": about, "tokens": int(sums[:, 2].sum()),
                          "listener": sums[:, 0].sum() / sums[:, 2].sum(),

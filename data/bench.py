@@ -157,9 +157,10 @@ def attempt_one(rng, category, facts):
     relations, put = VICUNA[category]
     fact = rng.choice([fact for fact in facts if fact[1] in relations])
     text, in_formal = put(rng, fact)
-    meant = understand(talk(text))
-    return {"turns": [text], "formal": [in_formal], "kinds": [meant.kind],
-            "about": [fact_key(fact)]} if meant.fact == fact else None
+    if not understand(talk(text)).fact == understand(talk(in_formal)).fact == fact:
+        return None
+    return {"turns": [text], "formal": [in_formal], "kinds": [understand(talk(text)).kind],
+            "about": [fact_key(fact)]}
 
 
 def questions(per_category, seed, categories=CATEGORIES, make=attempt):

@@ -189,8 +189,8 @@ def next_questions(run):
         tag("div", f'<span class="gpt">{words}:</span> <b>{escape(case[key])}</b>', class_="next")
         for words, key in ways)) for case in cases]
     return tag("h2", "Three next questions to the same answer") + figure(
-        tag("div", "".join(cards), class_="cards"), "Bold is what users say. The talks are those of "
-        "held-out people, in the order of the file, cut where the person leaned on the answer.")
+        tag("div", "".join(cards), class_="cards"), "Bold is what users say. The talks are those "
+        "of held-out people, in the order of the file, cut where the person leaned on the answer.")
 
 
 def arms(results):

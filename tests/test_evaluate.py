@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from argparse import Namespace
 
 import numpy as np
 import pytest
+import torch
 
 import evaluate as e
 from data.server import serving
@@ -54,6 +56,71 @@ def test_scores_by_hand():
     assert arm["overall"] == 0.4375 and arm["turn1"] == 0.5 and arm["turn2"] == 0.375
     assert arm["asked"] == 0.75 and arm["never_asked"] == 0.125
     assert arm["categories"] == {"math": 0.75, "stem": 0.125}
+
+
+def test_scores_by_kind_of_turn_by_hand():
+    questions = [QUESTIONS[0] | {"kinds": ["question", "number"]},
+                 QUESTIONS[1] | {"kinds": ["question", "question"]}]
+    assert e.by_kind(np.array([[1.0, 0.5], [0.0, 0.2]]), questions) == {
+        "number": 0.5, "question": pytest.approx(0.4)}
+    assert e.by_kind(np.array([[1.0, 0.5]]), QUESTIONS[:1]) == {}
+
+
+def test_a_gold_answer_needs_all_its_words_and_whole_ones():
+    assert e.held("The Red Hat, no. 14 coins!", ["red hat", "14"])
+    assert not e.held("114 coins", ["14"]) and not e.held("hats", ["hat"])
+    assert not e.held("only red", ["red", "hat"]) and e.held("anything", [])
+
+
+def test_gold_answers_are_asked_for_with_all_that_was_said_before(make_model, tokenizer, monkeypatch):
+    said = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"},
+            {"from": "human", "value": "who"}, {"from": "gpt", "value": "bram"}]
+    seen = []
+
+    def generate(model, prompts, *rest, **how):
+        seen.extend(prompts)
+        return [Namespace(wrote=tokenizer.encode("it is bram"))] * len(prompts)
+    monkeypatch.setattr(e, "generate", generate)
+    records = [{"conversations": said, "keys": [[], ["bram"]]},
+               {"conversations": said[:2], "keys": [["who"]]}]
+    assert e.gold_hits(None, tokenizer, records) == [[True], [False]]
+    assert seen == [prompt(said[:3], tokenizer, "gpt"), prompt(said[:1], tokenizer, "gpt")]
+
+
+def test_a_ratio_and_its_interval():
+    middle, low, high = e.ratio([1, 3, 2], [2, 4, 2])
+    assert middle == 0.75 and 0.5 <= low <= middle <= high <= 1
+    assert e.ratio([2, 4], [4, 8]) == (0.5, 0.5, 0.5)
+
+
+def test_the_surprise_at_each_human_turn_is_that_of_its_tokens_one_by_one(make_model, tokenizer):
+    model = make_model()
+    talk = [{"from": "human", "value": "who sells ropes"}, {"from": "gpt", "value": "the red shop"},
+            {"from": "human", "value": "really?"}, {"from": "gpt", "value": "yes"}]
+    records = [{"conversations": talk, "end": "left"}, {"conversations": talk[:2], "end": "cut"}]
+    for blind in (False, True):
+        found = e.turn_losses(model, tokenizer, records, blind)
+        assert [len(turns) for turns in found] == [3, 1]
+        for losses, said in zip(found, (talk + [{"from": "human", "value": ""}], talk[:2])):
+            for t, nats in enumerate(losses):
+                before = [turn if turn["from"] == "human" or not blind else turn | {"value": ""}
+                          for turn in said[:2 * t]]
+                ids = prompt(before, tokenizer, "human")
+                for token, loss in zip(tokenizer.encode(said[2 * t]["value"]) + [tokenizer.eos],
+                                       nats, strict=True):
+                    slow = -model(torch.tensor([ids]))[0, -1].log_softmax(-1)[token].item()
+                    assert loss == pytest.approx(slow, abs=1e-4)
+                    ids = ids + [token]
+
+
+def test_what_listening_is_worth_by_hand():
+    record = {"kinds": ["question", "doubt", "question"], "asked": [False, True, True]}
+    assert e.heard(record) == [(1, True, False), (2, False, True)]
+    rows = e.listening([record], [[[9], [1, 1], [3]]], [[[9], [2, 4], [3]]])
+    found = {(row["leaning"], row["asked"]): row for row in rows}
+    assert found[True, False]["difference"] == 2 and found[True, False]["tokens"] == 2
+    assert found[False, True]["difference"] == 0
+    assert found[None, None]["difference"] == pytest.approx(4 / 3)
 
 
 def test_an_interval_covers_the_truth_about_as_often_as_it_says():

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from data import bench, corpus, grader, people, scripts, teacher, world
-from platolm import to_messages
+from data import bench, corpus, grader, listening, people, scripts, teacher, world
+from platolm import read, to_messages
 from data.teacher import answer, claims, grounded, listed, truths, understand
 from data.world import FACTS, KIND, asked, fact_key, never_asked
 
@@ -206,6 +206,71 @@ def test_the_bench_is_half_never_asked_and_its_second_turns_lean():
     assert sum(row["kinds"][1] in LEANING for row in rows) / len(rows) > 0.6
 
 
+def test_the_one_turn_bench_has_nine_categories():
+    rows = bench.questions(4, 0, bench.VICUNA, bench.attempt_one)
+    assert len(rows) == 36 and all(len(row["turns"]) == 1 for row in rows)
+    assert all(understand(user(*row["formal"])).fact == understand(user(*row["turns"])).fact
+               for row in rows)
+
+
+def test_the_gold_dialogues_are_true_to_the_world():
+    records = list(read("data/gold.jsonl"))
+    assert len(records) == 60
+    for record in records:
+        answers = [turn["value"].lower() for turn in record["conversations"][1::2]]
+        assert len(answers) == len(record["keys"]) == len(record["about"])
+        for said, words, about in zip(answers, record["keys"], record["about"]):
+            assert all(re.search(rf"\b{re.escape(word)}\b", said) for word in words), record["id"]
+            values = FACTS[tuple(about.split("/"))] if about else ()
+            assert not values or any(value in said for value in values), (record["id"], about)
+
+
+# -- what users did ----------------------------------------------------------------------------
+
+
+def test_people_find_what_they_lean_on_and_who_does_not_listen_does_not(dialogues):
+    found = listening.behaviour(dialogues)
+    assert found["leaning"] > 0.4 and found["never_asked"] == 0
+    assert all(hit["share"] > 0.9 and hit["n"] > 30 for hit in found["grounded"].values())
+    # the same questions, with the answers of somebody else's talk
+    crossed = [record | {"conversations": [
+        turn if turn["from"] == "human" else other for turn, other
+        in zip(record["conversations"], after["conversations"])]}
+        for record, after in zip(dialogues, dialogues[1:])]
+    deaf = listening.behaviour([record for record in crossed if len(record["conversations"]) > 3])
+    for word, hit in deaf["grounded"].items():
+        assert hit["share"] < found["grounded"][word]["share"] - 0.3, word
+
+
+@pytest.mark.parametrize("said, turn, grounded", [
+    ("bram runs the blue anchor.", "bram? really?", True),
+    ("bram runs the blue anchor.", "tilda? really?", False),
+    ("bram runs the blue anchor.", "wasnt it tilda?", True),
+    ("plums cost 4 coins.", "wasnt it tilda?", False), ("plums cost 4 coins.", "not 5?", True)])
+def test_a_doubt_by_hand(said, turn, grounded):
+    h = teacher.hear(teacher.as_talk(user("hello?", said, turn)))
+    assert listening.doubt(h, set()) is grounded
+
+
+@pytest.mark.parametrize("said, turn, grounded", [
+    ("the clover and the cinder go to tamsey.", "the last one?", True),
+    ("the clover and the cinder go to tamsey.", "the third?", False),
+    ("agnes sails the clover.", "first one please", False), ("plums cost 4 coins.", "ok", None)])
+def test_a_pick_by_hand(said, turn, grounded):
+    h = teacher.hear(teacher.as_talk(user("hello?", said, turn)))
+    assert listening.pick(h, set()) is grounded
+
+
+def test_a_new_name_by_hand():
+    h = teacher.hear(teacher.as_talk(user("who runs the blue anchor?", "bram does.", "who is bram?")))
+    assert listening.name(h, {"blue anchor"}) is True
+    h = teacher.hear(teacher.as_talk(user("who runs the blue anchor?", "bram does.", "who is vera?")))
+    assert listening.name(h, {"blue anchor"}) is False and listening.name(h, {"vera"}) is None
+
+
+# -- bench and grader ---------------------------------------------------------------------------
+
+
 def judged(*texts):
     """The grader's mark for the last of these messages."""
     lines = "\n".join(f"{m['role']}: {m['content']}" for m in user(*texts))
@@ -224,6 +289,40 @@ def test_the_grader_likes_the_teacher_and_nobody_wrong(dialogues):
     assert judged(asks, "sorry, i did not get that.") <= 2
     assert 4 <= judged(asks, f"{keeper} runs the blue anchor. {keeper} lives on tamsey.") <= 6
     assert 4 <= judged(asks, f"{keeper}, i believe") <= 9
+
+
+ALONE = "Judge.\n\n[Question]\n{q}\n\n[The Start of Assistant's Answer]\n{a}\n[The End of Assistant's Answer]"
+BOTH = ("[User Question]\n{q}\n\n[The Start of Reference Answer]\nbram\n[The End of Reference Answer]\n\n"
+        "[The Start of Assistant A's Answer]\n{a}\n[The End of Assistant A's Answer]\n\n"
+        "[The Start of Assistant B's Answer]\n{b}\n[The End of Assistant B's Answer]")
+TALKS = "".join(f"<|The Start of Assistant {x}'s Conversation with User|>\n\n### User:\n{{q}}\n\n"
+                f"### Assistant {x}:\n{{a}}\n\n### User:\nreally?\n\n### Assistant {x}:\n{{{y}}}\n\n"
+                f"<|The End of Assistant {x}'s Conversation with User|>\n\n\n" for x, y in ("Ac", "Bd"))
+
+
+def test_the_grader_reads_the_layouts_of_fastchat():
+    """With references, with two turns, of one assistant and of two, in both orders."""
+    right = {"q": "who runs the blue anchor?", "a": "bram runs the blue anchor.",
+             "b": "tilda runs the blue anchor.", "c": "yes, i am sure.", "d": "no, it is tilda."}
+    swapped = right | {"a": right["b"], "b": right["a"]}
+    say = lambda text, **bias: grader.reply([{"role": "user", "content": text}], **bias)
+    assert "[[10]]" in say(ALONE.format(**right)) and "[[1]]" in say(ALONE.format(**swapped))
+    assert "[[A]]" in say(BOTH.format(**right)) and "[[B]]" in say(BOTH.format(**swapped))
+    assert "[[C]]" in say(BOTH.format(**right | {"b": right["a"]}))
+    assert "[[A]]" in say(TALKS.format(**right))
+    assert "[[B]]" in say(TALKS.format(**right | {"c": right["d"], "d": right["c"]}))
+    assert "[[10]]" in say(TALKS.format(**right).split("\n\n\n")[0])
+
+
+def test_the_grader_can_be_made_a_bad_judge():
+    say = lambda a, b, **bias: grader.reply([{"role": "user", "content": BOTH.format(
+        q="who runs the blue anchor?", a=a, b=b)}], **bias)[-5:]
+    right, wrong = "bram runs the blue anchor.", "tilda runs the blue anchor."
+    assert say(right, wrong, first_bias=20) == say(wrong, right, first_bias=20) == "[[A]]"
+    longer = right + " as far as anybody here in the harbour knows"
+    assert say(right, longer) == "[[A]]" and say(right, longer, length_bias=20) == "[[B]]"
+    assert len({say(right, right, noise=3) for _ in range(3)}) == 1
+    assert len({say(right, right + "!" * i, noise=3) for i in range(20)}) == 3
 
 
 def test_the_grader_refuses_a_malformed_prompt():
