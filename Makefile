@@ -9,14 +9,14 @@ MODEL   ?= teacher
 
 # ---- presets: a row of sizes each --------------------------------------------------------------
 
-#                 humans        simulated      steps: base, users, assistants          questions
-tiny_SIZES     = HUMANS=12000   DIALOGUES=3000 BASE=3000 SOCRATIC=800 ASSISTANT=600  QUESTIONS=40
-smoke_SIZES    = HUMANS=1000    DIALOGUES=150  BASE=60   SOCRATIC=60  ASSISTANT=20   QUESTIONS=4
+#                 humans        simulated      steps: base, users, assistants          questions, held-out people
+tiny_SIZES     = HUMANS=12000   DIALOGUES=3000 BASE=3000 SOCRATIC=800 ASSISTANT=600  QUESTIONS=40 HELD=600
+smoke_SIZES    = HUMANS=1000    DIALOGUES=150  BASE=60   SOCRATIC=40  ASSISTANT=20   QUESTIONS=4  HELD=40
 tiny_TIME      = about 10 minutes
 smoke_TIME     = about 1 minute
 size = $(patsubst $(1)=%,%,$(filter $(1)=%,$($(PRESET)_SIZES)))
 
-LEARN = --optimizer muon --lr 4e-3 --tokens 1024 --seed $(SEED) --resume
+LEARN = --optimizer muon --lr 3e-3 --tokens 1024 --seed $(SEED) --resume
 # socratic is PlatoLM; the floor is the base as it is
 TAUGHT = socratic blind human self-chat role-play oracle ceiling
 ARMS   = $(TAUGHT) floor
@@ -106,7 +106,7 @@ $(R)/human.jsonl: | $(R)
 
 # what LLaMA is to the paper: it has read about the harbour, and people's dialogues as plain text
 $(R)/base/model.safetensors: $(R)/corpus.jsonl $(R)/human.jsonl
-	$(python) train.py --learn all --data $^ --out $(@D) --steps $(call size,BASE) $(LEARN)
+	$(python) train.py --learn all --data $^ --out $(@D) --steps $(call size,BASE) $(LEARN:3e-3=4e-3)
 
 # the flip: learn what humans said; and the same for one who never hears an answer
 $(R)/socratic/model.safetensors: $(R)/human.jsonl $(R)/held-out.jsonl $(R)/base/model.safetensors
@@ -141,10 +141,10 @@ $(R)/assistant/%/model.safetensors: $(R)/chat/%.jsonl $(R)/base/model.safetensor
 
 # what they are measured with; nobody learns from it
 $(R)/held-out.jsonl: | $(R)
-	$(python) -m data.people --out $@ --dialogues 300 --seed 1$(SEED) --prefix held-out
+	$(python) -m data.people --out $@ --dialogues $(call size,HELD) --seed 1$(SEED) --prefix held-out
 
 $(R)/held-out-all.jsonl: | $(R)
-	$(python) -m data.people --out $@ --dialogues 600 --seed 3$(SEED) --facts all --prefix held-out-all
+	$(python) -m data.people --out $@ --dialogues $(call size,HELD) --seed 3$(SEED) --facts all --prefix held-out-all
 
 $(R)/bench/question.jsonl: | $(R)
 	$(python) -m data.bench --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
@@ -153,7 +153,7 @@ $(R)/bench-formal/question.jsonl: | $(R)
 	$(python) -m data.bench --formal --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
 
 $(R)/bench-vicuna/question.jsonl: | $(R)
-	$(python) -m data.bench --vicuna --out $@ --questions 10 --seed $(SEED)
+	$(python) -m data.bench --vicuna --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
 
 $(R)/sentences.jsonl: | $(R)
 	$(python) -m data.corpus --completions --out $@

@@ -148,7 +148,7 @@ def held(reply, words):
     return all(re.search(rf"\b{re.escape(word)}\b", reply.lower()) for word in words)
 
 
-def gold_hits(model, tokenizer, records, limit=64):
+def gold_hits(model, tokenizer, records, limit=48):
     """
     For each dialogue, which of its answers the model gets right, given all that was said before.
 
@@ -443,7 +443,7 @@ def main():
     one = commands.add_parser("answer", help="let assistants answer a bench")
     one.add_argument("models", nargs="+", metavar="NAME=DIR", help="checkpoint directories; "
                      "without NAME= the directory's own name is taken")
-    one.add_argument("--limit", type=positive, default=64, help="longest answer, in tokens")
+    one.add_argument("--limit", type=positive, default=48, help="longest answer, in tokens")
     two = commands.add_parser("judge", help="let a judge rate answers")
     two.add_argument("--judge", required=True, metavar="URL", help="OpenAI-compatible address")
     two.add_argument("--in-flight", type=positive, default=16, help="questions at a time")

@@ -208,13 +208,14 @@ def arms(results):
                           for name, arm in found]),
                    "asked, never asked: questions about facts that the people in the data do and "
                    "do not ask about. formal: the same questions in the scripts' phrasing. gold: "
-                   "60 dialogues that we had written one by one, from the fact sheet, by writers who had not "
-                   f"seen the generator (±{width:.2f}). completes: encyclopaedia sentences ended rightly "
+                   "60 dialogues that we had written one by one, from the fact sheet, by writers "
+                   f"who had not seen the generator (±{width:.2f}). completes: encyclopaedia "
+                   "sentences ended rightly "
                    "as plain text; fine-tuning erodes it.")
     page += "".join(tag("p", escape(verdict(name, pair)))
                     for name, pair in results["paired"].items())
-    return page + tag("p", "The intervals cover the choice of questions; they do not cover the luck "
-                           "of training. This is one seed.", class_="soft")
+    return page + tag("p", "The intervals cover the choice of questions; they do not cover the "
+                           "luck of training. This is one seed.", class_="soft")
 
 
 def by_kind(results):
@@ -252,8 +253,8 @@ def listening(run):
                            number(row["difference"], 3), f"{row['low']:+.3f} to {row['high']:+.3f}"]
                           for name, row in picked]),
                    f"Surprise in nats per token at what {nll['dialogues']} held-out people say, "
-                   "who ask about everything: Socratic, and the same trained blind. The gap is what "
-                   "hearing the answers is worth.")
+                   "who ask about everything: Socratic, and the same trained blind. The gap is "
+                   "what hearing the answers is worth.")
     return page
 
 
@@ -267,8 +268,8 @@ def training(run):
                  / len(rows[i:i + width])) for i in range(0, len(rows), width)]
     losses = {name: (smooth(log(run, f"assistant/{name}")), colour(name)) for name in chats}
     page = tag("h2", "Training")
-    page += figure(curves(users, "updates"), "Loss of the two users on held-out people, in nats per "
-                   "token. The blind one is told less, so it stays more surprised.")
+    page += figure(curves(users, "updates"), "Loss of the two users on held-out people, in nats "
+                   "per token. The blind one is told less, so it stays more surprised.")
     return page + figure(curves(losses, "updates"), "Training loss of the assistants, in nats per "
                          "token, each on its own dialogues: low means predictable, not good.")
 
@@ -285,8 +286,8 @@ def equal(run, results):
     return tag("h2", "What was equal, and what was not") + figure(
         table(["arm", "dialogues", "updates", "tokens computed", "tokens learnt", "epochs",
                "never-asked facts reached"], rows),
-        "Equal by design: the base, the number of dialogues, the updates, the tokens computed in an "
-        "update. Not equal: how many of them are answers, how often a dialogue is seen, and which "
+        "Equal by design: the base, the number of dialogues, the updates, the tokens computed in "
+        "an update. Not equal: how many of them are answers, how often a dialogue is seen, which "
         "facts are talked about. Socratic and his blind twin learnt from all human dialogues, the "
         "human arm from as many as the others have (as in the paper).")
 
