@@ -295,8 +295,9 @@ def equal(run, results):
 def masks(run):
     record = next(read("data/example.jsonl"))
     tokenizer = Tokenizer.load(run / "base")
+    models = {"human": "human learnt: Socratic", "gpt": "gpt learnt: PlatoLM"}
     cards = [tag("div", tag("h3", title) + mask(record, tokenizer, learn), class_="talk")
-             for title, learn in (("human learnt: Socratic", "human"), ("gpt learnt: PlatoLM", "gpt"))]
+             for learn, title in models.items()]
     return tag("h2", "One dialogue, two ways to learn from it") + figure(
         tag("div", "".join(cards), class_="cards"), "The same ids; the loss counts where it is "
         "marked. At the end the human leaves, by saying nothing.")
@@ -321,14 +322,14 @@ def stages(results):
 
 
 ABOUT = """<h1>PlatoLM in a tiny world</h1>
-<p>Train a language model on what the <b>humans</b> of dialogues say, and you get Socratic, who asks
-as they do. Let him talk to a teacher, train another on the <b>answers</b>, and you get PlatoLM. This
-page shows one run of that idea in a small invented harbour, beside other ways to come by
-dialogues.</p>
+<p>Train a language model on what the <b>humans</b> of dialogues say, and you get Socratic, who
+asks as they do. Let him talk to a teacher, train another on the <b>answers</b>, and you get
+PlatoLM. This page shows one run of that idea in a small invented harbour, beside other ways to come
+by dialogues.</p>
 <p class="soft">We wrote the people, the teacher, the scripts and the grader ourselves; a program
 stands in for ChatGPT, another for the judge. The facts nobody asks about were left out at random,
-which is kind to a learner that recombines. The page illustrates a mechanism; it is no evidence about
-models a thousand times larger.</p>"""
+which is kind to a learner that recombines. The page illustrates a mechanism; it is no evidence
+about models a thousand times larger.</p>"""
 
 
 def page(run):
@@ -338,7 +339,8 @@ def page(run):
             dialogues(run), equal(run, results), training(run), stages(results)]
     head = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
             f"<title>PlatoLM in a tiny world</title><style>{STYLE}</style>")
-    return f'<!doctype html>\n<html lang="en">{tag("head", head)}{tag("body", "".join(body))}</html>\n'
+    inside = tag("head", head) + tag("body", "".join(body))
+    return f'<!doctype html>\n<html lang="en">{inside}</html>\n'
 
 
 def main():

@@ -1,0 +1,55 @@
+"""No arm had more than another: read from the logs of runs, and of a small one made here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data import people, scripts
+from data.world import asked
+from platolm import write
+
+RUNS = sorted(path.parent for path in Path("runs").glob("*/results.json"))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A run of four arms, with a base that has learnt nothing."""
+    run = tmp_path_factory.mktemp("run")
+    humans = list(people.dialogues(120, 0, asked()))
+    write(run / "chat/human.jsonl", humans)
+    for script in ("self-chat", "role-play", "oracle"):
+        firsts = [record["conversations"][0]["value"] for record in humans]
+        write(run / f"chat/{script}.jsonl", scripts.dialogues(script, 120, 0, firsts))
+    shape = ["--dim", "16", "--layers", "1", "--heads", "1", "--hidden", "16",
+             "--precision", "float32", "--attention", "explicit", "--tokens", "1024"]
+    command = [sys.executable, "train.py", *shape]
+    subprocess.run([*command, "--learn", "all", "--data", run / "chat/human.jsonl",
+                    "--out", run / "base", "--steps", "1"], check=True, capture_output=True)
+    jobs = [subprocess.Popen([*command, "--learn", "gpt", "--data", path, "--base", run / "base",
+                              "--out", run / "assistant" / path.stem, "--steps", "64"],
+                             stdout=subprocess.DEVNULL) for path in sorted(run.glob("chat/*"))]
+    assert not any(job.wait() for job in jobs)
+    return run
+
+
+def effort(run, name):
+    """(dialogues, updates, tokens computed) of an arm, from its files."""
+    dialogues = len((run / "chat" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines())
+    lines = (run / "assistant" / name / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return dialogues, len(rows), sum(row["tokens"] for row in rows)
+
+
+@pytest.mark.parametrize("run", [None, *RUNS], ids=str)
+def test_no_arm_had_more_dialogues_updates_or_computed_tokens(run, small):
+    run = run or small
+    arms = {path.name: effort(run, path.name) for path in (run / "assistant").iterdir()}
+    assert len(arms) >= 4
+    dialogues, updates, tokens = zip(*arms.values())
+    # a simulated dialogue without a word is dropped; an update's tokens differ by part of a sample
+    assert max(dialogues) - min(dialogues) <= 0.01 * max(dialogues), arms
+    assert len(set(updates)) == 1, arms
+    assert max(tokens) / min(tokens) < 1.02, arms
