@@ -281,7 +281,7 @@ def note_seconds(seconds):
     """Where $STAGE_SECONDS names a file, append to it how long this program took."""
     if path := os.environ.get("STAGE_SECONDS"):
         words, program = sys.argv[1:], Path(sys.argv[0]).stem
-        made = Path(words[words.index("--out") + 1]) if "--out" in words else Path(words[0])
+        made = Path(words[words.index("--out") + 1]) if "--out" in words else Path(*words[:1])
         made = "/".join(made.with_suffix("").parts[-2:])
         with open(path, "a", encoding="utf-8") as file:
             file.write(line({"stage": f"{program} {made}", "seconds": round(seconds, 1)}))

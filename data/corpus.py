@@ -79,11 +79,14 @@ def sentences(fact, rng=None):
 
 
 def completions():
-    """Sentences of the encyclopaedia without their last word: {"text", "value", "asked"}."""
-    return [{"text": wording[:-len("{y}")].format(x=fact[0]).strip(), "value": values[0],
-             "about": fact_key(fact), "asked": fact in asked()}
-            for fact, values in FACTS.items() if len(values) == 1 and values != ("painter",)
-            for wording in WORDINGS[fact[1]] if wording.endswith("{y}")]
+    """For each fact a sentence of the encyclopaedia without its end: {"text", "value", "asked"}."""
+    found = []
+    for fact, values in FACTS.items():
+        wording = next((w for w in WORDINGS.get(fact[1], ()) if w.endswith("{y}")), None)
+        if wording and len(values) == 1 and values != ("painter",):
+            found.append({"text": wording[:-len("{y}")].format(x=fact[0]).strip(),
+                          "value": values[0], "about": fact_key(fact), "asked": fact in asked()})
+    return found
 
 
 # ---------------------------------------------------------------------------------------------
@@ -173,7 +176,7 @@ def company(rng):
 STORIES = [price_list, timetable, purse, cargo, cargo, gossip, slip_of_memory, company]
 
 
-def corpus(seed, left_out=frozenset(), passes=75, stories=8000):
+def corpus(seed, left_out=frozenset(), passes=45, stories=10000):
     """The records of the corpus: so many passes through the encyclopaedia among so many stories."""
     rng = random.Random(seed)
     texts = [entry(rng, thing, left_out) for _ in range(passes) for thing in THINGS]

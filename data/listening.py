@@ -13,6 +13,7 @@ import argparse
 import json
 import re
 from collections import Counter
+from itertools import islice
 
 from data.teacher import (DOUBT, FACTUAL, NAME, PICK, as_talk, claims, clause, fits, hear, listed,
                           understand)
@@ -100,13 +101,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("files", nargs="+", metavar="NAME=FILE", help="dialogues of one user each")
     parser.add_argument("--out", required=True, help="JSON file to write")
+    parser.add_argument("--first", type=int, default=1500, help="how many dialogues of each")
     args = parser.parse_args()
     found = {}
     print(f"{'user':<11}{'turns':>6}{'leaning':>9}{'lost':>6}{'reached':>8}   grounded: "
           + ", ".join(LEANS))
     for word in args.files:
         name, _, path = word.partition("=")
-        found[name] = behaviour(list(read(path)))
+        found[name] = behaviour(list(islice(read(path), args.first)))
         print(row(name, found[name]), flush=True)
     with open(args.out, "w", encoding="utf-8") as file:
         json.dump(found, file, indent=2)

@@ -56,15 +56,9 @@ MORE = {
     "shows": ["what does it show?", "and it shows what?"], "hangs": ["where does it hang?"],
     "food": ["what does it eat?", "and food?"], "bed": ["where does it sleep?", "and the bed?"],
 }
-CHECK = {
-    "keeper": "does {y} run the {x}?", "street": "is the {x} on {y}?",
-    "shop": "does the {y} sell {x}?", "island": "does the {x} go to {y}?",
-    "captain": "does {y} sail the {x}?", "famous": "is {x} known for {y}?",
-    "home": "does {x} live on {y}?", "pet": "is the pet of {x} a {y}?",
-    "painter": "did {y} paint {x}?", "shows": "does {x} show a {y}?",
-    "hangs": "does {x} hang in the {y}?", "food": "does a {x} eat {y}?",
-    "bed": "does a {x} sleep in the {y}?",
-}
+# of places alone: to hold any two names against each other is beyond so small a model
+CHECK = {"street": "is the {x} on {y}?", "island": "does the {x} go to {y}?",
+         "home": "does {x} live on {y}?"}
 SIGN = {
     "goods": ["write a sign for the {x}", "make a poster for the {x}"],
     "famous": ["write a card from {x}", "write me a card about {x}"],
@@ -98,7 +92,7 @@ WANT = {
     "shop": ["the {x}", "a look at the {x}"], "good": ["{x}", "some {x}"],
     "boat": ["the {x}", "a trip on the {x}"], "island": ["a trip to {x}", "a boat to {x}"],
     "person": ["news of {x}", "{x}"], "picture": ["{x}", "a look at {x}"],
-    "animal": ["a {x}", "care for a {x}"],
+    "animal": ["a {x}", "help with a {x}"],
 }
 OPENINGS = ["i want {wants}, {q}", "need {wants}, {q}", "today {wants}, {q}", "{wants}. {q}"]
 WITH_COINS = ["i have {n} coins and want {wants}, {q}", "{n} coins for {wants}, {q}"]
@@ -133,7 +127,7 @@ def special(rng, fact):
     roll = rng.random()
     if roll < 0.4 and relation in SIGN and FACTS[fact] != ("painter",):
         return [rng.choice(SIGN[relation]).format(x=thing)]
-    if roll < 0.8 and relation in CHECK:
+    if roll < 0.9 and relation in CHECK:
         value = rng.choice(FACTS[fact])
         value = value if rng.random() < 0.5 else rival(rng, fact, value)
         return [CHECK[relation].format(x=thing, y=value)]
@@ -318,7 +312,7 @@ class Person:
         wants = " and ".join(goal.want for goal in self.goals)
         text = self.rng.choice(OPENINGS if self.coins is None else WITH_COINS)
         step = self.goals[0].steps[0]
-        q = (question(self.rng, step) if self.rng.random() < 0.7 else special(self.rng, step)[0])
+        q = (question(self.rng, step) if self.rng.random() < 0.75 else special(self.rng, step)[0])
         return self.styled("hello, " * self.polite + text.format(n=self.coins, wants=wants, q=q))
 
     def next_turn(self, turns):
@@ -352,7 +346,7 @@ class Person:
         ways.append(rng.choice(MORE[relation]).format(he=rng.choice(["he", "she"])))
         if heard.fact and heard.fact[1] == relation:
             ways.append(rng.choice(AND).format(x=definite(thing)))
-        if rng.random() < 0.4:
+        if rng.random() < 0.35:
             ways = special(rng, fact)
         return ways + [text.format(x=thing) for text in rng.sample(ASK[relation], 2)]
 

@@ -5,6 +5,7 @@ Taken are dialogues in which the person leaned on what had just been said. Not h
 simulated dialogues (simulate.py), the script (scripts.py).
 
     python -m data.questions --user runs/tiny/socratic --human held-out.jsonl --out questions.json
+    python -m data.questions --tell questions.json
 """
 
 import argparse
@@ -14,9 +15,7 @@ from itertools import islice
 
 from data.listening import LEANING
 from data.scripts import SelfChat
-from model import Llama, machine
 from platolm import Tokenizer, read, run
-from simulate import Socratic
 
 WORDS = {"human": "user", "gpt": "teacher"}
 
@@ -46,21 +45,31 @@ def told(case):
     return "\n".join(said + [f"      {words + ' goes on:':<22}{case[key]}" for words, key in ways])
 
 
+def cases(directory, human, count):
+    """Some cases, for the Socratic in this checkpoint directory."""
+    from model import Llama, machine
+    from simulate import Socratic
+    model = Llama.load(directory, machine()["attention"])
+    socratic = Socratic(model, Tokenizer.load(directory), slots=count, temperature=0.7)
+    return [three(number, turns, person, socratic)
+            for number, (turns, person) in enumerate(islice(places(read(human)), count))]
+
+
 def main():
-    """Write some cases, and print the first."""
+    """Write some cases, or tell the first of those written."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("--user", required=True, metavar="DIR", help="checkpoint of a trained user")
-    parser.add_argument("--human", required=True, help="held-out dialogues of people")
-    parser.add_argument("--out", required=True, help="JSON file to write")
+    parser.add_argument("--user", metavar="DIR", help="checkpoint of a trained user")
+    parser.add_argument("--human", help="held-out dialogues of people")
+    parser.add_argument("--out", help="JSON file to write")
     parser.add_argument("--count", type=int, default=6, help="how many cases")
+    parser.add_argument("--tell", metavar="FILE", help="print the first case of a file instead")
     args = parser.parse_args()
-    model = Llama.load(args.user, machine()["attention"])
-    socratic = Socratic(model, Tokenizer.load(args.user), slots=args.count, temperature=0.7)
-    cases = [three(number, turns, person, socratic) for number, (turns, person)
-             in enumerate(islice(places(read(args.human)), args.count))]
+    if args.tell:
+        with open(args.tell, encoding="utf-8") as file:
+            first = told(json.load(file)[0])
+        return print(f"three next questions to the same answer:\n{first}")
     with open(args.out, "w", encoding="utf-8") as file:
-        json.dump(cases, file, indent=2)
-    print("three next questions to the same answer:\n" + "\n".join(map(told, cases[:1])))
+        json.dump(cases(args.user, args.human, args.count), file, indent=2)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ body { margin: 0 auto; padding: 1.2rem; max-width: 70rem; background: var(--page
   color: var(--ink); font: 16px/1.55 Georgia, serif; }
 h1 { font-size: 1.7rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.6rem; }
 p { max-width: 42rem; } .soft, figcaption, th { color: var(--soft); }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .8rem; font-size: .9rem; }
+dd { margin: 0; color: var(--soft); } ul { padding-left: 1.2rem; }
 figcaption { font-size: .85rem; max-width: 42rem; } figure { margin: 1rem 0; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
 table, svg, .talk { font-family: system-ui, sans-serif; }
@@ -174,11 +176,11 @@ def colour(name):
 def verdict(name, pair):
     """One honest sentence on a paired difference."""
     a, _, b = name.partition("-")
-    gap = f"{abs(pair['difference']):.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]"
+    gap = f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]"
     if pair["low"] > 0:
-        return f"{a} scored higher than {b}, by {gap}."
+        return f"{a} scored higher than {b}: {gap}."
     if pair["high"] < 0:
-        return f"{a} scored lower than {b}, by {gap}."
+        return f"{a} scored lower than {b}: {gap}."
     return f"No difference between {a} and {b} that these questions could show: {gap}."
 
 
@@ -201,8 +203,9 @@ def arms(results):
     gold = next(iter(results["arms"].values()))
     width = (gold["gold_high"] - gold["gold_low"]) / 2
     page = tag("h2", "The arms: which dialogues make the better assistant?")
-    page += figure(bars(rows), "Mean score from 0 to 1 over the questions, with 95 % intervals. " +
-                   " ".join(f"{name}: {ARMS.get(name, '')}." for name, _ in found))
+    page += figure(bars(rows), "Mean score from 0 to 1 over the questions, with 95 % intervals.")
+    page += tag("dl", "".join(tag("dt", escape(name)) + tag("dd", escape(ARMS.get(name, "")))
+                              for name, _ in found))
     page += figure(table(["arm", "overall", *keys],
                          [[name, arm["overall"], *(arm.get(key) for key in keys.values())]
                           for name, arm in found]),
@@ -212,8 +215,8 @@ def arms(results):
                    f"who had not seen the generator (±{width:.2f}). completes: encyclopaedia "
                    "sentences ended rightly "
                    "as plain text; fine-tuning erodes it.")
-    page += "".join(tag("p", escape(verdict(name, pair)))
-                    for name, pair in results["paired"].items())
+    page += tag("ul", "".join(tag("li", escape(verdict(name, pair)))
+                              for name, pair in results["paired"].items()))
     return page + tag("p", "The intervals cover the choice of questions; they do not cover the "
                            "luck of training. This is one seed.", class_="soft")
 
