@@ -309,7 +309,8 @@ def judge_one(session, args, name, question, answers, turn):
 
 def command_judge(args):
     session = connect(args.judge, os.environ.get("OPENAI_API_KEY"))
-    for bench in args.bench:
+    # the first comes last: where its judgments are, all are
+    for bench in reversed(args.bench):
         questions = questions_of(bench)
         tasks = [(name, question, answers, turn) for name in args.names
                  for question, answers in zip(questions, answers_of(bench, name, questions))

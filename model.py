@@ -5,7 +5,7 @@ sampling; an engine that writes many texts at once; and the one checkpoint forma
     B batch     T tokens in this call    S tokens a row can see, S >= T    V vocabulary
     D width     H query heads            K key/value heads                 E width of one head
 
-Not here: dialogues and masks (platolm.py), learning (train.py).
+Not here: dialogues and masks (platolm.py), learning (train.py). Run alone, it probes the machine.
 Read before: platolm.py. Read next: train.py.
 """
 
@@ -710,3 +710,7 @@ def machine(precision=None, attention=None, path=Path("runs/machine.json")):
     fast = read_json(path)
     return fast | {name: value for name, value in
                    (("precision", precision), ("attention", attention)) if value}
+
+
+if __name__ == "__main__":
+    print("this machine computes fastest in:", ", ".join(machine().values()))
