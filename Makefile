@@ -116,11 +116,11 @@ $(R)/base/model.safetensors: $(R)/corpus.jsonl $(R)/human.jsonl
 	$(python) train.py --learn all --data $^ --out $(@D) --steps $(call size,BASE) --optimizer muon $(LEARN:2e-3=4e-3)
 
 # the flip: learn what humans said; and the same for one who never hears an answer
-$(R)/socratic/model.safetensors: $(R)/human.jsonl $(R)/held-out.jsonl $(R)/base/model.safetensors
+$(R)/socratic/model.safetensors: $(R)/human.jsonl $(R)/base/model.safetensors | $(R)/held-out.jsonl
 	$(python) train.py --learn human --data $< --held-out $(R)/held-out.jsonl --base $(R)/base --out $(@D) --steps $(call size,SOCRATIC) $(LEARN)
 
 # (dialogues without answers are shorter: at 704 tokens an update both learn as many words)
-$(R)/blind/model.safetensors: $(R)/human.jsonl $(R)/held-out.jsonl $(R)/base/model.safetensors
+$(R)/blind/model.safetensors: $(R)/human.jsonl $(R)/base/model.safetensors | $(R)/held-out.jsonl
 	$(python) train.py --learn human --blind --data $< --held-out $(R)/held-out.jsonl --base $(R)/base --out $(@D) --steps $(call size,SOCRATIC) $(LEARN:1024=704)
 
 # let the simulator talk to the teacher, over HTTP

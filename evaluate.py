@@ -3,8 +3,8 @@ Ask assistants the questions of a bench, have a judge rate what they say, and co
 
     python evaluate.py answer NAME=DIR ... --bench bench            answers of checkpoints
     python evaluate.py judge NAME ... --bench bench --judge URL     ratings, over HTTP
-    python evaluate.py probe NAME=DIR ... --gold FILE               what needs no judge
-    python evaluate.py listen NAME=DIR ... --human FILE             does a user listen?
+    python evaluate.py probe NAME=DIR ... --gold FILE --sentences FILE    what needs no judge
+    python evaluate.py listen DIR --blind DIR --human FILE          does a user listen?
     python evaluate.py score NAME ... --bench bench                 the tables, and results.json
 
 A bench is a directory in MT-Bench's layout (Zheng et al. 2023, arXiv 2306.05685): question.jsonl,
@@ -173,7 +173,7 @@ def completed(model, tokenizer, rows):
 
 
 def ratio(sums, counts, draws=2000, seed=0):
-    """sum(sums) / sum(counts) and its 95 % interval, dialogues being drawn again together."""
+    """sum(sums) / sum(counts) and its 95 % interval; dialogues are drawn again as wholes."""
     sums, counts = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
     picks = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
     drawn = counts[picks].sum(axis=1)
@@ -198,7 +198,8 @@ def turn_losses(model, tokenizer, records, blind=False, budget=8192):
     samples = [shift(*encode(talk, tokenizer, "human")) for talk in talks]
     found = [None] * len(samples)
     for batch in batches([len(ids) for ids, _ in samples], budget, np.random.default_rng(0)):
-        losses = iter(nll(model, *pad([samples[i] for i in batch])).tolist())
+        inputs = pad([samples[i] for i in batch], model.embed_tokens.weight.device)
+        losses = iter(nll(model, *inputs).tolist())
         for i in batch:
             # what one human turn says is one unbroken run of learnt tokens
             runs = groupby(samples[i][1], key=lambda target: target != IGNORE)
@@ -271,19 +272,20 @@ def answers_of(bench, name, questions):
     return [found[question["question_id"]] for question in questions]
 
 
-def checkpoint(word, attention):
+def checkpoint(word):
     """NAME=DIR, or a directory that is its own name, as (name, model, tokenizer)."""
-    name, _, directory = word.rpartition("=")
-    return name or Path(directory).name, Llama.load(directory, attention), Tokenizer.load(directory)
+    (name, _, directory), fast = word.rpartition("="), machine()
+    model = Llama.load(directory, fast["attention"]).to(fast["device"])
+    return name or Path(directory).name, model, Tokenizer.load(directory)
 
 
 def command_answer(args):
-    benches, fast = {bench: questions_of(bench) for bench in args.bench}, machine()
+    benches = {bench: questions_of(bench) for bench in args.bench}
     for word in args.models:
         began = time.time()
-        name, model, tokenizer = checkpoint(word, fast["attention"])
+        name, model, tokenizer = checkpoint(word)
         for bench, questions in benches.items():
-            found = answer(model.to(fast["device"]), tokenizer, questions, args.limit)
+            found = answer(model, tokenizer, questions, args.limit)
             write(bench / "model_answer" / f"{name}.jsonl", answer_rows(name, questions, found))
         print(f"{name}: answers to {sum(map(len, benches.values()))} questions "
               f"in {time.time() - began:.0f} s", flush=True)
@@ -349,7 +351,7 @@ def command_probe(args):
     asked = np.array([row.get("asked", True) for row in rows])
     found = {}
     for word in args.models:
-        name, model, tokenizer = checkpoint(word, machine()["attention"])
+        name, model, tokenizer = checkpoint(word)
         hits = gold_hits(model, tokenizer, records)
         gold, low, high = ratio([sum(hit) for hit in hits], [len(hit) for hit in hits])
         ended = np.array(completed(model, tokenizer, rows))
@@ -364,7 +366,7 @@ def command_listen(args):
     records = list(read(args.human))
     losses = []
     for directory, blind in ((args.listener, False), (args.blind, True)):
-        _, model, tokenizer = checkpoint(directory, machine()["attention"])
+        _, model, tokenizer = checkpoint(directory)
         losses.append(turn_losses(model, tokenizer, records, blind))
     rows = listening(records, *losses)
     save_json(args.out, {"dialogues": len(records), "rows": rows})

@@ -56,7 +56,7 @@ def load_samples(paths, tokenizer, learn, context, blind=False):
         for record in read(path):
             if "conversations" not in record and learn != "all":
                 raise Problem(f"{path} holds plain text; that is for --learn all")
-            if blind:
+            if blind and "conversations" in record:
                 record["conversations"] = blanked(record["conversations"])
             inputs, targets, shortened = sample_of(record, tokenizer, learn, context)
             cut += shortened
@@ -205,10 +205,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def optimizers(model, name, lr, decay):
-    """AdamW over what is trained; with muon, that for the matrices of the layers, AdamW else."""
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    inner = [p for name, p in trained.items() if p.dim() == 2 and name.startswith("layers.")]
-    outer = [p for name, p in trained.items() if p.dim() == 2 and not name.startswith("layers.")]
+    """AdamW for all that is trained; or Muon for the layers' matrices and AdamW for the rest."""
+    trained = {where: p for where, p in model.named_parameters() if p.requires_grad}
+    inner = [p for where, p in trained.items() if p.dim() == 2 and where.startswith("layers.")]
+    outer = [p for where, p in trained.items() if p.dim() == 2 and not where.startswith("layers.")]
     matrices = outer if name == "muon" else inner + outer
     # the norms' vectors do not decay
     groups = [{"params": matrices, "weight_decay": decay},
@@ -275,7 +275,8 @@ def report(name, log, first, steps, seconds):
 def identity(args):
     """What a run may not change between its parts."""
     same = {name: value for name, value in vars(args).items() if name not in ("out", "resume")}
-    return same | {"data": [stamp(path) for path in args.data]}
+    base = [f"{args.base}/model.safetensors"] if args.base else []
+    return same | {"data": [stamp(path) for path in args.data + base]}
 
 
 def keep(model, optimizers, log, args):

@@ -1,10 +1,10 @@
 """
 What users did in their dialogues: kinds of turn, and whether what they leaned on was there.
 
-A doubt ("venn? really?"), a pick ("the second one") and a question about a new name each lean on
-the last answer. Whether a turn does so is read off its words alone; whether it is grounded, off
-the answer. Who does not listen leans as often, and on nothing. Not here: how surprised a model is
-by what people say (evaluate.py listen).
+A doubt ("venn? really?") and a pick ("the second one") lean on the last answer, a question about
+a new name on some answer before. Whether a turn leans so is read off its words alone; whether it is
+grounded, off the answers. Who does not listen leans as often, and on nothing. Not here: how
+surprised a model is by what people say (evaluate.py listen).
 
     python -m data.listening NAME=FILE ... --out behaviour.json
 """
@@ -13,7 +13,6 @@ import argparse
 import json
 import re
 from collections import Counter
-from itertools import islice
 
 from data.teacher import (DOUBT, FACTUAL, NAME, PICK, as_talk, claims, clause, fits, hear, listed,
                           understand)
@@ -101,20 +100,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("files", nargs="+", metavar="NAME=FILE", help="dialogues of one user each")
     parser.add_argument("--out", required=True, help="JSON file to write")
-    parser.add_argument("--first", type=int, default=1500, help="how many dialogues of each")
     args = parser.parse_args()
     found = {}
     print(f"{'user':<11}{'turns':>6}{'leaning':>9}{'lost':>6}{'reached':>8}   grounded: "
           + ", ".join(LEANS))
     for word in args.files:
         name, _, path = word.partition("=")
-        found[name] = behaviour(list(islice(read(path), args.first)))
+        found[name] = behaviour(list(read(path)))
         print(row(name, found[name]), flush=True)
     with open(args.out, "w", encoding="utf-8") as file:
         json.dump(found, file, indent=2)
     print("leaning: later turns that depend on the answer; lost: not understood by the teacher; "
-          "reached: of the facts\nthat people never ask about; grounded: what a turn leans on is "
-          "in the last answer")
+          "reached: of the facts\nthat people never ask about; grounded: what a turn leans on was "
+          "answered")
 
 
 if __name__ == "__main__":

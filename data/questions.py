@@ -1,8 +1,9 @@
 """
 Three next questions to the same answer: a held-out person's, Socratic's, a script's.
 
-Taken are dialogues in which the person leaned on what had just been said. Not here: whole
-simulated dialogues (simulate.py), the script (scripts.py).
+Taken are dialogues in which the person's second or third turn leans on the answer before it, other
+than by asking for it in another form. Not here: whole simulated dialogues (simulate.py), the
+script (scripts.py).
 
     python -m data.questions --user runs/tiny/socratic --human held-out.jsonl --out questions.json
     python -m data.questions --tell questions.json
@@ -31,10 +32,14 @@ def places(records):
 
 def three(number, turns, person, socratic):
     """One case: the talk so far, and how each of the three goes on."""
-    ask = socratic.join(number)
+    from simulate import End
     script = SelfChat(random.Random(number), "")
     script.length = 9
-    return {"turns": turns, "person": person, "socratic": ask(turns) or "(leaves)",
+    try:
+        question = socratic.join(number)(turns) or "(leaves)"
+    except End as end:
+        question = f"({end})"
+    return {"turns": turns, "person": person, "socratic": question,
             "script": script.ask(turns) or "(leaves)"}
 
 
@@ -49,7 +54,8 @@ def cases(directory, human, count):
     """Some cases, for the Socratic in this checkpoint directory."""
     from model import Llama, machine
     from simulate import Socratic
-    model = Llama.load(directory, machine()["attention"])
+    fast = machine()
+    model = Llama.load(directory, fast["attention"]).to(fast["device"])
     socratic = Socratic(model, Tokenizer.load(directory), slots=count, temperature=0.7)
     return [three(number, turns, person, socratic)
             for number, (turns, person) in enumerate(islice(places(read(human)), count))]
@@ -61,7 +67,7 @@ def main():
     parser.add_argument("--user", metavar="DIR", help="checkpoint of a trained user")
     parser.add_argument("--human", help="held-out dialogues of people")
     parser.add_argument("--out", help="JSON file to write")
-    parser.add_argument("--count", type=int, default=6, help="how many cases")
+    parser.add_argument("--count", type=int, default=3, help="how many cases")
     parser.add_argument("--tell", metavar="FILE", help="print the first case of a file instead")
     args = parser.parse_args()
     if args.tell:

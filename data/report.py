@@ -169,13 +169,12 @@ def log(run, name):
 
 
 def colour(name):
-    """The simulator, the simulators it is held against, and everybody else."""
+    """PlatoLM's, the human arm's, and that of all others."""
     return {"socratic": "var(--a)", "human": "var(--b)"}.get(name, "var(--c)")
 
 
-def verdict(name, pair):
-    """One honest sentence on a paired difference."""
-    a, _, b = name.partition("-")
+def verdict(a, b, pair):
+    """One honest sentence on the paired difference between two arms."""
     gap = f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]"
     if pair["low"] > 0:
         return f"{a} scored higher than {b}: {gap}."
@@ -200,8 +199,7 @@ def arms(results):
     rows = [(name, arm["overall"], arm["low"], arm["high"], colour(name)) for name, arm in found]
     keys = {"asked": "asked", "never asked": "never_asked", "turn 1": "turn1", "turn 2": "turn2",
             "formal": "formal", "Vicuna's": "vicuna", "gold": "gold", "completes": "completed"}
-    gold = next(iter(results["arms"].values()))
-    width = (gold["gold_high"] - gold["gold_low"]) / 2
+    width = max(arm["gold_high"] - arm["gold_low"] for _, arm in found) / 2
     page = tag("h2", "The arms: which dialogues make the better assistant?")
     page += figure(bars(rows), "Mean score from 0 to 1 over the questions, with 95 % intervals.")
     page += tag("dl", "".join(tag("dt", escape(name)) + tag("dd", escape(ARMS.get(name, "")))
@@ -210,13 +208,14 @@ def arms(results):
                          [[name, arm["overall"], *(arm.get(key) for key in keys.values())]
                           for name, arm in found]),
                    "asked, never asked: questions about facts that the people in the data do and "
-                   "do not ask about. formal: the same questions in the scripts' phrasing. gold: "
-                   "60 dialogues that we had written one by one, from the fact sheet, by writers "
-                   f"who had not seen the generator (±{width:.2f}). completes: encyclopaedia "
+                   "do not ask about. formal: the same questions in a formal phrasing, plain first "
+                   "turns as the scripts put them. gold: right answers in 60 dialogues that we had "
+                   "written one by one, from the fact sheet, by writers who had not seen the "
+                   f"generator (±{width:.2f} at most). completes: encyclopaedia "
                    "sentences ended rightly "
                    "as plain text; fine-tuning erodes it.")
-    page += tag("ul", "".join(tag("li", escape(verdict(name, pair)))
-                              for name, pair in results["paired"].items()))
+    pairs = [(a, b, results["paired"].get(f"{a}-{b}")) for a, _ in found for b, _ in found]
+    page += tag("ul", "".join(tag("li", escape(verdict(a, b, pair))) for a, b, pair in pairs if pair))
     return page + tag("p", "The intervals cover the choice of questions; they do not cover the "
                            "luck of training. This is one seed.", class_="soft")
 
@@ -226,7 +225,7 @@ def by_kind(results):
     for what, words in (("kinds", "Mean score per kind of turn. A doubt, a pick, a number, a new "
                          "name and a reshaping lean on the answer before them."),
                         ("categories", "Mean score per category of MT-Bench.")):
-        names = list(results["arms"]["floor"][what])
+        names = list(next(iter(results["arms"].values()))[what])
         rows = [[name, *(arm[what][key] for key in names)]
                 for name, arm in results["arms"].items()]
         page += figure(table(["arm", *names], rows), words)
@@ -245,7 +244,8 @@ def listening(run):
                    "leaning: later turns that depend on the answer. lost: turns that the teacher "
                    "did not understand. reached: share of the facts that people never ask about. "
                    "The last three: of the turns that lean on something by their words, how many "
-                   "find it in the answer; blind shows how many would by chance.")
+                   "find it in an answer; blind shows how far one comes who "
+                   "hears only himself.")
     words = {(None, None): "all later turns", (True, None): "leaning on the answer",
              (False, None): "others", (None, False): "after a never-asked fact",
              (True, False): "leaning, after a never-asked fact"}
@@ -321,7 +321,8 @@ def dialogues(run):
 def stages(results):
     rows = [[name, f"{seconds:.0f} s"] for name, seconds in results.get("seconds", {}).items()]
     return tag("h2", "Time") + figure(table(["stage", "took"], rows),
-                                      "Stages run side by side, so the sum is more than the wait.")
+                                      "Stages run side by side, so the sum is more than the "
+                                      "wait; of a resumed stage this is the last part.")
 
 
 ABOUT = """<h1>PlatoLM in a tiny world</h1>

@@ -218,11 +218,6 @@ KIND = _kinds()
 THINGS = [name for name, kind in KIND.items() if kind in RELATIONS]
 
 
-def facts():
-    """All facts: {(thing, relation): tuple of values}, with () for numbers of the day."""
-    return FACTS
-
-
 def fact_key(fact):
     """The name of a fact on disk: blue anchor/keeper."""
     return "/".join(fact)

@@ -11,7 +11,7 @@ from data import people, scripts
 from data.world import asked
 from platolm import write
 
-RUNS = sorted(path.parent for path in Path("runs").glob("*/results.json"))
+RUNS = sorted(path.parent for path in Path("runs").glob("tiny*/results.json"))
 
 
 @pytest.fixture(scope="module")

@@ -77,4 +77,4 @@ def test_the_page_stands_alone_and_nothing_said_becomes_part_of_it(run):
     (0.1, 0.3, "higher"), (-0.3, -0.1, "lower"), (-0.1, 0.1, "No difference")])
 def test_a_difference_is_put_in_words_as_its_interval_allows(low, high, words):
     pair = {"difference": (low + high) / 2, "low": low, "high": high}
-    assert words in report.verdict("socratic-self-chat", pair)
+    assert words in report.verdict("socratic", "self-chat", pair)
