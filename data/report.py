@@ -215,7 +215,8 @@ def arms(results):
                    "sentences ended rightly "
                    "as plain text; fine-tuning erodes it.")
     pairs = [(a, b, results["paired"].get(f"{a}-{b}")) for a, _ in found for b, _ in found]
-    page += tag("ul", "".join(tag("li", escape(verdict(a, b, pair))) for a, b, pair in pairs if pair))
+    said = [verdict(a, b, pair) for a, b, pair in pairs if pair]
+    page += tag("ul", "".join(tag("li", escape(sentence)) for sentence in said))
     return page + tag("p", "The intervals cover the choice of questions; they do not cover the "
                            "luck of training. This is one seed.", class_="soft")
 
