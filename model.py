@@ -31,7 +31,7 @@ from platolm import IGNORE, Problem
 @dataclass
 class Config:
     """The shape of a model. The defaults are the tiny one that `make all` trains."""
-    vocab: int = 1536
+    vocab: int = 1280
     dim: int = 96           # D
     layers: int = 3
     heads: int = 6          # H

@@ -13,10 +13,10 @@ import argparse
 import random
 import re
 
-from data.people import (AS_LIST, BRIEF, CHECK, LISTS, MORE, PRONOUNS, SIGN, doubts, new_names,
-                         nth, pickings, question, reshapings, rival, sums)
+from data.people import (AS_LIST, BRIEF, CHOICE, LISTS, MORE, PRONOUNS, SIGN, choice, doubts,
+                         new_names, nth, pickings, question, reshapings, sums)
 from data.scripts import formal
-from data.teacher import answer, grounded, listed, statement, understand
+from data.teacher import answer, grounded, listed, understand
 from data.world import FACTS, asked, fact_key, never_asked
 from platolm import run, write
 
@@ -35,12 +35,9 @@ def signed(rng, fact):
     return text, f"could you {text}, please?"
 
 
-def checked(rng, fact):
-    """Is it so: as often right as wrong."""
-    value = rng.choice(FACTS[fact])
-    value = value if rng.random() < 0.5 else rival(rng, fact, value)
-    return (CHECK[fact[1]].format(x=fact[0], y=value),
-            f"is it true that {statement(fact, (value,))}?")
+def chosen(rng, fact):
+    """This or that."""
+    return choice(rng, fact), formal(fact)
 
 
 def coded(rng, fact):
@@ -87,7 +84,7 @@ def leaning(aside):
 CATEGORIES = {
     "writing": (("goods", "famous", "shows"), signed, leaning(reshapings)),
     "roleplay": (("keeper", "captain", "work"), signed, more),
-    "reasoning": (tuple(CHECK), checked, leaning(doubts)),
+    "reasoning": (tuple(CHOICE), chosen, leaning(doubts)),
     "math": (("price", "fare", "leaves", "opens"), plain, leaning(sums)),
     "coding": (("goods", "boats", "keeper", "captain", "home", "painter"), coded,
                leaning(reshapings)),
@@ -103,7 +100,7 @@ VICUNA = {
     "roleplay": (("keeper", "captain", "work"), signed),
     "common-sense": (("food", "bed", "shop"), plain),
     "fermi": (("leaves", "opens"), plain),
-    "counterfactual": (tuple(CHECK), checked),
+    "counterfactual": (tuple(CHOICE), chosen),
     "coding": (("goods", "boats", "keeper", "home"), coded),
     "math": (("price", "fare"), plain),
     "writing": (("goods", "famous", "shows"), signed),

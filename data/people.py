@@ -56,9 +56,15 @@ MORE = {
     "shows": ["what does it show?", "and it shows what?"], "hangs": ["where does it hang?"],
     "food": ["what does it eat?", "and food?"], "bed": ["where does it sleep?", "and the bed?"],
 }
-# of places alone: to hold any two names against each other is beyond so small a model
-CHECK = {"street": "is the {x} on {y}?", "island": "does the {x} go to {y}?",
-         "home": "does {x} live on {y}?"}
+# which of two: whether one name is the same as another is more than so small a model can tell
+CHOICE = {
+    "keeper": "is the {x} run by {y} or {z}?", "street": "is the {x} on {y} or {z}?",
+    "island": "does the {x} go to {y} or {z}?", "captain": "is the {x} sailed by {y} or {z}?",
+    "home": "does {x} live on {y} or {z}?", "pet": "is the pet of {x} a {y} or a {z}?",
+    "painter": "is {x} by {y} or {z}?", "shows": "does {x} show a {y} or a {z}?",
+    "hangs": "does {x} hang in the {y} or the {z}?", "food": "does a {x} eat {y} or {z}?",
+    "bed": "does a {x} sleep in the {y} or the {z}?",
+}
 SIGN = {
     "goods": ["write a sign for the {x}", "make a poster for the {x}"],
     "famous": ["write a card from {x}", "write me a card about {x}"],
@@ -121,16 +127,21 @@ def rival(rng, fact, value):
     return rng.choice([name for name in KIND if KIND[name] == kind and name != value])
 
 
+def choice(rng, fact):
+    """Is it this or that: one is right."""
+    value = FACTS[fact][0]
+    y, z = rng.sample([value, rival(rng, fact, value)], 2)
+    return CHOICE[fact[1]].format(x=fact[0], y=y, z=z)
+
+
 def special(rng, fact):
-    """A rarer way to ask for a fact: as a sign or in a role; is it so; in short."""
+    """A rarer way to ask for a fact: as a sign or in a role; this or that; in short."""
     thing, relation = fact
     roll = rng.random()
     if roll < 0.4 and relation in SIGN and FACTS[fact] != ("painter",):
         return [rng.choice(SIGN[relation]).format(x=thing)]
-    if roll < 0.9 and relation in CHECK:
-        value = rng.choice(FACTS[fact])
-        value = value if rng.random() < 0.5 else rival(rng, fact, value)
-        return [CHECK[relation].format(x=thing, y=value)]
+    if roll < 0.7 and relation in CHOICE:
+        return [choice(rng, fact)]
     way = rng.choice(AS_LIST if relation in LISTS else BRIEF)
     return [way.format(q=question(rng, fact))]
 
@@ -312,7 +323,9 @@ class Person:
         wants = " and ".join(goal.want for goal in self.goals)
         text = self.rng.choice(OPENINGS if self.coins is None else WITH_COINS)
         step = self.goals[0].steps[0]
-        q = (question(self.rng, step) if self.rng.random() < 0.75 else special(self.rng, step)[0])
+        q = special(self.rng, step)[0]
+        if self.rng.random() < 0.75 or self.meaning(q).fact != step:
+            q = question(self.rng, step)
         return self.styled("hello, " * self.polite + text.format(n=self.coins, wants=wants, q=q))
 
     def next_turn(self, turns):
@@ -365,7 +378,7 @@ class Person:
         meant, read = self.meaning(text, messages), self.meaning(slipped, messages)
         return slipped if read == meant or read.kind == "none" else rough
 
-    def meaning(self, text, messages):
+    def meaning(self, text, messages=()):
         """What a text would mean as the next message."""
         return understand([*messages, {"role": "user", "content": text}])
 

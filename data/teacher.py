@@ -404,15 +404,16 @@ def with_form(thing, form):
 
 
 def check(things, names, bare):
-    """Does bram run the blue anchor: yes or no."""
+    """Does bram run the blue anchor: yes or no. Is it run by bram or vera: just the fact."""
     if not re.match(r"(so )?(is|does|do|did|are)\b", bare):
         return None
-    for thing in reversed(things):
+    this_or_that = " or " in bare
+    for thing in things if this_or_that else reversed(things):
         for name in names:
             fitting = [fact for fact in about(thing) if fits(name, fact) and fact[1] != "boats"]
             fact = (thing, asked_relation(thing, bare)) if len(fitting) != 1 else fitting[0]
             if name != thing and fact in fitting:
-                return Meaning("question", fact, "check", name)
+                return Meaning("question", fact, *(["say"] if this_or_that else ["check", name]))
 
 
 def named_only(thing, bare, kind, h):

@@ -69,7 +69,7 @@ def test_both_readings_of_a_statement_are_asked_or_neither():
 
 
 def test_no_name_is_a_word_of_the_phrasings():
-    templates = " ".join(t for table in (people.ASK, people.MORE, people.CHECK, people.WANT)
+    templates = " ".join(t for table in (people.ASK, people.MORE, people.CHOICE, people.WANT)
                          for texts in table.values()
                          for t in ([texts] if isinstance(texts, str) else texts))
     assert not set(re.findall(r"[a-z]+", templates)) & set(teacher.NAMES)
@@ -328,3 +328,12 @@ def test_the_grader_can_be_made_a_bad_judge():
 def test_the_grader_refuses_a_malformed_prompt():
     for prompt in ("hello", "[conversation]\nuser: hi\n[end of conversation]"):
         assert "[[" not in grader.reply([{"role": "user", "content": prompt}])
+
+
+def test_this_or_that_is_asked_of_the_thing_named_first():
+    rng = random.Random(0)
+    for fact in FACTS:
+        if fact[1] in people.CHOICE and FACTS[fact] != ("painter",):
+            text = people.choice(rng, fact)
+            assert understand(user(text)).fact == fact, text
+            assert FACTS[fact][0] in answer(user(text)), text
