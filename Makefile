@@ -58,7 +58,7 @@ help: ## this list
 	@echo
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 10
 
-all: hello $(R)/report.html ## the whole paradigm on two CPU cores, offline: about 10 minutes
+all: hello $(R)/report.html ## the whole paradigm on two CPU cores, offline: 10 to 13 minutes
 	@echo; $(python) -m data.questions --tell $(R)/questions.json
 	@echo; echo "finished. Look at $(R)/report.html; the numbers are in $(R)/results.json,"
 	@echo "the dialogues in $(R)/chat, the models beside it"

@@ -21,7 +21,7 @@ ARMS = {
     "human": "people asked (as for Vicuna)",
     "self-chat": "a person's first question, then a script's (as for Baize)",
     "role-play": "a script walked through the list of everything (as for UltraLLaMA)",
-    "oracle": "people's phrasings and the whole list of facts",
+    "oracle": "one fact after another of the whole list, in people's phrasings",
     "ceiling": "people who ask about everything",
     "floor": "no dialogue at all: the base as it is",
 }
@@ -138,7 +138,7 @@ def curves(series, unit):
     for line, colour in series.values():
         path = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in line)
         lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}"/>')
-    return tag("svg", "".join(lines), viewBox="0 0 360 172", role="img")
+    return tag("svg", "".join(lines), viewBox=f"0 0 360 {max(172, below + 8):.0f}", role="img")
 
 
 def mask(record, tokenizer, learn):
@@ -225,7 +225,8 @@ def by_kind(results):
     page = tag("h2", "Where they differ: kinds of turn, and categories")
     for what, words in (("kinds", "Mean score per kind of turn. A doubt, a pick, a number, a new "
                          "name and a reshaping lean on the answer before them."),
-                        ("categories", "Mean score per category of MT-Bench.")):
+                        ("categories", "Mean score per category: the harbour's questions under "
+                         "MT-Bench's labels.")):
         names = list(next(iter(results["arms"].values()))[what])
         rows = [[name, *(arm[what][key] for key in names)]
                 for name, arm in results["arms"].items()]
