@@ -17,7 +17,7 @@ from platolm import Problem, Tokenizer, encode, piece, read, run, turns
 
 ARMS = {
     "socratic": "PlatoLM: a trained user simulator asked",
-    "blind": "the same, trained and run without hearing any answer",
+    "blind": "a simulator asked that was trained, and ran, without hearing any answer",
     "human": "people asked (as for Vicuna)",
     "self-chat": "a person's first question, then a script's (as for Baize)",
     "role-play": "a script walked through the list of everything (as for UltraLLaMA)",
