@@ -18,18 +18,18 @@ RUNS = sorted(path.parent for path in Path("runs").glob("tiny*/results.json"))
 def small(tmp_path_factory):
     """A run of four arms, with a base that has learnt nothing."""
     run = tmp_path_factory.mktemp("run")
-    humans = list(people.dialogues(120, 0, asked()))
+    humans = list(people.dialogues(400, 0, asked()))
     write(run / "chat/human.jsonl", humans)
     for script in ("self-chat", "role-play", "oracle"):
         firsts = [record["conversations"][0]["value"] for record in humans]
-        write(run / f"chat/{script}.jsonl", scripts.dialogues(script, 120, 0, firsts))
+        write(run / f"chat/{script}.jsonl", scripts.dialogues(script, 400, 0, firsts))
     shape = ["--dim", "16", "--layers", "1", "--heads", "1", "--hidden", "16",
              "--precision", "float32", "--attention", "explicit", "--tokens", "1024"]
     command = [sys.executable, "train.py", *shape]
     subprocess.run([*command, "--learn", "all", "--data", run / "chat/human.jsonl",
                     "--out", run / "base", "--steps", "1"], check=True, capture_output=True)
     jobs = [subprocess.Popen([*command, "--learn", "gpt", "--data", path, "--base", run / "base",
-                              "--out", run / "assistant" / path.stem, "--steps", "64"],
+                              "--out", run / "assistant" / path.stem, "--steps", "60"],
                              stdout=subprocess.DEVNULL) for path in sorted(run.glob("chat/*"))]
     assert not any(job.wait() for job in jobs)
     return run
