@@ -14,7 +14,7 @@ KNOWING ?= 1
 tiny_SIZES     = HUMANS=12000   DIALOGUES=2400 BASE=3800 SOCRATIC=800 ASSISTANT=550 QUESTIONS=40 HELD=300
 smoke_SIZES    = HUMANS=1000    DIALOGUES=150  BASE=60   SOCRATIC=40  ASSISTANT=20   QUESTIONS=4  HELD=40
 tiny_TIME      = 10 to 13 minutes
-smoke_TIME     = about 1 minute
+smoke_TIME     = about 1.5 minutes
 size = $(patsubst $(1)=%,%,$(filter $(1)=%,$($(PRESET)_SIZES)))
 
 # the rate was chosen by one thing alone: what the ceiling arm learns
@@ -67,11 +67,11 @@ hello:
 	@echo "$(PRESET): $($(PRESET)_TIME) on two cores; what is in $(R) already is not made again"
 	@echo "the results will be tables here, and a page: $(R)/report.html"
 
-smoke: ## the same, far smaller (does everything run?): about 1 minute
+smoke: ## the same, far smaller (does everything run?): about 1.5 minutes
 	@$(MAKE) --no-print-directory all PRESET=smoke
 	@echo "everything runs; so little training teaches nothing, and these numbers mean nothing"
 
-test: $(install) $(and $(install),$(VENV)/installed-tests) ## all tests: under 1 minute
+test: $(install) $(and $(install),$(VENV)/installed-tests) ## all tests: about 1 minute
 	$(python) -m pytest -q tests
 
 show: $(install) ## a dialogue as the two models see it, what is learnt and what is only read: at once
