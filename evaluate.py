@@ -13,7 +13,6 @@ Read before: platolm.py, model.py, simulate.py.
 """
 
 import argparse
-import json
 import os
 import re
 import time
@@ -25,9 +24,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model import Llama, generate, machine, nll
+from model import Llama, generate, machine, nll, read_json
 from platolm import (IGNORE, Problem, Tokenizer, blanked, encode, positive, prompt, read, run,
-                     shift, turns, write)
+                     shift, turns, write, write_json, wrong)
 from simulate import chat, connect
 from train import batches, pad
 
@@ -184,9 +183,6 @@ def ratio(sums, counts, draws=2000, seed=0):
 # ------------------------------------------------------------------------------------------------
 # does a user listen? what humans say next surprises a listener less than a user trained blind
 
-LEANING = ("pick", "number", "doubt", "name", "reshape")
-
-
 @torch.no_grad()
 def turn_losses(model, tokenizer, records, blind=False, budget=8192):
     """
@@ -211,10 +207,9 @@ def heard(record):
     """
     What each later human turn follows on: [(turn, leans on the answer?, answer on an asked fact?)].
 
-    A record tells "kinds", and for each human turn whether it is about something "asked".
+    A record tells for each human turn whether it "leans" so, and is about something "asked".
     """
-    return [(t, record["kinds"][t] in LEANING, record["asked"][t - 1])
-            for t in range(1, len(record["kinds"]))]
+    return [(t, record["leans"][t], record["asked"][t - 1]) for t in range(1, len(record["leans"]))]
 
 
 def listening(records, listener, deaf):
@@ -244,11 +239,11 @@ def listening(records, listener, deaf):
 # files and commands
 
 
-def lacks(*keys):
-    """A check for platolm.read: which of some keys a row does not have."""
+def lacks(*keys, also=lambda row: None):
+    """A check for platolm.read: which of some keys a row does not have; else what `also` finds."""
     def check(row):
         missing = [key for key in keys if row.get(key) in (None, "", [])]
-        return f"no {' and no '.join(missing)}" if missing else None
+        return f"no {' and no '.join(missing)}" if missing else also(row)
     return check
 
 
@@ -340,13 +335,8 @@ def scores_of(bench, judge_model, names, questions):
     return {name: scale(ratings) for name, ratings in rated.items()}
 
 
-def save_json(path, found):
-    """Write what was found, for people to read too."""
-    Path(path).write_text(json.dumps(found, indent=2) + "\n")
-
-
 def command_probe(args):
-    records = list(read(args.gold))
+    records = list(read(args.gold, lacks("keys", also=wrong)))
     rows = list(read(args.sentences, lacks("text", "value")))
     asked = np.array([row.get("asked", True) for row in rows])
     found = {}
@@ -359,17 +349,17 @@ def command_probe(args):
                        "completed": ended.mean(), "completed_never_asked": mean_of(ended[~asked])}
         print(f"{name}: {gold:.0%} of {sum(map(len, hits))} answers in {len(hits)} dialogues by "
               f"hand, {ended.mean():.0%} of {len(rows)} sentences completed", flush=True)
-    save_json(args.out, found)
+    write_json(args.out, found)
 
 
 def command_listen(args):
-    records = list(read(args.human))
+    records = list(read(args.human, lacks("leans", "asked", also=wrong)))
     losses = []
     for directory, blind in ((args.listener, False), (args.blind, True)):
         _, model, tokenizer = checkpoint(directory)
         losses.append(turn_losses(model, tokenizer, records, blind))
     rows = listening(records, *losses)
-    save_json(args.out, {"dialogues": len(records), "rows": rows})
+    write_json(args.out, {"dialogues": len(records), "rows": rows})
     print(f"nats per token of {len(records)} held-out humans' later turns\n{'':<44}"
           f"{'listens':>8}{'blind':>8}  {'what listening is worth':>24}")
     for row in rows:
@@ -379,9 +369,8 @@ def command_listen(args):
 
 def listening_row(row):
     """What the turns of a row have in common, in words."""
-    turns = {None: "all turns", True: "leaning on the answer", False: "others"}[row["leaning"]]
-    about = {None: "", True: ", asked facts", False: ", never-asked facts"}[row["asked"]]
-    return turns + about
+    which = {None: "all turns", True: "leaning on the answer", False: "others"}[row["leaning"]]
+    return which + {None: "", True: ", asked facts", False: ", never-asked facts"}[row["asked"]]
 
 
 def command_score(args):
@@ -394,7 +383,11 @@ def command_score(args):
         for name in args.names:
             arms[name][column] = found[name].mean()
     if args.probes:
-        probes = json.loads(Path(args.probes).read_text())
+        if not Path(args.probes).exists():
+            raise Problem(f"no {args.probes}; `evaluate.py probe` writes it")
+        probes = read_json(Path(args.probes))
+        if missing := [name for name in arms if name not in probes]:
+            raise Problem(f"{args.probes} says nothing about {', '.join(missing)}")
         arms = {name: arm | probes[name] for name, arm in arms.items()}
     pairs = {f"{args.against}-{name}": paired(scores[args.against].mean(axis=1),
                                               scores[name].mean(axis=1))
@@ -403,7 +396,7 @@ def command_score(args):
                                         for name, found in pairs.items()}}
     if args.seconds:
         results["seconds"] = {row["stage"]: row["seconds"] for row in read(args.seconds, None)}
-    save_json(args.out, results)
+    write_json(args.out, results)
     print(table(results, len(questions)))
     print(f"\nall numbers: {args.out}")
 
@@ -465,7 +458,7 @@ def main():
     five = commands.add_parser("listen", help="what listening is worth to a user")
     five.add_argument("listener", metavar="DIR", help="checkpoint of a trained user")
     five.add_argument("--blind", required=True, metavar="DIR", help="one trained with --blind")
-    five.add_argument("--human", required=True, help='held-out dialogues with "kinds" and "asked"')
+    five.add_argument("--human", required=True, help='held-out dialogues with "leans" and "asked"')
     five.add_argument("--out", default="listening.json")
     for command in (two, three):
         command.add_argument("names", nargs="+", help="assistants, as in model_answer/")

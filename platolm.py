@@ -169,13 +169,23 @@ def line(record):
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
-def write(path, records):
-    """Write records as JSONL: the whole file or, if anything goes wrong, none of it."""
+def put(path, texts):
+    """Write texts as one file: the whole of it or, if anything goes wrong, none."""
     part = Path(f"{path}.tmp")
     part.parent.mkdir(parents=True, exist_ok=True)
     with open(part, "w", encoding="utf-8") as file:
-        file.writelines(map(line, records))
+        file.writelines(texts)
     part.replace(path)
+
+
+def write(path, records):
+    """Write records as JSONL, in one move."""
+    put(path, map(line, records))
+
+
+def write_json(path, found):
+    """Write what was found as JSON that people can read too, in one move."""
+    put(path, [json.dumps(found, indent=2) + "\n"])
 
 
 # ------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ masks (platolm.py). Read next: simulate.py.
 """
 
 import argparse
-import json
 import math
 import time
 from itertools import chain, islice
@@ -22,7 +21,7 @@ import torch.nn as nn
 
 from model import ATTENTION, Config, Llama, add_lora, machine, merge_lora, nll
 from platolm import (IGNORE, Problem, Tokenizer, blanked, clock, encode, positive, read, run,
-                     same_run, shift, stamp, turns)
+                     same_run, shift, stamp, turns, write)
 
 # ------------------------------------------------------------------------------------------------
 # from records to batches
@@ -399,7 +398,7 @@ def main():
     total = sum(row["tokens"] for row in log)
     print(f"{total:,} tokens computed, {sum(row['padding'] for row in log) / total:.1%} of them "
           f"padding, {sum(row['learnt'] for row in log):,} learnt")
-    (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    write(out / "log.jsonl", log)
     tokenizer.save(out)
     merge_lora(model).save(out)
     (out / "train_state.pt").unlink(missing_ok=True)

@@ -2,9 +2,9 @@
 The benches: questions in MT-Bench's categories, of two turns, and in Vicuna-Bench's, of one.
 
 Here: what each category is in a world this small, and the questions, as people would ask them;
-half are about facts that people never ask. --formal puts the same questions in the phrasing that
-the scripts train. Not here: the answers' ratings (grader.py). A second turn is written against one
-true answer to the first, but holds for whatever the examined model says.
+half are about facts that people never ask. --formal puts the same questions formally, plain first
+turns as the scripts put them. A second turn is written against one true answer to the first, but
+holds for whatever the examined model says. Not here: the answers' ratings (grader.py).
 
     python -m data.bench --out question.jsonl --questions 40 --seed 0 [--formal | --vicuna]
 """
@@ -69,7 +69,7 @@ def more(rng, fact, reply):
     """Another question about the same thing, or about what the answer named."""
     relation = rng.choice([other for thing, other in FACTS if thing == fact[0]])
     own = MORE[relation] if relation != fact[1] else []
-    # who is in a role is asked on, not for another
+    # to someone in a role people go on with "you", not with a name
     new = new_names(rng, reply)[:1 if "i am" in reply else 2]
     texts = new if new and (not own or rng.random() < 0.7) else own
     return [text.format(he=rng.choice(PRONOUNS["i am" in reply])) for text in texts]
@@ -154,9 +154,10 @@ def attempt_one(rng, category, facts):
     relations, put = VICUNA[category]
     fact = rng.choice([fact for fact in facts if fact[1] in relations])
     text, in_formal = put(rng, fact)
-    if not understand(talk(text)).fact == understand(talk(in_formal)).fact == fact:
+    meant = understand(talk(text))
+    if not meant.fact == understand(talk(in_formal)).fact == fact:
         return None
-    return {"turns": [text], "formal": [in_formal], "kinds": [understand(talk(text)).kind],
+    return {"turns": [text], "formal": [in_formal], "kinds": [meant.kind],
             "about": [fact_key(fact)]}
 
 

@@ -10,16 +10,14 @@ surprised a model is by what people say (evaluate.py listen).
 """
 
 import argparse
-import json
 import re
 from collections import Counter
 
-from data.teacher import (DOUBT, FACTUAL, NAME, PICK, as_talk, claims, clause, fits, hear, listed,
-                          understand)
+from data.teacher import (DOUBT, FACTUAL, LEANING, NAME, PICK, as_talk, claims, clause, fits, hear,
+                          listed, understand)
 from data.world import NEVER_ASKED, THINGS
-from platolm import read, run, to_messages
+from platolm import read, run, to_messages, write_json
 
-LEANING = ("pick", "number", "doubt", "name", "reshape")
 ECHO = re.compile(r"\b(really|sure|certain)\b")
 NTH = re.compile(rf"\b({'|'.join(PICK)}|last)\b")
 
@@ -108,8 +106,7 @@ def main():
         name, _, path = word.partition("=")
         found[name] = behaviour(list(read(path)))
         print(row(name, found[name]), flush=True)
-    with open(args.out, "w", encoding="utf-8") as file:
-        json.dump(found, file, indent=2)
+    write_json(args.out, found)
     print("leaning: later turns that depend on the answer; lost: not understood by the teacher; "
           "reached: of the facts\nthat people never ask about; grounded: what a turn leans on was "
           "answered")

@@ -12,7 +12,7 @@ import argparse
 import random
 import re
 
-from data.teacher import FACTUAL, NAME, answer, claims, grounded, listed, understand
+from data.teacher import FACTUAL, LEANING, NAME, answer, claims, grounded, listed, understand
 from data.world import DAY, FACTS, KIND, THINGS, about, asked, fact_key, never_asked
 from platolm import run, to_messages, write
 
@@ -404,7 +404,8 @@ def labelled(turns, end, name):
     return {"id": name, "conversations": turns, "end": end,
             "kinds": [meaning.kind for meaning in meanings],
             "about": [fact_key(meaning.fact) if meaning.fact else "" for meaning in meanings],
-            "asked": [meaning.fact not in UNASKED for meaning in meanings]}
+            "asked": [meaning.fact not in UNASKED for meaning in meanings],
+            "leans": [meaning.kind in LEANING for meaning in meanings]}
 
 
 def dialogues(n, seed, allowed, prefix="human"):

@@ -14,9 +14,9 @@ import json
 import random
 from itertools import islice
 
-from data.listening import LEANING
 from data.scripts import SelfChat
-from platolm import Tokenizer, read, run
+from data.teacher import LEANING
+from platolm import Problem, Tokenizer, read, run, write_json
 
 WORDS = {"human": "user", "gpt": "teacher"}
 
@@ -74,8 +74,10 @@ def main():
         with open(args.tell, encoding="utf-8") as file:
             first = told(json.load(file)[0])
         return print(f"three next questions to the same answer:\n{first}")
-    with open(args.out, "w", encoding="utf-8") as file:
-        json.dump(cases(args.user, args.human, args.count), file, indent=2)
+    found = cases(args.user, args.human, args.count)
+    if not found:
+        raise Problem(f"in {args.human} nobody's second or third turn leans on an answer")
+    write_json(args.out, found)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from html import escape
 from itertools import groupby, islice
 from pathlib import Path
 
-from platolm import Problem, Tokenizer, encode, piece, read, run, turns
+from platolm import Problem, Tokenizer, encode, piece, put, read, run, turns
 
 ARMS = {
     "socratic": "PlatoLM: a trained user simulator asked",
@@ -280,11 +280,11 @@ def training(run):
 
 
 def equal(run, results):
-    rows = []
+    rows, users = [], load(run / "behaviour.json")
     for path in sorted(run.glob("assistant/*/log.jsonl")):
         name, steps = path.parent.name, log(run, f"assistant/{path.parent.name}")
         dialogues = sum(1 for _ in open(run / "chat" / f"{name}.jsonl", encoding="utf-8"))
-        reached = load(run / "behaviour.json")[name]["never_asked"]
+        reached = users[name]["never_asked"]
         rows.append([name, dialogues, len(steps), sum(row["tokens"] for row in steps),
                      sum(row["learnt"] for row in steps),
                      number(sum(row["samples"] for row in steps) / dialogues), f"{reached:.0%}"])
@@ -355,7 +355,7 @@ def main():
     parser.add_argument("run", type=Path, help="directory of the run, such as runs/tiny")
     parser.add_argument("--out", required=True, help="HTML file to write")
     args = parser.parse_args()
-    Path(args.out).write_text(page(args.run), encoding="utf-8")
+    put(args.out, [page(args.run)])
     print(f"the report: {args.out}")
 
 

@@ -28,6 +28,8 @@ class Meaning(NamedTuple):
 
 
 FACTUAL = ("question", "ellipsis", "pick", "name")
+# what depends on the last answer
+LEANING = ("pick", "number", "doubt", "name", "reshape")
 
 
 class Heard(NamedTuple):

@@ -114,7 +114,7 @@ def test_the_surprise_at_each_human_turn_is_that_of_its_tokens_one_by_one(make_m
 
 
 def test_what_listening_is_worth_by_hand():
-    record = {"kinds": ["question", "doubt", "question"], "asked": [False, True, True]}
+    record = {"leans": [False, True, False], "asked": [False, True, True]}
     assert e.heard(record) == [(1, True, False), (2, False, True)]
     rows = e.listening([record], [[[9], [1, 1], [3]]], [[[9], [2, 4], [3]]])
     found = {(row["leaning"], row["asked"]): row for row in rows}
