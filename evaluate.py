@@ -27,7 +27,7 @@ import torch
 from model import Llama, generate, machine, nll, read_json
 from platolm import (IGNORE, Problem, Tokenizer, blanked, encode, positive, prompt, read, run,
                      shift, turns, write, write_json, wrong)
-from simulate import chat, connect
+from simulate import Client
 from train import batches, pad
 
 # ------------------------------------------------------------------------------------------------
@@ -293,11 +293,10 @@ def answer_rows(name, questions, found):
             for question, texts in zip(questions, found)]
 
 
-def judge_one(session, args, name, question, answers, turn):
+def judge_one(client, args, name, question, answers, turn):
     """One judgment as a row of model_judgment/; a score of -1 means that none was given."""
     asked = judge_prompt(question["turns"][:turn], answers[:turn])
-    text, _ = chat(session, args.judge, args.judge_model, [{"role": "user", "content": asked}],
-                   temperature=0, max_tokens=512)
+    text = client.chat(args.judge_model, [{"role": "user", "content": asked}], 512, temperature=0)
     score = rating(text)
     return {"question_id": question["question_id"], "model": name, "turn": turn,
             "judge": [args.judge_model, "single"], "user_prompt": asked, "judgment": text,
@@ -305,7 +304,7 @@ def judge_one(session, args, name, question, answers, turn):
 
 
 def command_judge(args):
-    session = connect(args.judge, os.environ.get("OPENAI_API_KEY"))
+    client = Client(args.judge, os.environ.get("OPENAI_API_KEY"))
     # the first comes last: where its judgments are, all are
     for bench in reversed(args.bench):
         questions = questions_of(bench)
@@ -313,7 +312,7 @@ def command_judge(args):
                  for question, answers in zip(questions, answers_of(bench, name, questions))
                  for turn in range(1, len(answers) + 1)]
         with ThreadPoolExecutor(args.in_flight) as pool:
-            rows = list(pool.map(lambda task: judge_one(session, args, *task), tasks))
+            rows = list(pool.map(lambda task: judge_one(client, args, *task), tasks))
         path = bench / "model_judgment" / f"{args.judge_model}_single.jsonl"
         # what was judged before stays, but for the same assistants
         before = read(path, lacks("model", "score")) if path.exists() else []

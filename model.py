@@ -123,18 +123,16 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(D, config.kv_heads * self.E, bias=False)
         self.o_proj = nn.Linear(config.heads * self.E, D, bias=False)
 
-    def forward(self, x, rope, attend, remember, seen):
+    def forward(self, x, rope, look):
         """
-        x (B, T, D)  ->  (B, T, D). `rope` are the angles, `attend` is explicit or fused; `remember`
-        puts past keys and values before the new ones; `seen` says which of them each token sees.
+        x (B, T, D)  ->  (B, T, D). `rope` are the angles; look(q, k, v) lets each token look at
+        those it may see: here, or in a cache.
         """
         B, T, _ = x.shape
         q = self.q_proj(x).view(B, T, -1, self.E).transpose(1, 2)    # (B, H, T, E)
         k = self.k_proj(x).view(B, T, -1, self.E).transpose(1, 2)    # (B, K, T, E)
         v = self.v_proj(x).view(B, T, -1, self.E).transpose(1, 2)    # (B, K, T, E)
-        # what was read before is remembered instead of computed again
-        k, v = remember(rotate(k, rope), v)                          # (B, K, S, E) each
-        y = attend(rotate(q, rope), k, v, seen)                      # (B, H, T, E)
+        y = look(rotate(q, rope), rotate(k, rope), v)                # (B, H, T, E)
         return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
 
 
@@ -161,8 +159,8 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.dim, config.eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, x, rope, attend, remember, seen):
-        x = x + self.self_attn(self.input_layernorm(x), rope, attend, remember, seen)
+    def forward(self, x, rope, look):
+        x = x + self.self_attn(self.input_layernorm(x), rope, look)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -191,14 +189,14 @@ class Llama(nn.Module):
         then adds to cache.lengths how many of the T tokens were meant (the rest is padding).
         """
         if cache is None:
-            positions, seen = torch.arange(ids.size(1), device=ids.device), None
-            memory = [lambda k, v: (k, v)] * len(self.layers)
+            positions = torch.arange(ids.size(1), device=ids.device)
+            looks = [partial(self.attend, seen=None)] * len(self.layers)
         else:
-            positions, seen, memory = cache.open(rows, ids.size(1))
+            positions, looks = cache.open(self.attend, rows, ids.size(1))
         rope = rotary(positions, self.config)
         x = self.embed_tokens(ids)                                   # (B, T, D)
-        for layer, remember in zip(self.layers, memory):
-            x = layer(x, rope, self.attend, remember, seen)
+        for layer, look in zip(self.layers, looks):
+            x = layer(x, rope, look)
         return self.norm(x)
 
     def forward(self, ids):
@@ -300,44 +298,53 @@ class Cache:
         self.v = torch.zeros_like(self.k)
         self.lengths = torch.zeros(rows, dtype=torch.long, device=like.device)
 
-    def open(self, rows, T):
+    def open(self, attend, rows, T):
         """
         For reading T more tokens in each of `rows` (B,), or in all rows for None: their positions
-        (B, 1, T), what each may see (B, 1, T, S), and one function per layer that remembers.
+        (B, 1, T), and per layer a function look(q, k, v) that remembers k and v, and attends.
         """
         lengths = self.lengths if rows is None else self.lengths[rows]
         last = self.k.size(3) - 1
         new = torch.arange(T, device=lengths.device)
         positions = (lengths[:, None, None] + new).clamp(max=last)   # (B, 1, T)
-        S = min(int(lengths.max()) + T, last + 1)
-        seen = torch.arange(S, device=lengths.device) <= positions[..., None]    # (B, 1, T, S)
-
-        numbers = torch.arange(len(self.lengths), device=lengths.device) if rows is None else rows
+        numbers = torch.arange(len(lengths), device=lengths.device) if rows is None else rows
         # two index tensors around a slice: what they select has shape (B, T, K, E)
         new_columns = (numbers[:, None], slice(None), positions[:, 0])
 
-        def remember(layer, k, v):
-            past = []
+        # rows of like length look together, so that few read on to the end of the longest of all;
+        # a GPU would rather have one big group, and no copy of it
+        groups, one = [], rows is None and lengths.is_cuda
+        for some in [None] if one else lengths.argsort().split(len(lengths) if one else 16):
+            place = positions if some is None else positions[some]   # (b, 1, T)
+            S = int(place.max()) + 1
+            seen = torch.arange(S, device=lengths.device) <= place[..., None]    # (b, 1, T, S)
+            groups.append((some, S, seen))
+
+        def look(layer, q, k, v):
+            y = torch.empty_like(q)
             for memory, new in ((self.k[layer], k), (self.v[layer], v)):
                 memory[new_columns] = new.transpose(1, 2).to(memory.dtype)
-                # all rows are a view of the cache, some rows are a copy
-                some = memory if rows is None else memory.index_select(0, rows)
-                past.append(some[:, :, :S].to(new.dtype))            # (B, K, S, E)
-            return past
+            for some, S, seen in groups:
+                past = [memory[layer][:, :, :S] for memory in (self.k, self.v)]
+                if some is None:
+                    return attend(q, *(x.to(q.dtype) for x in past), seen)
+                past = [x.index_select(0, numbers[some]).to(q.dtype) for x in past]
+                y[some] = attend(q[some], *past, seen)               # past (b, K, S, E)
+            return y
 
-        return positions, seen, [partial(remember, layer) for layer in range(len(self.k))]
+        return positions, [partial(look, layer) for layer in range(len(self.k))]
 
 
 def sample(logits, u, temperature=1.0, top_k=0, top_p=1.0):
     """
-    Draw a token per row by inverse CDF: logits (B, V), u (B,) uniform in [0, 1)  ->  ids (B,).
+    Draw tokens by inverse CDF: logits (B, V), u (B, n) uniform in [0, 1)  ->  ids (B, n).
 
     temperature 0 takes the likeliest. top_k keeps that many (0: all); top_p keeps the fewest of
     the likeliest tokens that together reach p. The same u gives the same token in any batch, but
     for rounding: where u falls within a rounding error of a border, a neighbour may be drawn.
     """
     if temperature == 0:
-        return logits.argmax(dim=-1)
+        return logits.argmax(dim=-1, keepdim=True).expand(u.shape)
     p, ids = (logits.float() / temperature).softmax(dim=-1), None
     if top_k or top_p < 1:
         p, ids = p.sort(dim=-1, descending=True, stable=True)
@@ -349,10 +356,10 @@ def sample(logits, u, temperature=1.0, top_k=0, top_p=1.0):
         p = p * kept
     reach = p.cumsum(dim=-1)                                         # (B, V)
     total = reach[:, -1:].contiguous()
-    place = torch.searchsorted(reach, u.to(reach)[:, None] * total, right=True)
+    place = torch.searchsorted(reach, u.to(reach) * total, right=True)
     # u may round to 1, and then no sum lies beyond it: the last kept token is meant
     place = place.minimum(torch.searchsorted(reach, total))
-    return (place if ids is None else ids.gather(1, place))[:, 0]
+    return place if ids is None else ids.gather(1, place)
 
 
 @dataclass(eq=False)    # compared by identity, so that rows can be keys of a dict
@@ -365,7 +372,12 @@ class Row:
     stops: tuple = ()
     limit: int = 0
     draw: object = None                             # () -> uniform number, from its own stream
+    lean: float = 0.0                               # log-odds added to ending at the first token
     why: str = "new"                                # then "busy", then "stop", "length", "context"
+
+
+# how far, by rounding in float32, one way to compute a sum of probabilities is from another
+NEAR = 1e-5
 
 
 class Engine:
@@ -378,7 +390,8 @@ class Engine:
         self.model, self.cache = model.eval(), Cache(model, slots)
         self.free, self.rows = list(range(slots))[::-1], []
         self.how = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        self.chunk = chunk
+        # tokens to read at once, and tokens read so far
+        self.chunk, self.read = chunk, 0
 
     def join(self):
         """A new, empty row. There must be a free slot."""
@@ -392,11 +405,12 @@ class Engine:
         self.free.append(row.slot)
         self.cache.lengths[row.slot] = 0
 
-    def write(self, row, ids, stops, limit, draw=None):
+    def write(self, row, ids, stops, limit, draw=None, lean=0.0):
         """
         Let `row` go on after `ids` (the whole text so far) until one of the ids `stops`, or for
         `limit` tokens. What it has read of `ids` before is kept, up to the first difference.
-        `draw` () -> uniform number in [0, 1) is needed unless the temperature is 0.
+        `draw` () -> uniform number in [0, 1) is needed unless the temperature is 0. The odds of
+        writing nothing at all are multiplied by exp(lean).
         """
         assert ids and limit > 0, "nothing to read, or to write"
         assert draw or self.how["temperature"] == 0, "no random numbers to draw by"
@@ -405,7 +419,7 @@ class Engine:
         # at least one token is read again: the last one's scores say what comes next
         same = min(same, len(ids) - 1)
         row.cached, row.unread, row.wrote = row.cached[:same], ids[same:], []
-        row.stops, row.limit, row.draw = tuple(stops), limit, draw
+        row.stops, row.limit, row.draw, row.lean = tuple(stops), limit, draw, lean
         self.cache.lengths[row.slot] = same
         row.why = "busy" if len(ids) <= self.model.config.context else "context"
         return row
@@ -417,6 +431,9 @@ class Engine:
         # those with much to read do so together; the others do not wait in padding
         behind = [row for row in busy if len(row.unread) > 1]
         level = [row for row in busy if len(row.unread) == 1]
+        # reading a few costs nearly as much as reading many: they wait for company
+        if 4 * len(behind) < len(level):
+            behind = []
         for group in (behind, level):
             if group:
                 self.advance(group)
@@ -428,8 +445,8 @@ class Engine:
         counts = torch.tensor([len(chunk) for chunk in chunks], device=device)
         slots = torch.tensor([row.slot for row in group], device=device)
         # a few rows of the cache are copied out, all rows are a view without a copy: when most of
-        # them are busy, all are taken, and the idle ones read padding
-        whole = 2 * len(group) > len(self.cache.lengths)
+        # them are busy, a GPU takes all, and the idle ones read padding
+        whole = device.type != "cpu" and 2 * len(group) > len(self.cache.lengths)
         where = slots if whole else torch.arange(len(group), device=device)
         T = max(map(len, chunks))
         ids = [[0] * T] * (len(self.cache.lengths) if whole else len(group))
@@ -438,16 +455,39 @@ class Engine:
         ids = torch.tensor(ids, device=device)                                       # (B, T)
         x = self.model.hidden(ids, self.cache, None if whole else slots)             # (B, T, D)
         self.cache.lengths[slots] += counts
+        self.read += sum(map(len, chunks))
         logits = self.model.lm_head(x[where, counts - 1])                            # (group, V)
-
         # a row whose text goes on after this chunk draws nothing yet
-        u = torch.tensor([row.draw() if row.draw and len(row.unread) <= self.chunk else 0.0
-                          for row in group], dtype=torch.float64, device=device)
-        tokens = sample(logits, u, **self.how).tolist()
+        u = [row.draw() if row.draw and len(row.unread) <= self.chunk else 0.0 for row in group]
+        tokens = self.choose(group, logits, torch.tensor(u, dtype=torch.float64, device=device))
         for row, chunk, token in zip(group, chunks, tokens):
             row.cached, row.unread = row.cached + chunk, row.unread[len(chunk):]
             if not row.unread:
                 self.append(row, token)
+
+    def choose(self, group, logits, u):
+        """A token for each row of a group, by the uniform numbers u; (group, V) -> list of ids."""
+        for row, scores in zip(group, logits):
+            self.dial(row, scores)
+        # with other rows around it a sum may round otherwise: would a little more or less of u
+        # have drawn another token?
+        near = NEAR * torch.tensor([0, -1, 1], dtype=u.dtype, device=u.device)
+        drawn = sample(logits, (u[:, None] + near).clamp(0, 1), **self.how).tolist()
+        return [here if low == high or len(row.unread) > self.chunk
+                else self.alone(row, u[place:place + 1, None])
+                for place, (row, (here, low, high)) in enumerate(zip(group, drawn))]
+
+    def dial(self, row, scores):
+        """Shift the scores (V,) of a row's first token towards ending or away from it, in place."""
+        if row.lean and not row.wrote:
+            scores[list(row.stops)] += row.lean * (self.how["temperature"] or 1)
+
+    def alone(self, row, u):
+        """A row's token as it would be drawn were there no other row and no cache."""
+        ids = row.cached + row.unread
+        logits = self.model(torch.tensor([ids], device=u.device))[:, -1]             # (1, V)
+        self.dial(row, logits[0])
+        return sample(logits, u, **self.how).item()
 
     def append(self, row, token):
         """Take a drawn token into the text, or end it and say why."""

@@ -27,13 +27,15 @@ LABEL = {"human": "Human: ", "gpt": "Assistant: "}
 IGNORE = -100
 
 
-def encode(conversation, tokenizer, learn):
+def encode(conversation, tokenizer, learn, intent=""):
     """
     A list of turns as token ids, and a mask that is True where the loss counts.
 
     learn="human"  gives Socratic, who asks: the flip that PlatoLM is about
     learn="gpt"    gives the assistant, who answers
     learn="all"    gives a plain language model of the whole text
+
+    `intent` is a line about who the human is or wants; nobody but the human gets to read it.
     """
     ids, mask, everything = [], [], learn == "all"
 
@@ -43,6 +45,8 @@ def encode(conversation, tokenizer, learn):
 
     add([tokenizer.bos], False)
     add(tokenizer.encode(SYSTEM), everything)
+    if intent and learn == "human":
+        add(tokenizer.encode(f"{intent}\n\n"), False)
     for turn in conversation:
         # as in the paper, every turn stands between a <s> and a </s> of its own
         add(tokenizer.encode(LABEL[turn["from"]]) + [tokenizer.bos], everything)
@@ -61,9 +65,9 @@ def shift(ids, mask):
     return ids[:-1], targets
 
 
-def prompt(conversation, tokenizer, speaker):
+def prompt(conversation, tokenizer, speaker, intent=""):
     """The ids after which `speaker` ("human" or "gpt") begins to write the next turn."""
-    ids, _ = encode(conversation, tokenizer, learn=speaker)
+    ids, _ = encode(conversation, tokenizer, speaker, intent)
     return ids + tokenizer.encode(LABEL[speaker]) + [tokenizer.bos]
 
 
@@ -87,6 +91,19 @@ ENDS = {
 
 class Problem(Exception):
     """Something the user can fix. Its text is one sentence, printed without a traceback."""
+
+
+class End(Exception):
+    """Raised by either side to end a dialogue; its text is one of ENDS."""
+
+
+class Said(str):
+    """A text that knows how it came about: said.how is {"model", "finish", "usage", ...}."""
+
+    def __new__(cls, text, how):
+        said = super().__new__(cls, text)
+        said.how = how
+        return said
 
 
 def turns(record):
@@ -275,7 +292,8 @@ def stamp(path):
 
 def same_run(path, before, now):
     """A Problem unless the settings `before`, found in the file `path`, are those of `now`."""
-    other = [name for name in now if before.get(name) != now[name]]
+    other = [f"{name} ({str(before.get(name))[:80]} there, {str(now[name])[:80]} here)"
+             for name in now if before.get(name) != now[name]]
     if other:
         raise Problem(f"{path} is of a run with other {', '.join(other)}; delete it to start again")
 
@@ -309,6 +327,7 @@ def run(main):
     except (Problem, OSError) as problem:
         sys.exit(f"{Path(sys.argv[0]).name}: {problem}")
     except KeyboardInterrupt:
+        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
         sys.exit(130)
 
 

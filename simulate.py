@@ -2,17 +2,21 @@
 Let Socratic talk to a teacher, and write down what they say: SocraticChat.
 
     python simulate.py --user socratic --teacher https://api.openai.com/v1 --model gpt-3.5-turbo \\
-                       --out chat.jsonl --dialogues 1000
+                       --out chat.jsonl --dialogues 1000 --max-dollars 20
 
 `converse` is the whole idea. Below it: the raw client for any OpenAI-compatible server, Socratic
-as a user, and many dialogues at once. Not here: how he was trained (train.py).
+as a user, and many dialogues at once. Not here: other users (data/users.py), what is remembered
+and what may be spent (data/journal.py, data/limits.py), how he was trained (train.py).
 Read before: platolm.py, model.py. Read next: evaluate.py.
 """
 
 import argparse
+import json
+import math
 import os
 import queue
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -22,15 +26,16 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import requests
-from requests.exceptions import ChunkedEncodingError
+# what requests is made of
+from urllib3.exceptions import HTTPError, NewConnectionError
 
+from data.journal import Journal, means, records
+from data.limits import LOOPBACK, Ledger, Limiter, dollars, forecast, price_of, worst_case
+from data.plan import amount, openings, settings_of, share
+from data.wire import BILLING, Trouble, asked_wait, error_code, heals, plain, said, usage_of
 from model import Engine, Llama, machine
-from platolm import (ENDS, LABEL, Problem, Tokenizer, blanked, clock, line, positive, prompt, read,
-                     run, same_run, stamp, to_messages, write)
-
-
-class End(Exception):
-    """Raised by either side to end a dialogue; its text is one of platolm.ENDS."""
+from platolm import (ENDS, LABEL, End, Problem, Said, Tokenizer, blanked, clock, positive, prompt,
+                     run, to_messages, write)
 
 
 def converse(ask, answer, rounds):
@@ -46,8 +51,8 @@ def converse(ask, answer, rounds):
             question = ask(turns)
             if question is None:
                 return turns, "left"
-            if any(question == turn["value"] for turn in turns[::2]):
-                return turns, "repeats"
+            if end := amiss(question, turns):
+                return turns, end
             asked = turns + [{"from": "human", "value": question}]
             # a question without its answer is never kept
             turns = asked + [{"from": "gpt", "value": answer(asked)}]
@@ -56,21 +61,52 @@ def converse(ask, answer, rounds):
     return turns, "turn_limit"
 
 
+THANKS = {"thanks", "thank", "cheers", "bye", "goodbye", "welcome"}
+COURTESY = THANKS | set("you so very much again good great ok okay a lot for your the help and "
+                        "have nice day you're too".split())
+
+
+def courteous(text):
+    """Whether it says nothing but thanks or good-bye."""
+    words = set(re.findall(r"[a-z']+", text.lower()))
+    return bool(words & THANKS) and words <= COURTESY
+
+
+def amiss(question, turns):
+    """Why a question must not be said, as one of platolm.ENDS; None if nothing is amiss."""
+    if not question.strip():
+        return "left"
+    if any(mark in question for mark in ("</s>", *(label.strip() for label in LABEL.values()))):
+        return "role_leak"
+    earlier = [turn["value"] for turn in turns[::2]]
+    # two models can thank each other for ever
+    thanking = earlier and courteous(earlier[-1]) and courteous(question)
+    return "repeats" if question in earlier or thanking else None
+
+
 # ------------------------------------------------------------------------------------------------
-# the teacher: a client in plain requests
+# the client: one address that speaks the OpenAI protocol, in plain requests
+
+TRIES = 10
+
+
+class Unanswered(Problem):
+    """So many tries failed, for so long, that nobody tries again now."""
 
 
 def connect(url, key=None):
     """A session that keeps its connections; the key goes into its header, and nowhere else."""
     try:
-        host = urlsplit(url).hostname
+        parts = urlsplit(url)
     except ValueError:
         raise Problem(f"{url} is no address") from None
+    if parts.username or parts.password:
+        raise Problem("a key or password has no place in an address: put it in OPENAI_API_KEY")
     if not (key or "").isascii():
         raise Problem("OPENAI_API_KEY is no key: it holds letters that no header can")
     session = requests.Session()
     # proxies and netrc of the environment have no business between us and this machine
-    session.trust_env = host not in ("127.0.0.1", "localhost", "::1")
+    session.trust_env = parts.hostname not in LOOPBACK
     for scheme in ("http://", "https://"):
         session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=1024))
     if key:
@@ -78,84 +114,156 @@ def connect(url, key=None):
     return session
 
 
-def heals(status):
-    """Whether time may heal it: time-outs, conflicts, rate limits, and trouble at the server."""
-    return status in (408, 409, 429) or status >= 500
-
-
-def hide(text, session):
-    """A text from outside on one line, no longer than needed, and without our key."""
-    key = session.headers.get("Authorization", "").removeprefix("Bearer ")
-    text = " ".join(str(text).split())
-    return (text.replace(key, "(key)") if key else text)[:300]
-
-
-def chat(session, url, model, messages, tries=6, timeout=(5, 120), sleep=time.sleep, **options):
+class Client:
     """
-    One reply of an OpenAI-compatible server: (text, finish_reason).
+    One address: what is sent there is paced, paid for, and tried again where time heals.
 
-    messages [{"role", "content"}]; options are keys of the request, like temperature. What time
-    heals is tried again, later and later (after 1/2 to 16 s, at random); all else is a Problem.
+    price: dollars for a million tokens (read, written). timeout: seconds to connect, and between
+    two bytes; patience: seconds for one text, all tries together.
     """
-    body = {"model": model, "messages": messages, **options}
-    for attempt in range(tries):
-        wait = random.uniform(0.5, 1) * 2 ** attempt
+
+    def __init__(self, url, key=None, price=(0, 0), limiter=None, ledger=None,
+                 limit_key="max_tokens", timeout=(5, 120), patience=600,
+                 clock=time.monotonic, sleep=time.sleep):
+        self.url, self.key, self.session = url.rstrip("/"), (key or "").strip(), connect(url, key)
+        self.price, self.limit_key = price, limit_key
+        self.limiter, self.ledger = limiter or Limiter(), ledger or Ledger()
+        self.timeout, self.patience, self.clock, self.sleep = timeout, patience, clock, sleep
+
+    def hide(self, text):
+        """A text from outside without our key."""
+        return text.replace(self.key, "(key)") if self.key else text
+
+    def heard(self, data):
+        """The bytes of a reply as (text, JSON or None), our key in neither, however it is spelt."""
         try:
-            reply = session.post(f"{url}/chat/completions", json=body, timeout=timeout)
-        except (requests.ConnectionError, requests.Timeout, ChunkedEncodingError) as error:
-            trouble = f"no answer ({type(error).__name__})"
+            # written anew, it has no escapes under which a key could hide
+            text = self.hide(json.dumps(json.loads(data), ensure_ascii=False))
+            return text, json.loads(text)
+        except (ValueError, RecursionError):
+            return self.hide(data.decode(errors="replace")), None
+
+    def close(self):
+        """Let all connections go."""
+        self.session.close()
+
+    def chat(self, model, messages, max_tokens, **options):
+        """
+        The reply to [{"role", "content"}, ...] as a Said; options are keys of the request.
+
+        What time heals is tried again; all else is a Problem, or the End of the dialogue.
+        """
+        body = {"model": model, "messages": messages, self.limit_key: max_tokens, **options}
+        worst = worst_case([message["content"] for message in messages], max_tokens)
+        return self.post("/chat/completions", body, worst, said)
+
+    def post(self, path, body, worst, understand):
+        """
+        Send until understand(page) -> (text, finish_reason) is content: that text, as a Said.
+
+        worst: the tokens (read, written) that a try may cost at most.
+        """
+        how = {"parameters": {key: body[key] for key in body if key not in ("messages", "prompt")}}
+        began = None
+        for attempt in range(1, TRIES + 1):
+            # about four bytes make a token
+            self.limiter.wait(worst[0] // 4 + worst[1])
+            # patience begins when the queue is over
+            began = self.clock() if began is None else began
+            try:
+                text, found = self.once(path, body, worst, understand, began + self.patience)
+                return Said(text, how | found | {"attempts": attempt, "seconds":
+                                                 round(self.clock() - began, 3)})
+            except Trouble as trouble:
+                words, asked = str(trouble), trouble.wait
+            # full jitter: anything between at once and twice as long as the last time
+            wait = asked or random.uniform(0, min(60, 2 ** (attempt - 2)))
+            if asked:
+                self.limiter.pause(asked)
+            if self.clock() + wait > began + self.patience:
+                break
+            if attempt < TRIES:
+                self.sleep(wait)
+        raise Unanswered(f"no answer from {self.url} after {attempt} tries in "
+                         f"{self.clock() - began:.0f} s" + (f"; it asks to wait {asked:.0f} s more"
+                         if asked else "") + f": {words}")
+
+    def once(self, path, body, worst, understand, until):
+        """One try: (text, {"model", "finish", "usage", "cost", "request"})."""
+        most = dollars(self.price, *worst)
+        call = self.ledger.reserve(most)
+        # an answer that was served and lost has to be paid for
+        cost = most
+        try:
+            status, headers, data = self.send(path, body, until)
+            text, page = self.heard(data)
+            if status != 200:
+                # behind a gateway that gave up, an answer may have been made
+                cost = most if status in (408, 502, 504) else 0.0
+                self.refused(status, headers, text)
+            if page is None:
+                raise Trouble(f"it does not speak the OpenAI protocol: {plain(text)}")
+            usage = usage_of(page, worst)
+            cost = dollars(self.price, *usage) if usage else most
+            text, finish = understand(page)
+            # a lone surrogate is JSON but no text
+            return text.encode(errors="replace").decode(), {
+                "model": plain(page.get("model")), "finish": finish, "usage": usage, "cost": cost,
+                "request": plain(self.hide(headers.get("x-request-id") or str(page.get("id"))))}
+        except Trouble as trouble:
+            cost = 0.0 if trouble.unsent else cost
+            raise
+        finally:
+            self.ledger.settle(call, cost)
+
+    def send(self, path, body, until):
+        """One request: (status, headers, the bytes of the reply), all of them, or a Trouble."""
+        data = b""
+        try:
+            with self.session.post(self.url + path, json=body, timeout=self.timeout, stream=True,
+                                   allow_redirects=False) as reply:
+                # piece by piece, as they come: a server may drip for ever
+                while piece := reply.raw.read1(1 << 16, decode_content=True):
+                    data += piece
+                    if self.clock() > until:
+                        raise Trouble("the answer takes too long")
+                return reply.status_code, reply.headers, data
+        except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
+            reason = getattr(error.args[0] if error.args else None, "reason", None)
+            unsent = isinstance(error, requests.ConnectTimeout) or isinstance(
+                reason, NewConnectionError)
+            raise Trouble(f"the connection failed ({type(error).__name__})",
+                          unsent=unsent) from None
         except requests.RequestException as error:
             # its name alone: its text may quote a header
-            raise Problem(f"{url} cannot be asked ({type(error).__name__})") from None
-        else:
-            if reply.ok:
-                return content(reply, session)
-            trouble = f"HTTP {reply.status_code}: {hide(reply.text, session)}"
-            if not heals(reply.status_code) or "insufficient_quota" in trouble:
-                break
-            if reply.headers.get("Retry-After", "").isdigit():
-                wait = int(reply.headers["Retry-After"])
-        if attempt + 1 < tries:
-            sleep(wait)
-    raise Problem(f"no reply from {url}, try {attempt + 1} of {tries}: {trouble}")
+            raise Problem(f"{self.url} cannot be asked ({type(error).__name__})") from None
 
-
-def content(reply, session):
-    """Text and finish_reason of a successful reply."""
-    try:
-        choice = reply.json()["choices"][0]
-        text = choice["message"]["content"] or ""
-        # a text, and one that can be written down
-        text.encode()
-        return text, choice.get("finish_reason") or "stop"
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise Problem(f"{reply.url} does not speak the OpenAI protocol: "
-                      f"{hide(reply.text, session)!r}") from None
+    def refused(self, status, headers, text):
+        """What a reply that is no success means: a Trouble, the End of a dialogue, or a Problem."""
+        code, words = error_code(text), f"HTTP {status}: {plain(text)}"
+        if code == "context_length_exceeded":
+            raise End("context_full")
+        if code in BILLING or status == 402:
+            raise Problem(f"no money left at {self.url}; what was said is kept, start again when "
+                          f"there is: {words}")
+        if not heals(status):
+            raise Problem(f"{self.url} refuses: {words}")
+        wait = asked_wait(headers)
+        if wait and not wait <= self.patience:
+            raise Problem(f"{self.url} asks to wait {wait:,.0f} s; start again then, what was said "
+                          f"is kept: {words}")
+        raise Trouble(words, wait)
 
 
 class Teacher:
-    """
-    The assistant behind an address, as converse wants it: answer(turns) -> text.
+    """The assistant behind an address, as converse wants it: answer(turns) -> text."""
 
-    An answer that was cut by max_tokens is kept as it is.
-    """
-
-    def __init__(self, url, model, system=None, key=None, **options):
-        self.url, self.model, self.options = url.rstrip("/"), model, options
+    def __init__(self, client, model, system=None, max_tokens=512):
+        self.client, self.model, self.max_tokens = client, model, max_tokens
         self.system = [{"role": "system", "content": system}] if system else []
-        self.session = connect(url, key)
 
     def __call__(self, turns):
-        heard = self.system + to_messages(turns)
-        try:
-            text, why = chat(self.session, self.url, self.model, heard, **self.options)
-        except Problem as problem:
-            if "context_length_exceeded" in str(problem):
-                raise End("context_full") from None
-            raise
-        if why == "content_filter" or not text.strip():
-            raise End("content_filter" if why == "content_filter" else "error")
-        return text
+        return self.client.chat(self.model, self.system + to_messages(turns), self.max_tokens)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -166,11 +274,16 @@ class Socratic:
     """
     A trained user. Dialogues wait in threads of their own; one thread owns the model and writes
     for all of them together, so that a batch is always as full as it can be.
+
+    limit: tokens of a question; context: tokens of a dialogue; leave: his odds of leaving, at each
+    turn, are multiplied by it.
     """
 
-    def __init__(self, model, tokenizer, slots, seed=0, limit=64, blind=False, **how):
+    def __init__(self, model, tokenizer, slots, seed=0, limit=64, blind=False, leave=1.0,
+                 context=None, **how):
         self.engine, self.tokenizer = Engine(model, slots, **how), tokenizer
         self.seed, self.limit, self.blind = seed, limit, blind
+        self.leave, self.context = leave, context or model.config.context
         self.inbox, self.waiting = queue.Queue(), {}
         threading.Thread(target=self.work, daemon=True).start()
 
@@ -181,6 +294,8 @@ class Socratic:
                 # block while idle; with texts to write, take only what is there already
                 while not self.waiting or not self.inbox.empty():
                     function, args, future = self.inbox.get()
+                    if function is None:
+                        return
                     row = function(*args)
                     if row and row.why == "busy":
                         self.waiting[row] = future
@@ -202,29 +317,35 @@ class Socratic:
         self.inbox.put((function, args, future))
         return future.result()
 
-    def join(self, number):
+    def close(self):
+        """End the thread."""
+        self.inbox.put((None, None, None))
+
+    def join(self, number, intent=""):
         """ask(turns) for dialogue `number`, with a memory of its own; leave() gives it back."""
-        return Asker(self, number, self.request(self.engine.join))
+        return Asker(self, number, intent, self.request(self.engine.join))
 
 
 class Asker:
     """Socratic in one dialogue."""
 
-    def __init__(self, socratic, number, row):
-        self.socratic, self.number, self.row = socratic, number, row
+    def __init__(self, socratic, number, intent, row):
+        self.socratic, self.number, self.intent, self.row = socratic, number, intent, row
 
     def __call__(self, turns):
         """The next question; None to leave, which he does by saying nothing."""
         s = self.socratic
         # one stream of random numbers per turn: who else is in the batch changes none of them
         draw = np.random.default_rng([s.seed, self.number, len(turns)]).random
-        ids = prompt(blanked(turns) if s.blind else turns, s.tokenizer, "human")
-        row = s.request(s.engine.write, self.row, ids, [s.tokenizer.eos], s.limit, draw)
+        heard = blanked(turns) if s.blind else turns
+        ids = prompt(heard, s.tokenizer, "human", self.intent)
+        if len(ids) >= s.context:
+            raise End("context_full")
+        row = s.request(s.engine.write, self.row, ids, [s.tokenizer.eos], s.limit, draw,
+                        math.log(s.leave) if s.leave else -math.inf)
         if row.why != "stop":
             raise End({"length": "token_limit", "context": "context_full"}[row.why])
         text = s.tokenizer.decode(row.wrote)
-        if any(label.strip() in text for label in LABEL.values()):
-            raise End("role_leak")
         return text if text.strip() else None
 
     def leave(self):
@@ -236,136 +357,287 @@ class Asker:
 # many dialogues
 
 
-def dialogue(number, name, user, teacher, rounds, stop):
-    """One dialogue from hello to end, as a record; cut short when the event `stop` is set."""
-    def answer(turns):
-        if stop.is_set():
-            raise End("cut")
-        return teacher(turns)
-
-    ask = user.join(number)
-    try:
-        turns, end = converse(ask, answer, rounds)
-    finally:
-        ask.leave()
-    return {"id": name, "conversations": turns, "end": end}
+def first(given, speak):
+    """A speaker who says what is `given`, as turns, while it lasts, and then speaks freely."""
+    return lambda turns: given[len(turns)]["value"] if len(turns) < len(given) else speak(turns)
 
 
-def finished(part, settings):
+class Stopped(Exception):
+    """The run is over before the dialogue is."""
+
+
+class Simulation:
     """
-    The records of an unfinished run; a last line that was torn by a kill is set aside.
+    Many dialogues at once. Each runs in a thread, says nothing before it stands in the journal,
+    and takes up what stands there already.
 
-    The first line of `part` holds the run's settings: another run's records are a Problem.
+    minutes: how long a dialogue may take; stop: an event that ends the run.
     """
-    data = part.read_bytes() if part.exists() else b""
-    whole = data[:data.rfind(b"\n") + 1]
-    if whole != data:
-        print(f"{part}: a torn last line is set aside; its dialogue is run again")
-        part.with_suffix(".torn").write_bytes(data[len(whole):])
-        os.truncate(part, len(whole))
-    if not whole:
-        part.write_text(line({"settings": settings}), encoding="utf-8")
-    first, *records = read(part, None)
-    same_run(part, first.get("settings", {}), settings)
-    return records
+    # so many dialogues in a row without an answer, and nobody is there any more
+    HOPELESS = 5
+
+    def __init__(self, user, teacher, journal, rounds, minutes=60, stop=None, clock=time.monotonic):
+        self.user, self.teacher, self.journal, self.rounds = user, teacher, journal, rounds
+        self.minutes, self.stop, self.clock = minutes, stop or threading.Event(), clock
+        self.lock, self.unanswered = threading.Lock(), 0
+
+    def run(self, openings, in_flight, progress=None):
+        """Run these dialogues, but for those that are over, `in_flight` at a time."""
+        self.todo = iter([o for o in openings if not self.journal.over(o.name)])
+        self.progress = progress or Progress("", 0)
+        with ThreadPoolExecutor(in_flight) as pool:
+            workers = [pool.submit(self.work) for _ in range(in_flight)]
+            try:
+                for worker in as_completed(workers):
+                    worker.result()
+            except KeyboardInterrupt:
+                print("stopping as soon as the answers under way are home", flush=True)
+                raise
+            finally:
+                # after trouble nobody asks for another answer
+                self.stop.set()
+
+    def work(self):
+        """One thread: a dialogue, and the next, until there are no more."""
+        try:
+            while not self.stop.is_set():
+                with self.lock:
+                    opening = next(self.todo, None)
+                if opening is None:
+                    return
+                end = self.dialogue(opening)
+                self.progress.ended()
+                if end == "budget":
+                    # nobody else begins
+                    self.todo = iter(())
+        except Stopped:
+            pass
+        except BaseException:
+            self.stop.set()
+            raise
+
+    def dialogue(self, opening):
+        """One dialogue from hello to end, and its end into the journal."""
+        ask, why = self.user.join(opening.number, opening.intent), {}
+        # some users write both sides
+        answer = getattr(ask, "answer", self.teacher)
+        keep = self.keeping(opening.name)
+        try:
+            turns, end = converse(keep("human", first(opening.turns, ask)),
+                                  keep("gpt", first(opening.turns, answer)), self.rounds)
+        except Unanswered as problem:
+            end, why = "error", {"why": str(problem)}
+            self.unanswered += 1
+            if self.unanswered == self.HOPELESS:
+                raise Problem(f"{self.HOPELESS} dialogues in a row got no answer; what was said is "
+                              f"kept, start again to go on: {problem}") from None
+        finally:
+            ask.leave()
+        self.journal.write({"id": opening.name, "end": end, **why})
+        return end
+
+    def keeping(self, name):
+        """keep(who, speak): that speaker, repeating what the journal holds, adding what is new."""
+        began, held = self.clock(), self.journal.turns(name)
+
+        def keep(who, speak):
+            def speaks(turns):
+                if self.stop.is_set():
+                    raise Stopped
+                if self.clock() - began > 60 * self.minutes:
+                    raise Unanswered(f"{name} takes longer than {self.minutes} minutes")
+                text = speak(turns)
+                if text is None or not text.strip():
+                    return None
+                how = getattr(text, "how", {})
+                self.journal.write({"id": name, "turn": len(turns), "from": who, "value": text,
+                                    **how}, paid=how.get("cost", 0) > 0)
+                self.unanswered = 0
+                self.progress.said(who)
+                return text
+            return first(held, speaks)
+        return keep
 
 
-def simulate(user, teacher, count, rounds, in_flight, part, settings=None):
-    """
-    Run dialogues 0 .. count - 1, `in_flight` at a time. Each is appended to `part` as a whole line
-    when it ends; those that are there already are not run again. Returns all records, in order.
-    """
-    names = [f"socratic-{number:06d}" for number in range(count)]
-    held = {record["id"]: record for record in finished(part, settings or {})}
-    missing = [number for number, name in enumerate(names) if name not in held]
-    if len(missing) < count:
-        print(f"going on: {count - len(missing):,} of {count:,} dialogues are there")
-    pool, stop, new, began = ThreadPoolExecutor(in_flight), threading.Event(), [], time.time()
-    talks = [pool.submit(dialogue, n, names[n], user, teacher, rounds, stop) for n in missing]
-    try:
-        with open(part, "a", encoding="utf-8") as file:
-            for talk in as_completed(talks):
-                new.append(talk.result())
-                file.write(line(new[-1]))
-                file.flush()
-                if len(new) % max(1, len(missing) // 10) == 0 or len(new) == len(missing):
-                    report(part.stem, new, len(missing), time.time() - began)
-    finally:
-        # after trouble nobody asks for another answer
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-    held |= {record["id"]: record for record in new}
-    return [held[name] for name in names]
+class Progress:
+    """A line now and then: how far it is, how fast, for how much, and how long it will take."""
+
+    def __init__(self, name, total, ledger=None, clock=time.monotonic, every=15):
+        self.name, self.total, self.ledger, self.clock = name, total, ledger, clock
+        self.began, self.told, self.every = clock(), clock(), every
+        self.done = self.turns = 0
+        self.before = ledger.spent if ledger else 0
+        self.lock = threading.Lock()
+
+    def said(self, who):
+        """A turn was said."""
+        with self.lock:
+            self.turns += who == "gpt"
+
+    def ended(self):
+        """A dialogue is over."""
+        with self.lock:
+            self.done += 1
+            last = self.done == self.total
+            if last or self.clock() - self.told >= self.every:
+                self.told = self.clock()
+                print(self.line(), flush=True)
+
+    def line(self):
+        """chat dialogues  400/4000   310 turns/s   $0.42 spent, $4.20 in all   0m45s left"""
+        seconds = max(1e-9, self.clock() - self.began)
+        money = ""
+        if self.ledger and (self.ledger.spent or self.ledger.open):
+            spent = self.ledger.spent
+            total = self.before + (spent - self.before) * self.total / self.done
+            money = f"   ${spent:.2f} spent, ${total:.2f} in all"
+        left = clock((self.total - self.done) * seconds / self.done)
+        return (f"{self.name:<10} dialogues {self.done:>6}/{self.total}   "
+                f"{self.turns / seconds:>6,.1f} turns/s{money}   {left:>6} left")
 
 
-def report(name, records, total, seconds):
-    """Print a line: chat.jsonl dialogues  400/4000   4.6 rounds each   310 rounds/s   0m45s left"""
-    done, rounds = len(records), sum(len(r["conversations"]) // 2 for r in records)
-    left = clock((total - done) * seconds / done)
-    print(f"{name:<10} dialogues {done:>6}/{total}   {rounds / done:.1f} rounds each   "
-          f"{rounds / seconds:>5,.0f} rounds/s   {left:>6} left", flush=True)
-
-
-def greet(teacher):
-    """Find out before anything else whether somebody is there."""
-    try:
-        teacher.session.get(f"{teacher.url}/models", timeout=(5, 30))
-    except requests.RequestException as error:
-        raise Problem(f"no teacher answers at {teacher.url} ({type(error).__name__}); start one, "
-                      "or give another address with --teacher") from None
+# ------------------------------------------------------------------------------------------------
+# the command
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    add = parser.add_argument
-    add("--user", required=True, metavar="DIR", help="checkpoint of a trained user")
+    add = parser.add_argument_group("the two sides").add_argument
+    add("--user", required=True, help="a checkpoint directory; or the address of a server of "
+        "completions; or prompt:FILE, whole:FILE, script:NAME (see data/users.py)")
     add("--teacher", default=os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1"),
         metavar="URL", help="OpenAI-compatible address; the key is read from OPENAI_API_KEY")
     add("--model", default="gpt-3.5-turbo", help="the teacher's name there")
     add("--system", metavar="FILE", help="a system message for the teacher")
     add("--max-tokens", type=positive, default=512, help="longest answer")
-    add("--out", required=True, help="JSONL file of dialogues to write")
-    add("--dialogues", type=positive, default=1000)
+    add("--limit-key", choices=["max_tokens", "max_completion_tokens"], default="max_tokens",
+        help="what the teacher calls that limit")
+    add = parser.add_argument_group("the dialogues").add_argument
+    add("--out", required=True, help="JSONL file of dialogues to write; OUT.journal is beside it")
+    add("--dialogues", type=positive, help="how many (default: 1000, or as many as seeds give)")
     add("--rounds", type=positive, default=12, help="most questions in one dialogue")
-    add("--in-flight", type=positive, default=64, help="dialogues at a time")
-    # how Socratic writes; the paper's values
-    add("--temperature", type=float, default=0.7)
+    add("--seeds", metavar="FILE", help="dialogues or questions that give the beginning")
+    add("--seed-rounds", type=int, default=0, help="whole rounds given; 0: the first question")
+    add("--times", type=positive, default=1, help="how often each seed is used")
+    add("--intents", metavar="FILE", help="lines that tell the user who he is or wants, in turn")
+    add("--shard", type=share, default=(1, 1), metavar="i/n", help="the i-th of n machines")
+    add = parser.add_argument_group("how a user writes (the paper's values)").add_argument
+    add("--temperature", type=amount, default=0.7)
     add("--top-k", type=int, default=0, help="0 for all")
     add("--top-p", type=float, default=1.0)
     add("--max-question", type=positive, default=64, help="longest question, in tokens")
+    add("--context", type=positive, default=2048, help="longest dialogue, in tokens of the user")
+    add("--leave", type=amount, default=1.0, help="multiplies the odds of leaving at each turn")
     add("--blind", action="store_true", help="the user was trained with --blind")
     add("--seed", type=int, default=0)
+    add = parser.add_argument_group("a user behind an address, or told by a prompt").add_argument
+    add("--user-model", help="its name there (default: user, or the teacher's); "
+        "at another address than the teacher's its key is USER_API_KEY")
+    add("--user-price", type=amount, nargs=2, metavar=("READ", "WRITTEN"), help="as --price")
+    add("--tokenizer", metavar="DIR", help="of a user behind an address: its checkpoint directory")
+    add = parser.add_argument_group("pace and money").add_argument
+    add("--in-flight", type=positive, default=64, help="dialogues at a time")
+    add("--requests-per-minute", type=amount, metavar="N")
+    add("--tokens-per-minute", type=amount, metavar="N", help="longest answers counted, as OpenAI")
+    add("--timeout", type=amount, default=120, help="longest silence of a server, in seconds")
+    add("--patience", type=amount, default=600, help="for one answer, all tries, in seconds")
+    add("--minutes", type=amount, default=60, help="longest time for one dialogue")
+    add("--max-dollars", type=amount, metavar="D", help="never spend more, restarts included")
+    add("--price", type=amount, nargs=2, metavar=("READ", "WRITTEN"),
+        help="dollars for a million tokens, where data/limits.py does not know or is out of date")
+    add("--dry-run", action="store_true", help="say what it would cost; send nothing")
     return parser.parse_args()
+
+
+def greet(client):
+    """Find out before anything else whether somebody is there."""
+    try:
+        client.session.get(f"{client.url}/models", timeout=(5, 30), allow_redirects=False)
+    except requests.RequestException as error:
+        raise Problem(f"no teacher answers at {client.url} ({type(error).__name__}); start one, "
+                      "or give another address with --teacher") from None
+
+
+def socratic_of(args):
+    """The trained user of a checkpoint directory."""
+    fast = machine()
+    model = Llama.load(args.user, fast["attention"]).to(fast["device"])
+    return Socratic(model, Tokenizer.load(args.user), args.in_flight, args.seed,
+                    args.max_question, args.blind, args.leave, args.context,
+                    temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
+
+
+def user_of(args, reach):
+    """Whoever --user means; reach(url, model) gives a client for a model at an address."""
+    if Path(args.user).is_dir():
+        return socratic_of(args)
+    from data.users import other_user
+    return other_user(args, reach)
+
+
+def finish(out, journal, planned, ledger):
+    """Write the dialogues as one file, and say what they came to."""
+    ends = Counter(journal.ends[o.name] for o in planned if o.name in journal.ends)
+    write(out, records(journal, planned))
+    with open(out, encoding="utf-8") as file:
+        kept = sum(1 for _ in file)
+    money = f"; ${ledger.spent:.4f} spent" if ledger.spent else ""
+    print(f"{out}: {kept:,} dialogues; {ends.total() - kept} in which nothing was said were "
+          f"dropped{money}")
+    print("why they ended: " + ", ".join(f"{end} {n / ends.total():.1%} ({ENDS[end]})"
+                                         for end, n in ends.most_common()))
+    if ends["error"]:
+        print(f"{ends['error']} got no answer; the same command tries them again")
+    if missing := len(planned) - sum(ends.values()) + ends["budget"]:
+        raise Problem(f"the money was spent before {missing} dialogues were at their end; the same "
+                      "command with more --max-dollars goes on with them")
+
+
+def dry_run(args, planned, system):
+    """Print what the run would ask for; nothing is sent, nothing is written."""
+    path, seen = Path(f"{args.out}.journal"), None
+    if path.exists():
+        seen = means(Journal(path, settings_of(args)))
+    price = price_of(args.teacher, args.model, args.price)
+    print("\n".join(forecast(len(planned), args.rounds, args.max_question, args.max_tokens,
+                             len(system.encode()) // 4, price, seen)))
+
+
+def simulate(args, planned, system):
+    """Let them talk, and write it down."""
+    journal, stop = Journal(f"{args.out}.journal", settings_of(args)), threading.Event()
+
+    def sleep(seconds):
+        if stop.wait(seconds):
+            raise Stopped
+
+    ledger = Ledger(args.max_dollars, lambda row: journal.write(row, paid="reserved" in row),
+                    journal.calls)
+    pace = Limiter(args.requests_per_minute, args.tokens_per_minute, sleep=sleep)
+
+    def reach(url, model, price=args.user_price):
+        # the teacher's key is sent to the teacher's address alone
+        home = url == args.teacher
+        key = os.environ.get("OPENAI_API_KEY" if home else "USER_API_KEY")
+        return Client(url, key, price_of(url, model, price), pace if home else None, ledger,
+                      args.limit_key, (5, args.timeout), args.patience, sleep=sleep)
+
+    client = reach(args.teacher, args.model, args.price)
+    greet(client)
+    user = user_of(args, reach)
+    missing = sum(not journal.over(opening.name) for opening in planned)
+    if missing < len(planned):
+        print(f"going on: {len(planned) - missing:,} of {len(planned):,} dialogues are there")
+    run = Simulation(user, Teacher(client, args.model, system, args.max_tokens), journal,
+                     args.rounds, args.minutes, stop)
+    run.run(planned, args.in_flight, Progress(Path(args.out).stem, missing, ledger))
+    finish(args.out, journal, planned, ledger)
 
 
 def main():
     args = arguments()
-    system = Path(args.system).read_text(encoding="utf-8") if args.system else None
-    teacher = Teacher(args.teacher, args.model, system, os.environ.get("OPENAI_API_KEY"),
-                      max_tokens=args.max_tokens)
-    fast = machine()
-    model = Llama.load(args.user, fast["attention"]).to(fast["device"])
-    tokenizer = Tokenizer.load(args.user)
-    greet(teacher)
-    user = Socratic(model, tokenizer, args.in_flight, args.seed, args.max_question, args.blind,
-                    temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
-
-    out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(f"{out}.part")
-    # the address may change between the parts of a run, what is said there may not
-    settings = {name: value for name, value in vars(args).items()
-                if name not in ("teacher", "out", "dialogues", "in_flight")}
-    settings |= {"user": stamp(f"{args.user}/model.safetensors"),
-                 "system": args.system and stamp(args.system)}
-    records = simulate(user, teacher, args.dialogues, args.rounds, args.in_flight, part, settings)
-    ends = Counter(record["end"] for record in records)
-    said = [record for record in records if record["conversations"]]
-    write(out, said)
-    part.unlink()
-    print(f"{out}: {len(said):,} dialogues; {len(records) - len(said)} without a word were dropped")
-    print("why they ended: " + ", ".join(f"{end} {n / len(records):.1%} ({ENDS[end]})"
-                                         for end, n in ends.most_common()))
+    system = Path(args.system).read_text(encoding="utf-8") if args.system else ""
+    (dry_run if args.dry_run else simulate)(args, list(openings(args)), system)
 
 
 if __name__ == "__main__":

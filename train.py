@@ -41,7 +41,8 @@ def sample_of(record, tokenizer, learn, context):
     conversation = turns(record)
     # two turns fewer each time: a question goes together with its answer
     for kept in range(len(conversation), -1, -2):
-        inputs, targets = shift(*encode(conversation[:kept], tokenizer, learn))
+        intent = record.get("intent", "")
+        inputs, targets = shift(*encode(conversation[:kept], tokenizer, learn, intent))
         end = max((i + 1 for i, target in enumerate(targets) if target != IGNORE), default=0)
         if end <= context:
             return inputs[:end], targets[:end], kept < len(conversation)

@@ -4,12 +4,14 @@ A function behind the OpenAI wire: messages in, text out, over HTTP.
     run_with(reply)     the command line of a server: `-- COMMAND ... URL ...` or `--port 8000`
 
 `reply(messages) -> text` gets what the client sent as [{"role", "content"}, ...]. Served are
-chat completions, whole or streamed, the list of models, and errors in OpenAI's shape. Nothing
-here knows what the function says or who asks; nothing of the project is imported.
+chat completions, whole or streamed, the list of models, and errors in OpenAI's shape; and, where
+there is a function for them, completions of token ids. Nothing here knows what the functions say
+or who asks; nothing of the project is imported. Not here: a server that misbehaves (chaos.py).
 """
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -43,6 +45,15 @@ def messages_of(body):
     return request, messages
 
 
+def shortened(text, request):
+    """A text cut to the request's limit, in tokens as this server counts them; and why it ends."""
+    limit = request.get("max_tokens") or request.get("max_completion_tokens")
+    words = list(re.finditer(r"\S+", text))
+    if isinstance(limit, int) and len(words) > limit:
+        return text[:words[limit - 1].end()], "length"
+    return text, "stop"
+
+
 def usage(messages, text):
     """Tokens as this server counts them: words."""
     asked = sum(len(message["content"].split()) for message in messages)
@@ -57,8 +68,9 @@ def completion(kind, model, choice, **more):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection; `reply` and `name` are set on a subclass by `serving`."""
+    """One connection; `reply`, `complete` and `name` are set on a subclass by `serving`."""
 
+    complete = None
     protocol_version = "HTTP/1.1"
     # one write per answer: small ones would wait for delayed acknowledgements
     wbufsize = -1
@@ -67,11 +79,13 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         """Stay quiet: the client says what matters."""
 
-    def send(self, status, body, kind="application/json"):
+    def send(self, status, body, kind="application/json", **headers):
+        """A reply with its headers (Retry_After: 2); body: bytes, or what becomes JSON."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
+        headers = {"Content-Type": kind, "Content-Length": str(len(data)), **headers}
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(data)
 
@@ -82,37 +96,53 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, {"object": "list", "data": [card]})
 
     def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send(*self.answer(body))
+
+    def answer(self, body):
+        """The reply to a request's body (bytes): the arguments of `send`."""
         try:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if self.path.rstrip("/") != "/v1/chat/completions":
+            path = self.path.rstrip("/")
+            if path == "/v1/completions" and self.complete:
+                return 200, self.completed(body)
+            if path != "/v1/chat/completions":
                 raise Refused(404, "not_found_error", f"no {self.path} here")
             request, messages = messages_of(body)
-            text = self.reply(messages)
+            text, why = shortened(self.reply(messages), request)
         except Refused as refused:
-            return self.send(refused.status, refused.body)
+            return refused.status, refused.body
         except Exception as error:
             trouble = f"the server failed: {type(error).__name__}: {error}"
-            return self.send(500, Refused(500, "server_error", trouble).body)
+            return 500, Refused(500, "server_error", trouble).body
         if request.get("stream"):
-            return self.stream(request, messages, text)
+            return 200, self.stream(request, messages, text, why), "text/event-stream"
         message = {"role": "assistant", "content": text}
-        choice = {"message": message, "logprobs": None, "finish_reason": "stop"}
+        choice = {"message": message, "logprobs": None, "finish_reason": why}
         counted = usage(messages, text)
-        self.send(200, completion("chat.completion", self.name, choice, usage=counted))
+        return 200, completion("chat.completion", self.name, choice, usage=counted)
 
-    def stream(self, request, messages, text):
-        """Server-sent events: the role, the words one by one, the end; the usage if asked for."""
+    def completed(self, body):
+        """A completion: complete(request) -> (text, tokens written, finish_reason, logprobs)."""
+        request = json.loads(body)
+        text, wrote, why, logprobs = self.complete(request)
+        choice = {"text": text, "logprobs": logprobs, "finish_reason": why}
+        read = len(request["prompt"])
+        counted = {"prompt_tokens": read, "completion_tokens": wrote, "total_tokens": read + wrote}
+        return completion("text_completion", self.name, choice, usage=counted)
+
+    def stream(self, request, messages, text, why):
+        """Server-sent events as bytes: the role, the words one by one, the end; the usage if asked for."""
         words = [word + " " for word in text.split(" ")]
         words[-1] = words[-1][:-1]
         deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in words), {}]
         choices = [{"delta": delta, "finish_reason": None} for delta in deltas]
-        choices[-1]["finish_reason"] = "stop"
+        choices[-1]["finish_reason"] = why
         chunks = [completion("chat.completion.chunk", self.name, choice) for choice in choices]
         if (request.get("stream_options") or {}).get("include_usage"):
             counted = usage(messages, text)
             chunks.append(completion("chat.completion.chunk", self.name, None, usage=counted))
         events = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks] + ["data: [DONE]\n\n"]
-        self.send(200, "".join(events).encode(), "text/event-stream")
+        return "".join(events).encode()
 
 
 class Server(ThreadingHTTPServer):
@@ -127,9 +157,14 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(reply, name="local", port=0):
-    """Serve on the loopback address while the `with` lasts; gives the URL. Port 0: a free one."""
-    handler = type("Bound", (Handler,), {"reply": staticmethod(reply), "name": name})
+def serving(reply, name="local", port=0, handler=Handler, **more):
+    """
+    Serve on the loopback address while the `with` lasts; gives the URL. Port 0: a free one.
+
+    handler: another kind of connection; more: what its objects shall have, like `complete`.
+    """
+    more = {key: staticmethod(value) if callable(value) else value for key, value in more.items()}
+    handler = type("Bound", (handler,), {"reply": staticmethod(reply), "name": name, **more})
     with Server(("127.0.0.1", port), handler) as listening:
         threading.Thread(target=listening.serve_forever, args=[0.05], daemon=True).start()
         try:

@@ -106,14 +106,15 @@ def test_lora_on_nothing_is_a_problem(make_model):
 def test_sample_follows_the_distribution():
     logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]])
     u = (torch.arange(4000) + 0.5) / 4000
-    counts = sample(logits.expand(4000, 4), u, temperature=0.7).bincount(minlength=4) / 4000
+    tokens = sample(logits.expand(4000, 4), u[:, None], temperature=0.7)[:, 0]
+    counts = tokens.bincount(minlength=4) / 4000
     close(counts, (logits[0] / 0.7).softmax(-1), atol=1e-3, rtol=0)
 
 
 def kept(logits, **how):
     """Which tokens can be drawn at all."""
     u = torch.linspace(0, 1 - 1e-7, 2000)
-    return set(sample(logits.expand(2000, -1), u, **how).tolist())
+    return set(sample(logits, u[None], **how)[0].tolist())
 
 
 def test_top_k_and_top_p_by_hand():
@@ -130,10 +131,10 @@ def test_top_k_and_top_p_by_hand():
 
 def test_the_end_of_the_unit_interval_stays_among_what_is_kept():
     logits = torch.tensor([[1.0, 2.0, -torch.inf, -torch.inf]])
-    almost = torch.tensor([1 - 2 ** -53], dtype=torch.float64)
+    almost = torch.tensor([[1 - 2 ** -53]], dtype=torch.float64)
     assert sample(logits, almost).item() == 1
     assert sample(logits, almost, top_p=0.99).item() in (0, 1)
-    assert sample(logits, torch.tensor([0.0])).item() == 0
+    assert sample(logits, torch.tensor([[0.0]])).item() == 0
 
 
 # ------------------------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ def slowly(model, ids, stops, limit, draw=None, **how):
     wrote = []
     while True:
         logits = model(torch.tensor([ids + wrote]))[:, -1]
-        u = torch.tensor([draw() if draw else 0.0], dtype=torch.float64)
+        u = torch.tensor([[draw() if draw else 0.0]], dtype=torch.float64)
         token = sample(logits, u, **how).item()
         if token in stops:
             return wrote, "stop"

@@ -1,0 +1,162 @@
+"""
+What may be sent to a server, and when: its pace, its price, and a cap on what is spent.
+
+Here: Limiter (requests and tokens a minute, pauses that the server asks for), the price table,
+Ledger (dollars reserved before a call is sent, settled after it), forecast (what a run would cost).
+Not here: the sending (simulate.py), the file in which calls are remembered (journal.py).
+"""
+
+import math
+import threading
+import time
+from itertools import count
+from urllib.parse import urlsplit
+
+from platolm import End, Problem
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Limiter:
+    """
+    When the next request may leave: `requests` and `tokens` a minute at most, and never while the
+    server has asked for a pause. All workers share one, so all of them obey.
+    """
+
+    def __init__(self, requests=None, tokens=None, clock=time.monotonic, sleep=time.sleep):
+        self.requests, self.tokens = requests or math.inf, tokens or math.inf
+        self.clock, self.sleep = clock, sleep
+        self.lock, self.free, self.until = threading.Lock(), -math.inf, -math.inf
+
+    def pause(self, seconds):
+        """Nobody sends anything for so long."""
+        with self.lock:
+            self.until = max(self.until, self.clock() + seconds)
+
+    def wait(self, tokens):
+        """Queue for a request of so many tokens, and sleep until it may leave."""
+        with self.lock:
+            leaves = max(self.clock(), self.free)
+            self.free = leaves + 60 * max(1 / self.requests, tokens / self.tokens)
+        # asked again after each sleep: the pause may have grown meanwhile
+        while (gap := max(leaves, self.until) - self.clock()) > 0:
+            self.sleep(gap)
+
+
+# dollars for a million tokens, read and written: OpenAI's list as we knew it in 2025. Prices
+# change: compare with your provider's page, and override by --price
+PRICES = {
+    "gpt-3.5-turbo": (0.50, 1.50), "gpt-3.5-turbo-0125": (0.50, 1.50),
+    "gpt-3.5-turbo-1106": (1.00, 2.00), "gpt-4": (30.00, 60.00), "gpt-4-turbo": (10.00, 30.00),
+    "gpt-4o": (2.50, 10.00), "gpt-4o-mini": (0.15, 0.60), "gpt-4.1": (2.00, 8.00),
+    "gpt-4.1-mini": (0.40, 1.60), "gpt-4.1-nano": (0.10, 0.40),
+}
+
+
+def price_of(url, model, override=None):
+    """Dollars for a million tokens (read, written) at an address; what nobody knows is refused."""
+    if override:
+        return tuple(override)
+    if urlsplit(url).hostname in LOOPBACK:
+        return 0.0, 0.0
+    if model not in PRICES:
+        raise Problem(f"nobody told what {model!r} costs: --price READ WRITTEN, in dollars for a "
+                      "million tokens (--price 0 0 where it is free)")
+    return PRICES[model]
+
+
+def dollars(price, read, written):
+    """What so many tokens cost."""
+    return (price[0] * read + price[1] * written) / 1e6
+
+
+def worst_case(texts, limit):
+    """
+    More tokens than a request can cost: (read, written). No tokenizer makes more tokens than there
+    are bytes; 8 more per message are for what a server puts around it.
+    """
+    return sum(len(text.encode()) + 8 for text in texts), limit
+
+
+class Ledger:
+    """
+    The money. The worst case of a call is reserved before it is sent, so that what is spent never
+    passes `cap`, however many calls are in flight; afterwards it is settled at what it did cost.
+
+    note(row) writes down both, in that order around the call: what a kill leaves reserved counts
+    as spent, since nobody knows whether it was served.
+    """
+
+    def __init__(self, cap=None, note=lambda row: None, rows=()):
+        self.cap, self.note = math.inf if cap is None else cap, note
+        before = {}
+        for row in rows:
+            before[row["call"]] = row["cost"] if "cost" in row else row["reserved"]
+        self.spent, self.numbers = math.fsum(before.values()), count(len(before))
+        self.open, self.changed = {}, threading.Condition()
+
+    def reserve(self, worst):
+        """Set aside so many dollars; gives the number of the call. No room is End("budget")."""
+        if worst == 0:
+            return None
+        with self.changed:
+            # what the calls in flight have set aside too much comes back when they are settled
+            while self.spent + sum(self.open.values()) + worst > self.cap:
+                if not self.open:
+                    raise End("budget")
+                self.changed.wait()
+            call = next(self.numbers)
+            self.open[call] = worst
+            self.note({"call": call, "reserved": worst})
+        return call
+
+    def settle(self, call, cost):
+        """A call is over, and did cost so much."""
+        if call is None:
+            return
+        with self.changed:
+            self.note({"call": call, "cost": cost})
+            self.spent += cost
+            del self.open[call]
+            self.changed.notify_all()
+
+
+# ------------------------------------------------------------------------------------------------
+# before anything is bought
+
+# of the 20,039 dialogues that the authors counted: PAPER.md, "Simulation"
+PAPER = {"rounds": 5.37, "tokens": 203}
+
+
+def tokens_of(rounds, question, answer, system):
+    """
+    Tokens read and written in a dialogue: each answer is written after all before it was read.
+
+    8 a message are for what a server puts around it; `rounds` may be a mean, like 5.37.
+    """
+    before = rounds * (rounds - 1) / 2
+    read = rounds * (system + 8 + question + 8) + before * (question + answer + 16)
+    return read, rounds * answer
+
+
+def forecast(dialogues, rounds, question, answer, system, price, seen=None):
+    """
+    What a run asks for, as lines of text: at most, and as it would go if dialogues are like those
+    in `seen` {"rounds", "question", "answer"} (means), or else like the paper's.
+    """
+    like = seen or {"rounds": PAPER["rounds"], "question": PAPER["tokens"],
+                    "answer": PAPER["tokens"]}
+    likely = (min(rounds, like["rounds"]), min(question, like["question"]),
+              min(answer, like["answer"]))
+    lines = [f"{'':<10}{'requests':>12}{'tokens read':>16}{'written':>16}{'dollars':>12}"]
+    for name, (n, q, a) in (("at most", (rounds, question, answer)), ("estimate", likely)):
+        read, written = (dialogues * tokens for tokens in tokens_of(n, q, a, system))
+        lines.append(f"{name:<10}{dialogues * n:>12,.0f}{read:>16,.0f}{written:>16,.0f}"
+                     f"{dollars(price, read, written):>12,.2f}")
+    source = "this run's journal" if seen else "the paper's SocraticChat"
+    return lines + [f"at most: {rounds} rounds, every text as long as allowed, both sides' tokens "
+                    "taken to be of one size;",
+                    f"estimate: {likely[0]:.1f} rounds of {likely[1]:.0f} and {likely[2]:.0f} "
+                    f"tokens, as in {source}",
+                    f"at {price[0]:g} dollars a million tokens read and {price[1]:g} written; "
+                    "failed tries come on top, --max-dollars holds for them, too"]

@@ -1,0 +1,92 @@
+"""
+What a simulation is to be, before anything is said: its dialogues, and the settings they hang on.
+
+Here: what is given of each dialogue (seeds, intents, shards), settings_of. Not here: the dialogues
+themselves (simulate.py), what they would cost (limits.py).
+"""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from platolm import Problem, read, stamp, wrong
+
+
+class Opening(NamedTuple):
+    """What is given of a dialogue before it begins."""
+    number: int
+    name: str
+    turns: tuple = ()                               # said already: a question, or whole rounds
+    seed: str = None                                # the id of the record they are from
+    intent: str = ""                                # who the human is, or what is wanted
+
+
+def seeds(path, rounds):
+    """
+    What the dialogues or questions of a file give as a start: (id, turns).
+
+    rounds 0: the first question alone; more: so many whole first rounds.
+    """
+    for number, record in enumerate(read(path, begins), 1):
+        said = record.get("conversations") or [{"from": "human", "value": record["turns"][0]}]
+        # who they are and what they said; not how it was learnt
+        said = [{"from": turn["from"], "value": turn["value"]} for turn in said]
+        said = said[said[0]["from"] != "human":][:max(1, 2 * rounds)]
+        if len(said) < max(1, 2 * rounds):
+            raise Problem(f"{path}, line {number}: fewer than {rounds} whole rounds")
+        yield str(record.get("id", record.get("question_id", number))), said
+
+
+def begins(record):
+    """What is wrong with a record as a seed, in a few words; None if nothing is."""
+    if "conversations" in record:
+        return wrong(record)
+    questions = record.get("turns")
+    fine = isinstance(questions, list) and questions and isinstance(questions[0], str)
+    return None if fine and questions[0].strip() else 'neither "conversations" nor "turns"'
+
+
+def openings(args):
+    """The dialogues of this run, in order; with --shard i/n, one in n of them."""
+    given = list(seeds(args.seeds, args.seed_rounds)) if args.seeds else []
+    intents = Path(args.intents).read_text(encoding="utf-8").splitlines() if args.intents else []
+    intents = [line.strip() for line in intents if line.strip()] or [""]
+    count = min(args.dialogues or 1000, len(given) * args.times or math.inf)
+    shard, shards = args.shard
+    for n in range(shard - 1, count, shards):
+        seed, turns = given[n // args.times] if given else (None, ())
+        yield Opening(n, f"socratic-{n:06d}", turns, seed, intents[n % len(intents)])
+
+
+def share(text):
+    """For argparse: i/n, the i-th of n shares."""
+    i, n = map(int, text.split("/"))
+    if not 1 <= i <= n:
+        raise ValueError
+    return i, n
+
+
+def amount(text):
+    """For argparse: a number that is not below 0."""
+    if not 0 <= float(text) < math.inf:
+        raise ValueError
+    return float(text)
+
+
+# how it is run and where it is written changes nothing that is said
+ELSEWHERE = ("teacher", "out", "dialogues", "in_flight", "requests_per_minute", "minutes",
+             "tokens_per_minute", "timeout", "patience", "max_dollars", "price", "user_price", "dry_run")
+
+
+def settings_of(args):
+    """What decides what is said: a journal of other settings is of another run."""
+    found = {name: value for name, value in vars(args).items() if name not in ELSEWHERE}
+    for name in ("system", "seeds", "intents"):
+        found[name] = getattr(args, name) and stamp(getattr(args, name))
+    found["shard"] = "{}/{}".format(*args.shard)
+    kind, _, file = args.user.partition(":")
+    if kind in ("prompt", "whole"):
+        found["user"] = f"{kind}:{stamp(file)}"
+    elif Path(args.user).is_dir():
+        found["user"] = stamp(Path(args.user) / "model.safetensors")
+    return found

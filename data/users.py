@@ -1,0 +1,232 @@
+"""
+Users other than a trained Socratic on this machine, for `simulate.py --user`.
+
+    https://HOST/v1     Socratic behind a server of completions (vLLM, llama.cpp), asked in token ids
+    prompt:FILE         a chat model told by FILE to play the user, turn by turn (UltraChat's way)
+    whole:FILE          a chat model told by FILE to write whole dialogues at once (Baize's way)
+    script:NAME         self-chat, role-play or oracle, of scripts.py
+
+Each is joined for one dialogue, join(number, intent) -> ask, and ask(turns) gives a question or
+None to leave. {intent} in a FILE stands for the dialogue's line of --intents.
+Not here: Socratic himself (simulate.py), what scripts say (scripts.py).
+"""
+
+import math
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+
+from data.wire import Trouble, choice_of
+from platolm import LABEL, End, Problem, Tokenizer, blanked, prompt, to_messages
+
+# what a prompted user writes to leave
+LEAVES = "(leaves)"
+
+
+class Ask:
+    """One dialogue's ask(turns), with nothing to give back when it is over."""
+
+    def __init__(self, ask):
+        self.ask = ask
+
+    def __call__(self, turns):
+        return self.ask(turns)
+
+    def leave(self):
+        """Nothing was taken."""
+
+
+# ------------------------------------------------------------------------------------------------
+# Socratic behind an address
+
+
+def completed(page):
+    """Text and finish_reason of a completion; nothing at all is a text, too: he leaves."""
+    choice, finish = choice_of(page)
+    if not isinstance(choice.get("text"), str):
+        raise Trouble("a completion without a text")
+    return choice["text"], finish
+
+
+def leaving(page):
+    """The probability that nothing would be said, from a completion's logprobs; or a Problem."""
+    try:
+        likely = page["choices"][0]["logprobs"]["top_logprobs"][0]
+        return math.exp(min(0.0, float(likely.get("</s>", -math.inf))))
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise Problem("--leave needs a server that sends logprobs, and this one does not") from None
+
+
+def dialled(p, odds):
+    """A probability whose odds are multiplied: p/(1 - p) becomes odds * p/(1 - p)."""
+    return odds * p / (1 - p + odds * p)
+
+
+class Remote:
+    """Socratic on a server: as simulate.Socratic, but the tokens are drawn over there."""
+
+    def __init__(self, client, args, tokenizer):
+        self.client, self.args, self.tokenizer = client, args, tokenizer
+
+    def join(self, number, intent=""):
+        """ask(turns) for one dialogue."""
+        return Ask(lambda turns: self.ask(turns, number, intent))
+
+    def ask(self, turns, number, intent):
+        """The next question, or None; the dial of leaving is turned on this side."""
+        args, p = self.args, []
+        ids = prompt(blanked(turns) if args.blind else turns, self.tokenizer, "human", intent)
+        if len(ids) >= args.context:
+            raise End("context_full")
+        body = {"model": args.user_model or "user", "prompt": ids, "max_tokens": args.max_question,
+                "temperature": args.temperature, "top_p": args.top_p}
+        if args.top_k:
+            body["top_k"] = args.top_k
+        if args.leave != 1:
+            body["logprobs"] = 5
+
+        def understand(page):
+            if args.leave != 1:
+                p[:] = [leaving(page)]
+            return completed(page)
+
+        stream = np.random.default_rng([args.seed, number, len(turns)])
+        while True:
+            body["seed"] = int(stream.integers(2 ** 31))
+            text = self.client.post("/completions", body, (len(ids), args.max_question), understand)
+            if text.how["finish"] == "length":
+                raise End("token_limit")
+            if args.leave == 1:
+                return text if text.strip() else None
+            # those who leave too often stay sometimes, and the other way round
+            aim = dialled(p[0], args.leave)
+            if text.strip():
+                return None if stream.random() < (aim - p[0]) / (1 - p[0]) else text
+            if p[0] <= aim or stream.random() >= (p[0] - aim) / p[0]:
+                return None
+
+
+# ------------------------------------------------------------------------------------------------
+# chat models that are told to be a user
+
+
+class Prompted:
+    """UltraChat's way: a chat model is shown the dialogue and told to go on as the user."""
+
+    def __init__(self, client, args, instruction):
+        self.client, self.args, self.instruction = client, args, instruction
+
+    def join(self, number, intent=""):
+        """ask(turns) for one dialogue."""
+        return Ask(lambda turns: self.ask(turns, intent))
+
+    def ask(self, turns, intent):
+        """The next question, or None. The instruction comes last: before a dialogue it is lost."""
+        told = {"role": "user", "content": self.instruction.replace("{intent}", intent)}
+        text = self.client.chat(self.args.user_model or self.args.model, to_messages(turns) + [told],
+                                self.args.max_question, temperature=self.args.temperature)
+        if text.how["finish"] == "length":
+            raise End("token_limit")
+        if LEAVES in text:
+            return None
+        return type(text)(text.strip().removeprefix(LABEL["human"]), text.how)
+
+
+def transcript(text):
+    """A written-out dialogue as turns: whole rounds from the first that the human opens."""
+    parts = re.split(r"^\s*(Human|Assistant):", text, flags=re.M)
+    turns = []
+    for label, said in zip(parts[1::2], parts[2::2]):
+        who = "human" if label == "Human" else "gpt"
+        if said.strip() and who == ("human", "gpt")[len(turns) % 2]:
+            turns.append({"from": who, "value": said.strip()})
+        elif turns or said.strip():
+            break
+    return turns[:len(turns) // 2 * 2]
+
+
+class Whole:
+    """Baize's way: one call writes both sides. Both are then said turn by turn, as all others."""
+
+    def __init__(self, client, args, instruction):
+        self.client, self.args, self.instruction = client, args, instruction
+
+    def join(self, number, intent=""):
+        """ask(turns) for one dialogue; its .answer takes the teacher's place."""
+        return Transcript(self, intent)
+
+
+class Transcript(Ask):
+    """A dialogue that is written at the first question."""
+
+    def __init__(self, whole, intent):
+        super().__init__(self.read)
+        self.whole, self.intent, self.turns = whole, intent, None
+
+    def read(self, turns):
+        """The next question of the transcript; None after the last."""
+        if self.turns is None:
+            if turns:
+                # a kill came between: the rest of that transcript is lost
+                raise End("cut")
+            told = self.whole.instruction.replace("{intent}", self.intent)
+            args = self.whole.args
+            text = self.whole.client.chat(
+                args.user_model or args.model, [{"role": "user", "content": told}], args.context,
+                temperature=args.temperature)
+            self.turns = transcript(text)
+            for turn in self.turns[:1]:
+                turn["value"] = type(text)(turn["value"], text.how)
+        return self.answer(turns) if len(turns) < len(self.turns) else None
+
+    def answer(self, turns):
+        """The transcript's own next turn."""
+        return self.turns[len(turns)]["value"]
+
+
+# ------------------------------------------------------------------------------------------------
+# scripts, and who is meant
+
+
+class Scripted:
+    """A script of scripts.py; self-chat goes on from a question that is given."""
+
+    def __init__(self, args):
+        from data.scripts import Oracle, RolePlay, SelfChat
+        scripts = {"self-chat": lambda rng: SelfChat(rng, ""), "role-play": RolePlay,
+                   "oracle": Oracle}
+        self.name, self.seed = args.user.partition(":")[2], args.seed
+        if self.name not in scripts:
+            raise Problem(f"there is no script {self.name!r}; there are {', '.join(scripts)}")
+        if self.name == "self-chat" and not args.seeds:
+            raise Problem("script:self-chat takes its first questions from --seeds FILE")
+        self.script = scripts[self.name]
+
+    def join(self, number, intent=""):
+        """ask(turns) for one dialogue."""
+        return Ask(self.script(random.Random(f"{self.name} {self.seed} {number}")).ask)
+
+
+def other_user(args, reach):
+    """
+    Whoever --user names, unless it is a checkpoint directory.
+
+    reach(url, model) gives a client for a model at an address.
+    """
+    kind, _, rest = args.user.partition(":")
+    if kind == "script":
+        return Scripted(args)
+    if kind in ("prompt", "whole"):
+        client = reach(args.teacher, args.user_model or args.model)
+        text = Path(rest).read_text(encoding="utf-8")
+        return (Prompted if kind == "prompt" else Whole)(client, args, text)
+    if kind in ("http", "https"):
+        if not args.tokenizer:
+            raise Problem("a user behind an address is asked in token ids: --tokenizer DIR names "
+                          "the checkpoint directory that is served there")
+        return Remote(reach(args.user, args.user_model or "user"), args,
+                      Tokenizer.load(args.tokenizer))
+    raise Problem(f"--user {args.user} is no checkpoint directory and no address, and does not "
+                  "begin with prompt:, whole: or script:")

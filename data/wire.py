@@ -1,0 +1,92 @@
+"""
+What a server of the OpenAI protocol says, read without trusting any of it.
+
+Here: errors in all their shapes, waits that are asked for, usage, the text of a completion. Each
+function takes whatever came and gives what it means; nothing from outside makes them fail.
+Not here: the sending (simulate.py), the other end of the wire (server.py).
+"""
+
+import json
+import time
+from email.utils import parsedate_to_datetime
+
+from platolm import End
+
+# error codes that say: no money
+BILLING = {"insufficient_quota", "billing_hard_limit_reached", "credit_balance_exhausted",
+           "organization_spend_limit_exceeded", "project_spend_limit_exceeded",
+           "organization_usage_limit_exceeded"}
+
+
+class Trouble(Exception):
+    """A try that failed, but another may not; `wait`: seconds that the server asks for."""
+
+    def __init__(self, text, wait=None, unsent=False):
+        super().__init__(text)
+        self.wait, self.unsent = wait, unsent
+
+
+def heals(status):
+    """Whether time may heal it: time-outs, conflicts, rate limits, and trouble at the server."""
+    return status in (408, 409, 429) or status >= 500
+
+
+def asked_wait(headers):
+    """Seconds that a reply asks to wait: in milliseconds, in seconds, or until a date; or None."""
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        words = headers.get("retry-after", "")
+        if not words.endswith("GMT"):
+            return max(0.0, float(words))
+        # by the server's own clock, where it tells
+        now = headers.get("date")
+        now = parsedate_to_datetime(now).timestamp() if now else time.time()
+        return max(0.0, parsedate_to_datetime(words).timestamp() - now)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def plain(value):
+    """Something from outside as one short line that can be written down."""
+    return " ".join(str(value).encode(errors="replace").decode().split())[:300]
+
+
+def error_code(text):
+    """The code or type of an error object, in any of the shapes that servers send; or ""."""
+    try:
+        error = json.loads(text)
+        error = error.get("error", error)
+        return str(error.get("code") or error.get("type") or "")
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+
+
+def usage_of(page, worst):
+    """(tokens read, tokens written) as the server counted, or None if that cannot be right."""
+    usage = page.get("usage") if isinstance(page, dict) else None
+    usage = usage if isinstance(usage, dict) else {}
+    counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    right = all(type(n) is int and 0 < n <= most for n, most in zip(counts, worst))
+    return counts if right else None
+
+
+def choice_of(page):
+    """The first choice of a reply and why it ended, or a Trouble."""
+    try:
+        choice = page["choices"][0]
+        return choice, plain(choice.get("finish_reason") or "stop")
+    except (LookupError, TypeError, AttributeError):
+        raise Trouble(f"it does not speak the OpenAI protocol: {plain(page)}") from None
+
+
+def said(page):
+    """Text and finish_reason of a chat completion. Silence may heal; a refusal is an End."""
+    choice, finish = choice_of(page)
+    message = choice.get("message")
+    text = message.get("content") if isinstance(message, dict) else None
+    if finish == "content_filter":
+        raise End("content_filter")
+    if not isinstance(text, str) or not text.strip():
+        raise Trouble("an answer without a word")
+    return text, finish
