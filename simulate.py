@@ -285,7 +285,8 @@ class Socratic:
         self.seed, self.limit, self.blind = seed, limit, blind
         self.leave, self.context = leave, context or model.config.context
         self.inbox, self.waiting = queue.Queue(), {}
-        threading.Thread(target=self.work, daemon=True).start()
+        self.thread = threading.Thread(target=self.work, daemon=True)
+        self.thread.start()
 
     def work(self):
         """The thread that owns the engine: do what is asked, write a token for all, repeat."""
@@ -428,7 +429,7 @@ class Simulation:
         except Unanswered as problem:
             end, why = "error", {"why": str(problem)}
             self.unanswered += 1
-            if self.unanswered == self.HOPELESS:
+            if self.unanswered >= self.HOPELESS:
                 raise Problem(f"{self.HOPELESS} dialogues in a row got no answer; what was said is "
                               f"kept, start again to go on: {problem}") from None
         finally:
@@ -452,7 +453,8 @@ class Simulation:
                 how = getattr(text, "how", {})
                 self.journal.write({"id": name, "turn": len(turns), "from": who, "value": text,
                                     **how}, paid=how.get("cost", 0) > 0)
-                self.unanswered = 0
+                if who == "gpt":
+                    self.unanswered = 0
                 self.progress.said(who)
                 return text
             return first(held, speaks)

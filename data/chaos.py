@@ -66,7 +66,7 @@ def rate_limit(form):
     """429 with a wait in one of the forms: none, seconds, float, date, ms."""
     def fault(handler, wait):
         date = formatdate(time.time() + wait + 1, usegmt=True)
-        headers = {"none": {}, "seconds": {"Retry_After": f"{wait:.0f}"},
+        headers = {"none": {}, "seconds": {"Retry_After": f"{max(1, wait):.0f}"},
                    "float": {"Retry_After": f"{wait:.3f}"}, "date": {"Retry_After": date},
                    "ms": {"retry_after_ms": f"{1000 * wait:.0f}"}}[form]
         body = Refused(429, "rate_limit_exceeded", "slow down").body
@@ -107,7 +107,7 @@ def reset(handler, page):
 def cut(handler, page, inside=False):
     """A part of the body, and the end; `inside` a character of more than one byte."""
     data = json.dumps(page, ensure_ascii=False).encode()
-    end = data.index("ü".encode()) + 1 if inside else len(data) // 2
+    end = data.find("ü".encode()) + 1 if inside else len(data) // 2
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(data)))
     handler.end_headers()

@@ -24,9 +24,24 @@ def record(talk, **more):
     return {"id": "made", "conversations": turns, **more}
 
 
+def learn_tokenizer():
+    return Tokenizer.learn([text for talk in TALKS for _, text in talk] * 20, 400)
+
+
+def learn_to_talk(tokenizer):
+    """A model that has learnt, in a second, to ask and to stop like the humans of TALKS."""
+    torch.manual_seed(0)
+    model = Llama(Config(vocab=tokenizer.vocab, dim=32, layers=2, heads=4, kv_heads=2, hidden=48))
+    samples = [train.sample_of(record(talk, end="left"), tokenizer, "human", 256)[:2] for talk in TALKS]
+    optimizer = train.optimizers(model, "adamw", 1e-2, 0.0)
+    for _ in range(60):
+        train.update(model, optimizer, [train.pad(samples)])
+    return model.eval()
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
-    return Tokenizer.learn([text for talk in TALKS for _, text in talk] * 20, 400)
+    return learn_tokenizer()
 
 
 @pytest.fixture
@@ -45,14 +60,7 @@ def files(tmp_path, records):
 
 @pytest.fixture(scope="session")
 def talker(tokenizer):
-    """A model that has learnt, in a second, to ask and to stop like the humans of TALKS."""
-    torch.manual_seed(0)
-    model = Llama(Config(vocab=tokenizer.vocab, dim=32, layers=2, heads=4, kv_heads=2, hidden=48))
-    samples = [train.sample_of(record(talk, end="left"), tokenizer, "human", 256)[:2] for talk in TALKS]
-    optimizer = train.optimizers(model, "adamw", 1e-2, 0.0)
-    for _ in range(60):
-        train.update(model, optimizer, [train.pad(samples)])
-    return model.eval()
+    return learn_to_talk(tokenizer)
 
 
 @pytest.fixture

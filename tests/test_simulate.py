@@ -1,6 +1,8 @@
-"""The loop, the client against a server that misbehaves, and many dialogues at once."""
+"""The loop and its guards, Socratic, and many dialogues at once."""
 
+import math
 import os
+import random
 import re
 import signal
 import subprocess
@@ -10,12 +12,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import requests
+import torch
 
-import simulate as s
-from data.server import Refused, serving
-from platolm import Problem, encode, line
-from simulate import End, Socratic, Teacher, chat, connect, converse, dialogue
+from data.journal import Journal, records
+from data.plan import Opening, seeds
+from data.server import serving
+from data.users import Remote, Prompted, Whole, dialled, transcript
+from model import Engine, generate
+from platolm import End, Problem, encode, line
+from simulate import Client, Simulation, Socratic, Teacher, converse
 
 # ------------------------------------------------------------------------------------------------
 # converse
@@ -59,131 +64,34 @@ def test_every_way_to_end_keeps_whole_rounds():
     assert (len(turns), end) == (2, "content_filter")
 
 
+@pytest.mark.parametrize("question, end", [
+    ("and then Assistant: hello", "role_leak"), ("so</s>Assistant", "role_leak"),
+    ("Human: me again", "role_leak"), ("", "left"), ("  \n", "left"), ("a", "repeats"),
+])
+def test_what_no_human_says_is_never_said(question, end):
+    turns, why = converse(script("a", question), echo, 9)
+    assert (len(turns), why) == (2, end)
+
+
+def test_two_who_thank_each_other_for_ever_do_not():
+    turns, end = converse(script("a", "Thanks!", "thank you so much, bye!", "b"), echo, 9)
+    assert (len(turns), end) == (4, "repeats")
+    assert converse(script("thanks", "thanks, and the door?", "is that it"), echo, 9)[1] == "left"
+
+
+def test_a_label_with_a_capital_elsewhere_is_no_leak():
+    assert converse(script("what is a human: being?"), echo, 9)[1] == "left"
+
+
 # ------------------------------------------------------------------------------------------------
-# the client
+# Socratic
 
 
 @pytest.fixture
 def serve():
     """serve(reply) gives the address of a server of that reply."""
     with ExitStack() as running:
-        yield lambda reply: running.enter_context(serving(reply))
-
-
-def failing(times, status, kind="trouble"):
-    """A reply that fails so many times before it works."""
-    left = [times]
-
-    def reply(messages):
-        left[0] -= 1
-        if left[0] >= 0:
-            raise Refused(status, kind, f"{kind}, I heard {messages[-1]['content']}")
-        return "well"
-    return reply
-
-
-ASK = [{"role": "user", "content": "hello"}]
-
-
-@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
-def test_what_time_heals_is_tried_again_later_and_later(serve, status):
-    waits = []
-    url = serve(failing(3, status))
-    assert chat(connect(url), url, "m", ASK, sleep=waits.append) == ("well", "stop")
-    assert len(waits) == 3 and waits == sorted(waits) and 0 < waits[0] <= 1 and waits[2] <= 4
-
-
-@pytest.mark.parametrize("status, kind", [(400, "bad"), (401, "key"), (404, "model"), (429, "insufficient_quota")])
-def test_what_time_does_not_heal_is_not(serve, status, kind):
-    url, waits = serve(failing(1, status, kind)), []
-    with pytest.raises(Problem, match=f"try 1 of 6: HTTP {status}.*{kind}"):
-        chat(connect(url), url, "m", ASK, sleep=waits.append)
-    assert waits == []
-
-
-def test_patience_has_an_end(serve):
-    url, waits = serve(failing(99, 500)), []
-    with pytest.raises(Problem, match="try 6 of 6: HTTP 500"):
-        chat(connect(url), url, "m", ASK, sleep=waits.append)
-    assert len(waits) == 5
-
-
-def test_nobody_there_is_one_sentence():
-    with pytest.raises(Problem, match="no teacher answers at http://127.0.0.1:9/v1"):
-        s.greet(Teacher("http://127.0.0.1:9/v1", "m"))
-    with pytest.raises(Problem, match="no answer .ConnectionError."):
-        chat(connect("http://127.0.0.1:9/v1"), "http://127.0.0.1:9/v1", "m", ASK, sleep=lambda _: None)
-
-
-@pytest.mark.parametrize("body", [b"<html>", b'{"choices": [{"message": {"content": ["hi"]}}]}',
-                                  b'{"choices": [{"message": {"content": "\\ud800"}}]}', b"{}", b'{"choices": []}', b"[1]", b'{"choices": [{}]}', b""])
-def test_a_reply_in_no_known_language_is_a_problem(body):
-    reply = requests.Response()
-    reply.status_code, reply._content = 200, body
-    with pytest.raises(Problem, match="does not speak"):
-        s.content(reply, connect("http://here"))
-
-
-def test_the_key_is_sent_as_a_header_and_never_repeated(serve):
-    url = serve(failing(1, 401, "invalid key sk-planted"))
-    session = connect(url, "sk-planted")
-    assert session.headers["Authorization"] == "Bearer sk-planted"
-    with pytest.raises(Problem) as problem:
-        chat(session, url, "m", [{"role": "user", "content": "sk-planted"}])
-    assert "sk-planted" not in str(problem.value) and "(key)" in str(problem.value)
-    # a key that is no header: the library's own complaint would quote it
-    with pytest.raises(Problem, match="cannot be asked") as problem:
-        chat(connect(url, "sk-plan\nted"), url, "m", ASK)
-    assert "sk-plan" not in str(problem.value)
-
-
-def test_no_proxy_and_no_netrc_stand_between_us_and_this_machine(monkeypatch, serve):
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    url = serve(lambda messages: "well")
-    assert Teacher(url, "m")([{"from": "human", "value": "hi"}]) == "well"
-
-
-def test_the_teacher_hears_the_dialogue_in_openais_words(serve):
-    heard = []
-    url = serve(lambda messages: heard.append(messages) or "b")
-    Teacher(url, "m", system="be brief")([{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"},
-                                          {"from": "human", "value": "c"}])
-    assert [(m["role"], m["content"]) for m in heard[0]] == [
-        ("system", "be brief"), ("user", "a"), ("assistant", "b"), ("user", "c")]
-
-
-def test_a_dialogue_too_long_for_the_teacher_ends_and_the_others_go_on(serve):
-    url = serve(failing(1, 400, "context_length_exceeded"))
-    with pytest.raises(End, match="context_full"):
-        Teacher(url, "m")([{"from": "human", "value": "hi"}])
-
-
-def test_after_trouble_no_more_answers_are_bought(socratic, tmp_path):
-    asked = []
-
-    def teacher(turns):
-        asked.append(1)
-        if len(asked) == 3:
-            raise Problem("no credit")
-        return answers(turns)
-    with pytest.raises(Problem, match="no credit"):
-        s.simulate(socratic(2), teacher, 40, 4, 2, tmp_path / "part")
-    assert len(asked) < 12
-
-
-def test_fewer_dialogues_than_are_there(socratic, tmp_path):
-    many = s.simulate(socratic(2), answers, 5, 4, 2, tmp_path / "part")
-    assert s.simulate(socratic(2), answers, 3, 4, 2, tmp_path / "part") == many[:3]
-
-
-def test_an_empty_answer_ends_the_dialogue(serve):
-    with pytest.raises(End, match="error"):
-        Teacher(serve(lambda messages: " "), "m")([{"from": "human", "value": "hi"}])
-
-
-# ------------------------------------------------------------------------------------------------
-# Socratic
+        yield lambda reply, **more: running.enter_context(serving(reply, **more))
 
 
 def answers(turns):
@@ -194,14 +102,36 @@ def answers(turns):
 @pytest.fixture
 def socratic(talker, tokenizer):
     """socratic(slots) is the same user every time, with more or fewer dialogues at once."""
-    return lambda slots, limit=20: Socratic(talker, tokenizer, slots, 5, limit, temperature=1.2)
+    return lambda slots, limit=20, **more: Socratic(talker, tokenizer, slots, 5, limit, **{"temperature": 1.2, **more})
+
+
+def plan(count, **more):
+    return [Opening(n, f"socratic-{n:06d}", **more) for n in range(count)]
+
+
+def simulate(user, teacher, openings, rounds, in_flight, path, settings=None, **more):
+    """A whole run; returns its records."""
+    journal = Journal(path, settings or {})
+    try:
+        Simulation(user, teacher, journal, rounds, **more).run(openings, in_flight)
+        return list(records(journal, openings))
+    finally:
+        journal.close()
+
+
+def by_hand(user, teacher, number, rounds):
+    """The obvious way: one dialogue after another, nothing journalled."""
+    ask = user.join(number)
+    turns, end = converse(ask, teacher, rounds)
+    ask.leave()
+    return {"id": f"socratic-{number:06d}", "conversations": turns, "end": end}
 
 
 def test_one_at_a_time_or_many_at_once_is_the_same(socratic, tmp_path):
-    alone = [dialogue(n, f"socratic-{n:06d}", socratic(1), answers, 4, threading.Event())
-             for n in range(8)]
-    together = s.simulate(socratic(8), answers, 8, 4, 8, tmp_path / "part")
-    waiting = s.simulate(socratic(3), answers, 8, 4, 3, tmp_path / "part3")
+    user = socratic(1)
+    alone = [by_hand(user, answers, n, 4) for n in range(8)]
+    together = simulate(socratic(8), answers, plan(8), 4, 8, tmp_path / "a")
+    waiting = simulate(socratic(3), answers, plan(8), 4, 3, tmp_path / "b")
     assert together == alone == waiting
     assert len({line({**talk, "id": 0}) for talk in alone}) > 4, "all dialogues are alike"
     assert sum(len(talk["conversations"]) for talk in alone) > 16, "too little is said to prove much"
@@ -237,8 +167,8 @@ def test_silence_is_leaving_and_half_a_question_is_none(socratic, tokenizer):
         Row.why = why
         with pytest.raises(End, match=end):
             ask([])
-    Row.why, Row.wrote = "stop", tokenizer.encode("ok Assistant: hello")
-    with pytest.raises(End, match="role_leak"):
+    user.context = 10
+    with pytest.raises(End, match="context_full"):
         ask([])
 
 
@@ -248,7 +178,7 @@ def test_a_failing_engine_is_heard_of_by_everyone(socratic, tmp_path):
         raise RuntimeError("out of memory")
     user.engine.step = breaks
     with pytest.raises(RuntimeError, match="out of memory"):
-        s.simulate(user, answers, 4, 4, 2, tmp_path / "part")
+        simulate(user, answers, plan(4), 4, 2, tmp_path / "j")
     with pytest.raises(RuntimeError, match="out of memory"):
         user.join(1)
     user = socratic(1)
@@ -257,27 +187,208 @@ def test_a_failing_engine_is_heard_of_by_everyone(socratic, tmp_path):
         user.join(0)
 
 
+def test_the_dial_moves_how_many_leave(socratic):
+    def leave(odds):
+        user = socratic(1, leave=odds)
+        silent = 0
+        for n in range(60):
+            ask = user.join(n)
+            try:
+                silent += ask([{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]) is None
+            except End:
+                pass
+            ask.leave()
+        return silent
+    counts = [leave(odds) for odds in (0, 0.2, 1, 5, 1e9)]
+    # (a few say nothing but spaces, at any odds)
+    assert counts[0] < 5 and counts[-1] == 60 and counts == sorted(counts) and counts[1] < counts[3]
+
+
+def test_the_dial_multiplies_the_odds(talker, tokenizer):
+    """Against the probabilities themselves."""
+    ids = [tokenizer.bos, 5]
+    engine = Engine(talker, 1)
+    p = talker(torch.tensor([ids]))[0, -1].softmax(-1)[7].item()
+    for odds in (0.5, 20):
+        logits = talker(torch.tensor([ids]))[:, -1]
+        row = engine.join()
+        engine.write(row, ids, [7], 1, lambda: 0.5, math.log(odds))
+        engine.dial(row, logits[0])
+        assert logits.softmax(-1)[0, 7].item() == pytest.approx(dialled(p, odds), rel=1e-4)
+        engine.leave(row)
+
+
+def test_an_intent_is_read_by_the_human_alone(tokenizer):
+    said = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
+    human, learnt = encode(said, tokenizer, "human", "wants rope")
+    plain, plainly = encode(said, tokenizer, "human")
+    assert "wants rope" in tokenizer.decode(human) and sum(learnt) == sum(plainly)
+    assert encode(said, tokenizer, "gpt", "wants rope") == encode(said, tokenizer, "gpt")
+
+
+# ------------------------------------------------------------------------------------------------
+# other users
+
+
+class Args:
+    """The flags that other users read."""
+    user, teacher, model, user_model, seeds = "", "", "m", None, None
+    blind, leave, context, max_question, temperature, top_p, top_k, seed = False, 1.0, 256, 20, 0, 1.0, 0, 5
+
+
+def test_socratic_behind_an_address_says_what_he_says_here(talker, tokenizer, serve, socratic, tmp_path):
+    heard = []
+
+    def complete(request):
+        heard.append(request)
+        row, = generate(talker, [request["prompt"]], [tokenizer.eos], request["max_tokens"], temperature=0)
+        return tokenizer.decode(row.wrote), len(row.wrote) + 1, row.why, None
+    url = serve(lambda messages: "", complete=complete)
+    here = simulate(socratic(2, temperature=0), answers, plan(2), 3, 2, tmp_path / "a")
+    there = simulate(Remote(Client(url), Args, tokenizer), answers, plan(2), 3, 2, tmp_path / "b")
+    assert here == there and heard
+    assert all(isinstance(token, int) for request in heard for token in request["prompt"])
+
+
+def test_the_dial_at_an_address_that_tells_logprobs(tokenizer, serve):
+    """Of 400 people who would leave with p = 0.3, as many leave as the dial asks for."""
+    def complete(request):
+        left = random.Random(request["seed"]).random() < 0.3
+        return "" if left else "and?", 1, "stop", {"top_logprobs": [{"</s>": math.log(0.3)}]}
+    url = serve(lambda messages: "", complete=complete)
+    for odds in (0.25, 4.0):
+        class Dialled(Args):
+            leave = odds
+        user = Remote(Client(url), Dialled, tokenizer)
+        share = sum(user.join(n)([]) is None for n in range(400)) / 400
+        assert share == pytest.approx(dialled(0.3, odds), abs=0.08)
+
+
+def test_a_prompted_user_is_told_last_and_keeps_its_own_first_turn(serve, tmp_path):
+    """The role-flip bugs of others: told first, roles swap; a dropped own turn restarts the talk."""
+    heard = []
+
+    def reply(messages):
+        heard.append(messages)
+        return ["hi there", "\n and rope?", "(leaves)"][len(messages) // 2]
+    user = Prompted(Client(serve(reply)), Args, "you want {intent}")
+    record, = simulate(user, lambda turns: "ok", plan(1, intent="a rope"), 9, 1, tmp_path / "j")
+    assert [t["value"] for t in record["conversations"]] == ["hi there", "ok", "and rope?", "ok"]
+    assert record["end"] == "left" and record["intent"] == "a rope"
+    assert all(talk[-1] == {"role": "user", "content": "you want a rope"} for talk in heard)
+    assert [(m["role"], m["content"]) for m in heard[2][:-1]] == [
+        ("user", "hi there"), ("assistant", "ok"), ("user", "and rope?"), ("assistant", "ok")]
+
+
+def test_a_whole_dialogue_in_one_call(serve, tmp_path):
+    text = "Sure!\nHuman: hi\nAssistant: hello\nyou\n\nHuman: bye now\nAssistant: bye\nHuman: oh"
+    calls = []
+    user = Whole(Client(serve(lambda messages: calls.append(1) or text)), Args, "write")
+
+    def never(turns):
+        raise AssertionError("the teacher is not asked")
+    record, = simulate(user, never, plan(1), 9, 1, tmp_path / "j")
+    assert len(calls) == 1 and record["end"] == "left"
+    assert [t["value"] for t in record["conversations"]] == ["hi", "hello\nyou", "bye now", "bye"]
+    assert transcript("nothing of the kind") == [] == transcript("Assistant: me first")
+
+
+# ------------------------------------------------------------------------------------------------
+# beginnings that are given
+
+
+class Scripted:
+    """A user of these questions, the same in every dialogue."""
+
+    def __init__(self, *questions):
+        self.questions, self.saw = questions, []
+
+    def join(self, number, intent=""):
+        return self
+
+    def __call__(self, turns):
+        self.saw.append([t["value"] for t in turns])
+        return dict(enumerate(self.questions)).get(len(turns) // 2)
+
+    def leave(self):
+        pass
+
+
+def test_a_given_question_is_asked_once_and_first(serve, tmp_path):
+    """A first question said twice, or lost on resume, is how others' simulators flipped roles."""
+    heard = []
+    url = serve(lambda messages: heard.append(messages) or f"answer {len(messages)}")
+    given = [{"from": "human", "value": "seed?"}]
+    record, = simulate(Scripted("never", "second"), Teacher(Client(url), "m"), plan(1, turns=given, seed="s1"), 9, 1,
+                       tmp_path / "j")
+    assert [t["value"] for t in record["conversations"]] == ["seed?", "answer 1", "second", "answer 3"]
+    assert [m["content"] for m in heard[1]] == ["seed?", "answer 1", "second"]
+    assert record["seed"] == "s1" and record["given"] == 1
+
+
+def test_given_rounds_are_not_bought_again(tmp_path):
+    given = to_turns("q1", "a1", "q2", "a2")
+    asked = []
+    record, = simulate(Scripted("-", "-", "q3"), lambda turns: asked.append(len(turns)) or "a3",
+                       plan(1, turns=given, seed="x"), 9, 1, tmp_path / "j")
+    assert [t["value"] for t in record["conversations"]] == ["q1", "a1", "q2", "a2", "q3", "a3"] and asked == [5]
+
+
+def test_who_adds_nothing_to_what_was_given_is_dropped(tmp_path):
+    assert simulate(Scripted(), answers, plan(2, turns=to_turns("q1", "a1"), seed="x"), 9, 1, tmp_path / "j") == []
+
+
+def to_turns(*texts):
+    return [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(texts)]
+
+
+def test_seeds_come_from_any_of_our_files(tmp_path, files):
+    bench = tmp_path / "question.jsonl"
+    bench.write_text(line({"question_id": 81, "category": "x", "turns": ["first?", "second?"]}))
+    assert list(seeds(bench, 0)) == [("81", to_turns("first?"))]
+    found = list(seeds(files, 1))
+    assert len(found) == 3 and all(len(turns) == 2 for _, turns in found)
+    gpt_first = tmp_path / "g.jsonl"
+    gpt_first.write_text(line({"id": "g", "conversations": [{"from": "gpt", "value": "well"}, *to_turns("q", "a")]}))
+    assert list(seeds(gpt_first, 1)) == [("g", to_turns("q", "a"))]
+    for bad, why in (({"id": "x"}, "neither"), ({"turns": [7]}, "neither"), ({"conversations": []}, "empty")):
+        bench.write_text(line(bad))
+        with pytest.raises(Problem, match=f"line 1.*{why}"):
+            list(seeds(bench, 0))
+    with pytest.raises(Problem, match="line 1: fewer than 2 whole rounds"):
+        list(seeds(gpt_first, 2))
+
+
 # ------------------------------------------------------------------------------------------------
 # a run that is killed
 
 
-def test_a_torn_line_is_set_aside_and_its_dialogue_held_again(socratic, tmp_path):
-    whole = s.simulate(socratic(2), answers, 6, 4, 2, tmp_path / "whole")
-    part = tmp_path / "part"
-    part.write_text(line({"settings": {}}) + line(whole[3]) + line(whole[0]) + line(whole[1])[:25])
+def test_after_trouble_no_more_answers_are_bought(socratic, tmp_path):
     asked = []
-    again = s.simulate(socratic(2), lambda turns: asked.append(1) or answers(turns), 6, 4, 2, part)
-    assert again == whole
-    assert part.with_suffix(".torn").read_text() == line(whole[1])[:25]
-    held = [w for w in whole if w["id"] not in (whole[0]["id"], whole[3]["id"])]
-    assert len(asked) >= sum(len(w["conversations"]) // 2 for w in held)
-    assert sorted(part.read_text().splitlines()[1:]) == sorted(line(w)[:-1] for w in whole)
+
+    def teacher(turns):
+        asked.append(1)
+        if len(asked) == 3:
+            raise Problem("no credit")
+        return answers(turns)
+    with pytest.raises(Problem, match="no credit"):
+        simulate(socratic(2), teacher, plan(40), 4, 2, tmp_path / "part")
+    assert len(asked) < 12
 
 
-def test_two_runs_with_other_settings_do_not_mix(socratic, tmp_path):
-    s.simulate(socratic(1), answers, 1, 4, 1, tmp_path / "part", {"seed": 0, "temperature": 1})
-    with pytest.raises(Problem, match="other temperature; delete it"):
-        s.simulate(socratic(1), answers, 2, 4, 1, tmp_path / "part", {"seed": 0, "temperature": 2})
+def test_taken_up_at_any_turn_it_is_the_same_dialogue(socratic, tmp_path):
+    """The journal cut after each of its rows: the rest is said as it would have been."""
+    whole = simulate(socratic(1), answers, plan(2), 4, 1, tmp_path / "whole")
+    rows = (tmp_path / "whole").read_text().splitlines(keepends=True)
+    assert len(rows) > 8
+    for kept in range(1, len(rows) + 1):
+        path = tmp_path / f"cut{kept}"
+        path.write_text("".join(rows[:kept]))
+        asked = []
+        again = simulate(socratic(2), lambda turns: asked.append(1) or answers(turns), plan(2), 4, 2, path)
+        assert again == whole
+        held = sum('"from": "gpt"' in row for row in rows[:kept])
+        assert len(asked) == sum(len(w["conversations"]) // 2 for w in whole) - held, "an answer was bought twice"
 
 
 def test_killed_in_the_middle_and_started_again(talker, tokenizer, tmp_path, serve):
@@ -307,11 +418,13 @@ def test_killed_in_the_middle_and_started_again(talker, tokenizer, tmp_path, ser
         served.acquire()
     first.send_signal(signal.SIGKILL)
     first.wait()
-    assert Path(f"{tmp_path}/killed.jsonl.part").exists() and not (tmp_path / "killed.jsonl").exists()
+    assert Path(f"{tmp_path}/killed.jsonl.journal").exists() and not (tmp_path / "killed.jsonl").exists()
     second = start(tmp_path / "killed.jsonl")
     said, _ = second.communicate()
     assert second.returncode == 0 and re.search(rb"going on: \d+ of 30", said)
     assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    while served.acquire(blocking=False):
+        count -= 1
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"sk-planted" not in written + said
 
@@ -322,3 +435,26 @@ def test_no_teacher_is_one_sentence(talker, tokenizer, tmp_path):
                            "http://127.0.0.1:9/v1", "--out", tmp_path / "x"], capture_output=True, text=True)
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
     assert "no teacher answers" in done.stderr
+
+
+def test_nothing_is_left_behind(socratic, serve, tmp_path):
+    """No thread, no socket; and the memory of a dialogue goes with it."""
+    import gc
+    url = serve(lambda messages: "well.")
+    threads, sockets = threading.active_count(), open_sockets()
+    client, user = Client(url), socratic(8)
+    simulate(user, Teacher(client, "m"), plan(20), 3, 8, tmp_path / "j")
+    user.close(), client.close()
+    user.thread.join(10)
+    gc.collect()
+    assert len(user.engine.free) == 8 and not user.waiting
+    # the server's threads go when its connections do
+    for thread in threading.enumerate():
+        if "process_request_thread" in thread.name:
+            thread.join(10)
+    assert threading.active_count() <= threads and open_sockets() <= sockets
+
+
+def open_sockets():
+    return sum(os.readlink(f"/proc/self/fd/{n}").startswith("socket") for n in os.listdir("/proc/self/fd")
+               if os.path.exists(f"/proc/self/fd/{n}"))

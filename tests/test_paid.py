@@ -1,0 +1,631 @@
+"""
+What paid generation promises, a test for each promise, against a server that breaks every rule.
+
+The clock goes on only when somebody sleeps: nothing here waits.
+"""
+
+import itertools
+import json
+import threading
+from contextlib import ExitStack
+
+import pytest
+import requests
+
+from data.chaos import AFTER, BEFORE, PRICE, WHOLE, Chaos, Tally, at_random
+from data.journal import Journal, means, records
+from data.limits import Ledger, Limiter, dollars, forecast, price_of, tokens_of, worst_case
+from data.plan import Opening
+from data.server import Refused, serving
+from data.wire import asked_wait, error_code
+from platolm import ENDS, End, Problem, line
+from simulate import TRIES, Client, Progress, Simulation, Stopped, Teacher, Unanswered, connect, greet
+
+ASK = [{"role": "user", "content": "hello"}]
+WORST = dollars(PRICE, *worst_case(["hello"], 64))
+
+
+class Clock:
+    """Goes on when somebody sleeps, and by `tick` whenever somebody looks."""
+
+    def __init__(self, tick=0.0):
+        self.now, self.tick, self.slept, self.lock = 0.0, tick, [], threading.Lock()
+
+    def __call__(self):
+        with self.lock:
+            self.now += self.tick
+            return self.now
+
+    def sleep(self, seconds):
+        with self.lock:
+            self.slept.append(seconds)
+            self.now += seconds
+
+
+@pytest.fixture
+def chaos():
+    """chaos(script) gives the address of a server with these faults, and its tally."""
+    with ExitStack() as running:
+        def start(script, reply=lambda messages: f"wëll, ünd {len(messages)}", wait=2.0):
+            tally = Tally(script, wait)
+            url = running.enter_context(serving(reply, handler=Chaos, tally=tally))
+            return url, tally
+        yield start
+
+
+def client_of(url, clock=None, **more):
+    clock = clock or Clock()
+    return Client(url, clock=clock, sleep=clock.sleep,
+                  **{"limiter": Limiter(clock=clock, sleep=clock.sleep), **more})
+
+
+def talk(client, **options):
+    return client.chat("m", ASK, 64, **options)
+
+
+# ------------------------------------------------------------------------------------------------
+# 1, 2: waits
+
+
+@pytest.mark.parametrize("form, least", [("seconds", 2), ("float", 2), ("date", 2), ("ms", 2)])
+def test_a_wait_that_is_asked_for_is_obeyed_by_all(chaos, form, least):
+    clock, arrived = Clock(), []
+    url, _ = chaos([f"rate limit, {form}"], lambda messages: arrived.append(clock.now) or "well")
+    pace = Limiter(clock=clock, sleep=clock.sleep)
+    other = client_of(url, clock, limiter=pace)
+
+    def sleep(seconds):
+        # while one waits, another worker wants to send
+        if not arrived:
+            talk(other)
+    one = Client(url, limiter=pace, clock=clock, sleep=sleep)
+    assert talk(one) == "well" and len(arrived) == 2
+    assert all(least <= when < least + 1.1 for when in arrived)
+
+
+@pytest.mark.parametrize("headers, seconds", [
+    ({"retry-after": "2"}, 2), ({"retry-after": "1.5"}, 1.5), ({"retry-after-ms": "250"}, 0.25),
+    ({"retry-after-ms": "250", "retry-after": "9"}, 0.25), ({"retry-after": "-3"}, 0),
+    ({"retry-after": "Wed, 21 Oct 2015 07:28:05 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 5),
+    ({"retry-after": "Wed, 21 Oct 2015 07:28:05 GMT"}, 0), ({}, None), ({"retry-after": "soon"}, None),
+    ({"retry-after": "Wed, 99 Oct 2015 07:28:05 GMT"}, None), ({"retry-after-ms": "x"}, None),
+])
+def test_every_form_of_a_wait(headers, seconds):
+    assert asked_wait(requests.structures.CaseInsensitiveDict(headers)) == seconds
+
+
+@pytest.mark.parametrize("words", ["99999", "inf", "1e400"])
+def test_a_wait_beyond_patience_stops_the_run_and_says_so(words):
+    with pytest.raises(Problem, match="asks to wait .* start again then"):
+        client_of("http://127.0.0.1:9").refused(429, {"retry-after": words}, "{}")
+
+
+def test_a_pace_is_kept():
+    clock = Clock()
+    by_requests = Limiter(requests=30, clock=clock, sleep=clock.sleep)
+    for _ in range(4):
+        by_requests.wait(10)
+    assert clock.slept == pytest.approx([2, 2, 2])
+    clock = Clock()
+    by_tokens = Limiter(requests=600, tokens=6000, clock=clock, sleep=clock.sleep)
+    for tokens in (100, 400, 5):
+        by_tokens.wait(tokens)
+    assert clock.slept == pytest.approx([1, 4])
+
+
+def test_a_long_queue_is_not_impatience(chaos):
+    clock = Clock()
+    url, _ = chaos([])
+    client = client_of(url, clock, limiter=Limiter(requests=0.01, clock=clock, sleep=clock.sleep), patience=60)
+    assert [talk(client) for _ in range(3)] and clock.now > 10000
+
+
+# ------------------------------------------------------------------------------------------------
+# 3, 4: what heals and what does not
+
+
+def test_a_billing_stop_stops_all_workers_and_loses_nothing(chaos, tmp_path):
+    url, tally = chaos([None] * 10 + ["billing"] * 100)
+    with pytest.raises(Problem, match="no money left.*what was said is kept"):
+        simulate(url, tmp_path / "j", 20, in_flight=8)
+    assert tally.requests <= 10 + 8, "a worker went on asking"
+    journal = Journal(tmp_path / "j", {})
+    assert sum(len(journal.turns(name)) // 2 for name in journal.places) == tally.delivered == 10
+    journal.close()
+    url, tally = chaos([])
+    assert simulate(url, tmp_path / "j", 20) == simulate(url, tmp_path / "fresh", 20)
+    assert tally.delivered == 20 * 3 - 10 + 20 * 3
+
+
+HEALING = [name for name in (*BEFORE, *AFTER, *WHOLE) if name != "billing"]
+
+
+@pytest.mark.parametrize("fault", HEALING)
+def test_what_time_heals_is_tried_again_until_it_is(chaos, fault):
+    clock = Clock()
+    url, tally = chaos([fault] * 3)
+    said = talk(client_of(url, clock))
+    assert said == "wëll, ünd 1" and said.how["finish"] == "stop"
+    assert said.how["attempts"] == tally.requests == (1 if fault in WHOLE else 4)
+
+
+def test_waits_grow_and_are_spread():
+    """Full jitter: anywhere between nothing and a bound that doubles, to a minute at most."""
+    waits = [[] for _ in range(TRIES - 1)]
+    for _ in range(40):
+        clock = Clock()
+        with pytest.raises(Unanswered):
+            talk(client_of("http://127.0.0.1:9/v1", clock, patience=10 ** 6))
+        assert len(clock.slept) == TRIES - 1
+        for column, wait in zip(waits, clock.slept):
+            column.append(wait)
+    for n, column in enumerate(waits):
+        bound = min(60, 2 ** (n - 1))
+        assert max(column) <= bound and min(column) < bound / 2 < max(column)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 301])
+def test_what_time_does_not_heal_is_not_tried_again(status):
+    asked = []
+
+    def reply(messages):
+        asked.append(1)
+        raise Refused(status, "some_error", "no")
+    with serving(reply) as url:
+        clock = Clock()
+        with pytest.raises(Problem, match=f"refuses: HTTP {status}"):
+            talk(client_of(url, clock))
+        assert asked == [1] and clock.slept == []
+
+
+def test_a_dialogue_too_long_for_the_teacher_ends_and_the_others_go_on(tmp_path):
+    def reply(messages):
+        if len(messages) > 3:
+            refused = Refused(400, "invalid_request_error", "too long")
+            refused.body["error"]["code"] = "context_length_exceeded"
+            raise refused
+        return "well"
+    with serving(reply) as url:
+        found = simulate(url, tmp_path / "j", 3)
+    assert [(len(r["conversations"]), r["end"]) for r in found] == [(4, "context_full")] * 3
+
+
+@pytest.mark.parametrize("body, code", [
+    ('{"error": {"code": "insufficient_quota"}}', "insufficient_quota"), ('{"error": {"type": "x"}}', "x"),
+    ('{"object": "error", "message": "m", "code": 40303}', "40303"), ('{"error": "plain"}', ""),
+    ("busy", ""), ("[1]", ""), ("<html>", ""), ("", ""), ('"x"', ""), ("[" * 10 ** 5, ""),
+])
+def test_errors_in_any_shape(body, code):
+    assert error_code(body) == code
+
+
+def test_nobody_there_is_one_sentence():
+    with pytest.raises(Problem, match="no teacher answers at http://127.0.0.1:9/v1"):
+        greet(client_of("http://127.0.0.1:9/v1"))
+    with pytest.raises(Unanswered, match=f"after {TRIES} tries.*ConnectionError"):
+        talk(client_of("http://127.0.0.1:9/v1"))
+
+
+def test_one_dialogue_nobody_answers_is_tried_again_at_the_next_start(tmp_path):
+    sick = [True]
+
+    def reply(messages):
+        if sick[0] and messages[0]["content"] == "q 1 0" and len(messages) == 3:
+            raise Refused(500, "server_error", "I cannot")
+        return "well"
+    with serving(reply) as url:
+        found = simulate(url, tmp_path / "j", 4)
+        assert [r["end"] for r in found] == ["turn_limit", "error", "turn_limit", "turn_limit"]
+        assert len(found[1]["conversations"]) == 2
+        sick[0] = False
+        assert [r["end"] for r in simulate(url, tmp_path / "j", 4)] == ["turn_limit"] * 4
+
+
+def test_a_dead_server_stops_the_run(tmp_path):
+    with pytest.raises(Problem, match="5 dialogues in a row got no answer"):
+        simulate("http://127.0.0.1:9/v1", tmp_path / "j", 100)
+
+
+# ------------------------------------------------------------------------------------------------
+# 5, 6: bodies; deadlines
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "{}", '{"choices": []}', '{"choices": [{}]}', '{"choices": [7]}',
+                                  '{"choices": [{"message": {"content": ["hi"]}}]}', "[" * 10 ** 5])
+def test_a_reply_in_no_known_language_is_one_sentence(text):
+    class Odd(Chaos):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send(200, text.encode())
+    with serving(lambda messages: "", handler=Odd) as url:
+        with pytest.raises(Unanswered, match="does not speak|without a word"):
+            talk(client_of(url))
+
+
+def test_a_text_that_cannot_be_written_is_mended(chaos):
+    class Odd(Chaos):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send(200, b'{"choices": [{"message": {"content": "a\\ud800b"}}], "model": "\\ud801"}')
+    with serving(lambda messages: "", handler=Odd) as url:
+        said = talk(client_of(url))
+    line({"value": said, **said.how}).encode()
+    assert said == "a?b"
+
+
+def test_a_refusal_ends_the_dialogue():
+    class Odd(Chaos):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send(200, {"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}]})
+    with serving(lambda messages: "", handler=Odd) as url:
+        with pytest.raises(End, match="content_filter"):
+            talk(client_of(url))
+
+
+def test_a_server_that_drips_for_ever_is_given_up():
+    """Each look at the clock lets another byte through, and takes a second."""
+    go, tries = threading.Semaphore(0), []
+
+    class Drip(Chaos):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            tries.append(1)
+            self.send_response(200)
+            self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            while True:
+                self.wfile.write(b" ")
+                self.wfile.flush()
+                go.acquire()
+
+    class Seconds(Clock):
+        def __call__(self):
+            go.release()
+            return super().__call__()
+    with serving(lambda messages: "", handler=Drip) as url:
+        with pytest.raises(Unanswered, match="takes too long"):
+            talk(client_of(url, Seconds(tick=1), patience=30))
+        assert tries == [1]
+        # whoever still drips may end
+        go.release(10 ** 6)
+
+
+def test_a_silent_server_is_given_up():
+    held = threading.Event()
+
+    def reply(messages):
+        held.wait(60)
+        return "late"
+    with serving(reply) as url:
+        with pytest.raises(Unanswered, match="ReadTimeout"):
+            talk(client_of(url, timeout=(5, 0.02)))
+        held.set()
+
+
+def test_a_dialogue_has_its_time(tmp_path):
+    with serving(lambda messages: "well") as url:
+        found = simulate(url, tmp_path / "j", 2, clock=Clock(tick=40), minutes=2)
+    assert {r["end"] for r in found} == {"error"} and all(len(r["conversations"]) == 2 for r in found)
+
+
+# ------------------------------------------------------------------------------------------------
+# 7, 8, 10, 11, 13 - 15: the journal (the kill -9 itself: test_simulate.py, and make chaos)
+
+
+class Talkative:
+    """A user who asks three things."""
+
+    def join(self, number, intent=""):
+        user = lambda turns: f"q {number} {len(turns)}"
+        user.leave = lambda: None
+        return user
+
+
+def simulate(url, path, count, in_flight=4, rounds=3, ledger=None, price=(0, 0), settings=None, clock=None,
+             minutes=60, **more):
+    """A whole run; returns its records."""
+    journal, stop = Journal(path, settings or {}), threading.Event()
+    ticking = Clock()
+
+    def sleep(seconds):
+        if stop.is_set():
+            raise Stopped
+        ticking.sleep(seconds)
+    ledger = ledger(journal) if ledger else Ledger()
+    client = Client(url, "sk-planted", price, Limiter(clock=ticking, sleep=sleep), ledger, clock=ticking,
+                    sleep=sleep, **more)
+    plan = [Opening(n, f"d{n:03d}") for n in range(count)]
+    try:
+        Simulation(Talkative(), Teacher(client, "m", max_tokens=64), journal, rounds, minutes, stop,
+                   clock or Clock()).run(plan, in_flight)
+        return list(records(journal, plan))
+    finally:
+        journal.close()
+        client.close()
+
+
+def test_through_all_faults_the_file_is_the_same(chaos, tmp_path):
+    url, _ = chaos([])
+    calm = simulate(url, tmp_path / "calm", 30)
+    rough, tally = chaos(at_random(0.3, 1, but=("billing", "slow bytes")))
+    assert simulate(rough, tmp_path / "rough", 30, in_flight=16) == calm
+    assert sum(tally.faults[name] for name in tally.faults if name) > 20
+    assert all(record["end"] in ENDS for record in calm)
+
+
+def test_a_torn_last_line_is_set_aside(chaos, tmp_path, capsys):
+    url, tally = chaos([])
+    whole = simulate(url, tmp_path / "j", 3)
+    data = (tmp_path / "j").read_bytes()
+    place = data.index(b'"from": "gpt"') + 20
+    (tmp_path / "j").write_bytes(data[:place])
+    assert simulate(url, tmp_path / "j", 3) == whole
+    assert "torn last line" in capsys.readouterr().out
+    assert (tmp_path / "j.torn").read_bytes() == data[data.rindex(b"\n", 0, place) + 1:place] + b"\n"
+
+
+@pytest.mark.parametrize("middle", [b"{\n", b"[1]\n", b"\xff\n"])
+def test_rubbish_in_the_middle_is_refused_by_its_line(tmp_path, middle):
+    (tmp_path / "j").write_bytes(line({"settings": {}}).encode() + middle + line({"id": "a", "end": "left"}).encode())
+    with pytest.raises(Problem, match="line 2"):
+        Journal(tmp_path / "j", {})
+
+
+def test_another_configuration_is_refused_by_name(tmp_path):
+    Journal(tmp_path / "j", {"seed": 0, "temperature": 1.0}).close()
+    with pytest.raises(Problem, match=r"other temperature \(1.0 there, 0.7 here\); delete it"):
+        Journal(tmp_path / "j", {"seed": 0, "temperature": 0.7})
+
+
+def test_a_second_process_is_refused(tmp_path):
+    first = Journal(tmp_path / "j", {})
+    with pytest.raises(Problem, match="another process is writing"):
+        Journal(tmp_path / "j", {})
+    first.close()
+    Journal(tmp_path / "j", {}).close()
+
+
+def test_every_turn_says_how_it_came_about(chaos, tmp_path):
+    url, _ = chaos([None, "500"])
+    simulate(url, tmp_path / "j", 1, price=PRICE)
+    rows = [json.loads(text) for text in (tmp_path / "j").read_text().splitlines()]
+    answers = [row for row in rows if row.get("from") == "gpt"]
+    assert [row["turn"] for row in answers] == [1, 3, 5] and [row["attempts"] for row in answers] == [1, 2, 1]
+    for row in answers:
+        assert row["parameters"] == {"model": "m", "max_tokens": 64} and row["model"] == "local"
+        assert row["request"].startswith("chatcmpl-") and row["seconds"] >= 0 and row["finish"] == "stop"
+        assert row["cost"] == pytest.approx(dollars(PRICE, *row["usage"]))
+
+
+def test_an_answer_is_on_disk_before_anybody_goes_on_from_it(chaos, tmp_path):
+    class Nosy(Talkative):
+        def join(self, number, intent=""):
+            def user(turns):
+                rows = [json.loads(text) for text in (tmp_path / "j").read_text().splitlines()]
+                assert [r["value"] for r in rows if "turn" in r] == [t["value"] for t in turns]
+                return f"q {len(turns)}"
+            user.leave = lambda: None
+            return user
+    url, _ = chaos([])
+    journal = Journal(tmp_path / "j", {})
+    Simulation(Nosy(), Teacher(client_of(url), "m"), journal, 3).run([Opening(0, "d")], 1)
+    journal.close()
+
+
+def test_an_answer_cut_at_its_limit_is_kept_and_marked(tmp_path):
+    asked = []
+    with serving(lambda messages: asked.append(1) or "word " * 100) as url:
+        record, = simulate(url, tmp_path / "j", 1, rounds=1)
+    assert asked == [1] and record["end"] == "turn_limit"
+    question, answer = record["conversations"]
+    assert answer["finish"] == "length" and len(answer["value"].split()) == 64 and "finish" not in question
+
+
+def test_the_limit_is_called_what_the_server_calls_it():
+    heard = []
+
+    class Nosy(Chaos):
+        def answer(self, body):
+            heard.append(json.loads(body))
+            return super().answer(body)
+
+        def do_POST(self):
+            self.send(*self.answer(self.rfile.read(int(self.headers["Content-Length"]))))
+    with serving(lambda messages: "well", handler=Nosy) as url:
+        talk(client_of(url))
+        talk(client_of(url, limit_key="max_completion_tokens"), temperature=0)
+    assert heard == [{"model": "m", "messages": ASK, "max_tokens": 64},
+                     {"model": "m", "messages": ASK, "max_completion_tokens": 64, "temperature": 0}]
+
+
+# ------------------------------------------------------------------------------------------------
+# 9: money
+
+
+def capped(cap):
+    return lambda journal: Ledger(cap, journal.write, journal.calls)
+
+
+def test_the_cap_holds_by_the_servers_count_too(chaos, tmp_path):
+    """16 workers, lost answers, lies about usage: restarted again and again until the money is gone."""
+    url, tally = chaos(at_random(0.4, 7, but=("billing", "slow bytes")))
+    cap, before = 0.01, 0
+    for _ in range(4):
+        found = simulate(url, tmp_path / "j", 60, 16, 6, capped(cap), PRICE)
+        journal = Journal(tmp_path / "j", {})
+        spent = Ledger(cap, rows=journal.calls).spent
+        journal.close()
+        assert before <= spent <= cap and tally.dollars <= spent + 1e-12
+        before = spent
+    assert {"budget"} <= {record["end"] for record in found} <= set(ENDS)
+    # nothing more can be had: not even the smallest worst case fits
+    made = tally.made
+    simulate(url, tmp_path / "j", 60, 16, 6, capped(cap), PRICE)
+    assert tally.made - made <= 2
+    assert spent > cap / 2, "the cap stopped far too early"
+
+
+def test_more_money_takes_up_what_the_cap_stopped(chaos, tmp_path):
+    url, tally = chaos([])
+    rich = simulate(url, tmp_path / "rich", 10)
+    asked = tally.requests
+    simulate(url, tmp_path / "j", 10, 4, 3, capped(0.002), PRICE)
+    assert simulate(url, tmp_path / "j", 10, 4, 3, capped(1), PRICE) == rich
+    assert tally.requests == 2 * asked, "an answer was bought twice"
+
+
+@pytest.mark.parametrize("fault, paid", [
+    *((name, "worst") for name in ("reset", "cut", "cut inside a character", "torn JSON", "HTML", "502 in HTML")),
+    *((name, "worst") for name in WHOLE if name not in ("slow bytes",)),
+    *((name, "nothing") for name in ("500", "503 as a word", "rate limit", "rate limit, ms")),
+    ("null", "usage"), ("empty", "usage"),
+])
+def test_what_a_try_costs(chaos, fault, paid):
+    rows = []
+    url, tally = chaos([fault])
+    talk(client_of(url, price=PRICE, ledger=Ledger(1, rows.append)))
+    assert rows[0] == {"call": 0, "reserved": pytest.approx(WORST)} and rows[1]["call"] == 0
+    used = dollars(PRICE, 1, 3)
+    assert rows[1]["cost"] == pytest.approx({"worst": WORST, "nothing": 0, "usage": used}[paid])
+    assert fault in WHOLE or rows[-1]["cost"] == pytest.approx(used)
+
+
+def test_a_connection_refused_costs_nothing():
+    rows = []
+    with pytest.raises(Unanswered):
+        talk(client_of("http://127.0.0.1:9/v1", price=PRICE, ledger=Ledger(1, rows.append)))
+    assert {row["cost"] for row in rows if "cost" in row} == {0}
+
+
+def test_what_a_kill_left_reserved_counts_as_spent():
+    rows = [{"call": 0, "reserved": 3.0}, {"call": 1, "reserved": 2.0}, {"call": 0, "cost": 0.5}]
+    ledger = Ledger(5, rows=rows)
+    assert ledger.spent == 2.5 and ledger.reserve(2.5) == 2
+    with pytest.raises(End, match="budget"):
+        Ledger(5, rows=rows).reserve(2.51)
+
+
+def test_who_finds_no_room_waits_for_what_comes_back():
+    ledger, order = Ledger(1.0), []
+    call = ledger.reserve(0.9)
+
+    def second():
+        order.append("asks")
+        ledger.settle(ledger.reserve(0.5), 0.5)
+        order.append("has it")
+    thread = threading.Thread(target=second)
+    thread.start()
+    ledger.settle(call, 0.1)
+    thread.join(30)
+    assert order == ["asks", "has it"] and ledger.spent == pytest.approx(0.6)
+
+
+def test_worst_case_is_never_less_than_any_tokenizer_makes(tokenizer):
+    for text in ("", "hello", "  \n\t", "naïve ☕ 日本", "</s>"):
+        assert len(tokenizer.encode(text)) <= worst_case([text], 0)[0]
+
+
+def test_prices():
+    assert price_of("http://localhost:8000/v1", "anything") == (0, 0) == price_of("http://127.0.0.1:1", "gpt-4")
+    assert price_of("https://api.openai.com/v1", "gpt-4") == (30, 60)
+    assert price_of("https://api.openai.com/v1", "new", (1, 2)) == (1, 2)
+    with pytest.raises(Problem, match="nobody told what 'new' costs: --price"):
+        price_of("https://api.openai.com/v1", "new")
+
+
+def test_a_forecast_by_hand():
+    """Two rounds, questions of 3 and answers of 5 tokens, a system line of 7, 8 more a message."""
+    first, second = (7 + 8) + (3 + 8), (7 + 8) + (3 + 8) + (5 + 8) + (3 + 8)
+    assert tokens_of(2, 3, 5, 7) == (first + second, 10)
+    most, likely = forecast(100, 2, 3, 5, 7, (1, 2))[1:3]
+    assert most.split() == ["at", "most", "200", "7,600", "1,000", "0.01"] and likely.split()[1] == "200"
+
+
+def test_an_estimate_learns_from_what_was_said(chaos, tmp_path):
+    url, _ = chaos([])
+    simulate(url, tmp_path / "j", 5)
+    journal = Journal(tmp_path / "j", {})
+    found = means(journal)
+    journal.close()
+    assert found["rounds"] == 3 and 1 < found["question"] < 2 and 2 < found["answer"] < 4
+
+
+def test_the_live_line():
+    clock, ledger = Clock(), Ledger()
+    ledger.spent = 1.0
+    progress = Progress("chat", 10, ledger, clock)
+    for _ in range(4):
+        progress.said("human"), progress.said("gpt")
+    clock.now, ledger.spent, progress.done = 20.0, 3.0, 2
+    assert progress.line().split() == ("chat dialogues 2/10 0.2 turns/s $3.00 spent, $11.00 in all 1m20s left").split()
+
+
+# ------------------------------------------------------------------------------------------------
+# 12: the key
+
+
+def test_the_key_is_sent_as_a_header_and_stands_nowhere_else(tmp_path):
+    """Also where the server echoes it: in answers, names, errors, escaped or not."""
+    echo = "your key is sk-planted, \\u0073k-planted"
+
+    class Echo(Chaos):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            assert self.headers["Authorization"] == "Bearer sk-planted"
+            fault = self.tally.next_fault()
+            if fault == "500":
+                return self.send(500, f'{{"error": {{"message": "{echo}"}}}}'.encode(), x_request_id="sk-planted")
+            if fault == "word":
+                return self.send(500, b"x" * 295 + b"sk-planted")
+            body = f'{{"id": "{echo}", "model": "{echo}", "choices": [{{"message": {{"content": "{echo}"}}, ' \
+                   f'"finish_reason": "{echo}"}}]}}'
+            self.send(200, body.encode(), x_request_id="sk-planted")
+    script = itertools.cycle(["500", None, "word", None])
+    with serving(lambda messages: "", handler=Echo, tally=Tally(script)) as url:
+        found = simulate(url, tmp_path / "j", 3)
+        with pytest.raises(Unanswered) as problem:
+            talk(Client(url, "sk-planted", limiter=Limiter(sleep=lambda s: None), sleep=lambda s: None, patience=-1))
+    assert found[0]["conversations"][1]["value"] == "your key is (key), (key)"
+    assert "planted" not in str(problem.value) and "sk-p" not in str(problem.value)
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*"))
+    assert b"planted" not in written and b"(key)" in written
+
+
+@pytest.mark.parametrize("key", ["sk-plan\nted", "sk-plänted"])
+def test_a_key_that_no_header_can_hold_is_not_repeated(key):
+    with pytest.raises(Problem) as problem:
+        talk(Client("http://127.0.0.1:9/v1", key))
+    assert "sk-plan" not in str(problem.value) and "sk-pl" not in str(problem.value)
+
+
+def test_a_password_in_an_address_is_refused_unseen():
+    with pytest.raises(Problem) as problem:
+        connect("https://me:sk-planted@host/v1")
+    assert "sk-planted" not in str(problem.value)
+
+
+def test_a_redirect_takes_the_key_nowhere():
+    class Elsewhere(Chaos):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send(302, {}, Location="http://127.0.0.1:9/")
+    with serving(lambda messages: "", handler=Elsewhere) as url:
+        with pytest.raises(Problem, match="refuses: HTTP 302"):
+            talk(client_of(url, key="sk-planted"))
+
+
+def test_no_proxy_and_no_netrc_stand_between_us_and_this_machine(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with serving(lambda messages: "well") as url:
+        assert Teacher(client_of(url), "m")([{"from": "human", "value": "hi"}]) == "well"
+
+
+def test_the_teacher_hears_the_dialogue_in_openais_words():
+    heard = []
+    with serving(lambda messages: heard.append(messages) or "b") as url:
+        Teacher(client_of(url), "m", system="be brief")(
+            [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "human", "value": "c"}])
+    assert [(m["role"], m["content"]) for m in heard[0]] == [
+        ("system", "be brief"), ("user", "a"), ("assistant", "b"), ("user", "c")]
