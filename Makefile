@@ -43,6 +43,7 @@ endif
 ifeq ($(TEACHER),URL)
 unexport OPENAI_API_KEY OPENAI_BASE_URL
 with_teacher = $(python) -m data.teacher --
+free = @test $(word 1,$(1)) -ot $(word 2,$(1)) || rm -f $(word 2,$(1))
 else
 sheet = $(R)/sheet.txt
 endif
@@ -51,12 +52,12 @@ with_grader = env -u OPENAI_API_KEY $(python) -m data.grader --
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help all hello smoke test show clean parity
+.PHONY: help all hello smoke test show clean parity chaos bench-simulate
 
 help: ## this list
 	@echo "PlatoLM from scratch: a user simulator, its dialogues, and the assistant they train"
 	@echo
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 16
 
 all: hello $(R)/report.html ## the whole paradigm on two CPU cores, offline: 10 to 13 minutes
 	@echo; $(python) -m data.questions --tell $(R)/questions.json
@@ -123,12 +124,14 @@ $(R)/socratic/model.safetensors: $(R)/human.jsonl $(R)/base/model.safetensors | 
 $(R)/blind/model.safetensors: $(R)/human.jsonl $(R)/base/model.safetensors | $(R)/held-out.jsonl
 	$(python) train.py --learn human --blind --data $< --held-out $(R)/held-out.jsonl --base $(R)/base --out $(@D) --steps $(call size,SOCRATIC) $(LEARN:1024=704)
 
-# let the simulator talk to the teacher, over HTTP
+# let the simulator talk to the teacher, over HTTP (an older user's journal goes, where it was free)
 $(R)/chat/socratic.jsonl: $(R)/socratic/model.safetensors $(sheet)
-	$(with_teacher) $(python) simulate.py --user $(R)/socratic --teacher $(TEACHER) --model $(MODEL) $(sheet:%=--system %) --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
+	$(call free,$< $@.journal)
+	$(with_teacher) $(python) simulate.py --user $(R)/socratic --teacher $(TEACHER) --model $(MODEL) $(sheet:%=--system %) --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED) $(SIMULATE)
 
 $(R)/chat/blind.jsonl: $(R)/blind/model.safetensors $(sheet)
-	$(with_teacher) $(python) simulate.py --user $(R)/blind --blind --teacher $(TEACHER) --model $(MODEL) $(sheet:%=--system %) --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
+	$(call free,$< $@.journal)
+	$(with_teacher) $(python) simulate.py --user $(R)/blind --blind --teacher $(TEACHER) --model $(MODEL) $(sheet:%=--system %) --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED) $(SIMULATE)
 
 $(R)/sheet.txt: | $(R)
 	$(python) -m data.world > $@
@@ -199,6 +202,15 @@ $(R)/report.html: $(R)/results.json $(R)/questions.json
 # side by side, a thread each; the base, for which all else waits, has all cores
 $(R)/report.html: export OMP_NUM_THREADS = 1
 $(R)/base/model.safetensors: export OMP_NUM_THREADS = $(JOBS)
+
+# ---- simulation that can be trusted, and how fast it is ------------------------------------------
+
+chaos: $(install) $(and $(install),$(VENV)/installed-tests) ## 200 dialogues through every fault, killed with -9 five times: 1 minute
+	$(python) -m tests.drill
+
+bench-simulate: export OMP_NUM_THREADS = 1
+bench-simulate: $(R)/socratic/model.safetensors ## turns per second against what bounds them: 4 minutes, after make all
+	$(python) -m tests.bench_simulate $(R)
 
 # ---- the same logits and ids as transformers? in an environment of its own ------------------------
 

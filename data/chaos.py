@@ -4,7 +4,8 @@ A server that misbehaves: what paid generation has to survive, on top of server.
     with serving(reply, handler=Chaos, tally=Tally(script)) as url: ...
 
 `script` names a fault for each request in turn, or None for none. The tally counts, as a provider
-would, what was made, what was delivered whole, and what it bills. Not here: the client (simulate.py).
+would, what was made, what was delivered whole, and what it bills. Not here: the client
+(simulate.py), the drill that uses all of it (tests/drill.py).
 """
 
 import json

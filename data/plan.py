@@ -75,7 +75,8 @@ def amount(text):
 
 # how it is run and where it is written changes nothing that is said
 ELSEWHERE = ("teacher", "out", "dialogues", "in_flight", "requests_per_minute", "minutes",
-             "tokens_per_minute", "timeout", "patience", "max_dollars", "price", "user_price", "dry_run")
+             "tokens_per_minute", "timeout", "patience", "max_dollars", "price", "user_price",
+             "dry_run")
 
 
 def settings_of(args):

@@ -131,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
         return completion("text_completion", self.name, choice, usage=counted)
 
     def stream(self, request, messages, text, why):
-        """Server-sent events as bytes: the role, the words one by one, the end; the usage if asked for."""
+        """Server-sent events: the role, the words one by one, the end; the usage if asked for."""
         words = [word + " " for word in text.split(" ")]
         words[-1] = words[-1][:-1]
         deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in words), {}]

@@ -1,7 +1,7 @@
 """
 Users other than a trained Socratic on this machine, for `simulate.py --user`.
 
-    https://HOST/v1     Socratic behind a server of completions (vLLM, llama.cpp), asked in token ids
+    https://HOST/v1     Socratic behind a server of completions (vLLM, llama.cpp): token ids only
     prompt:FILE         a chat model told by FILE to play the user, turn by turn (UltraChat's way)
     whole:FILE          a chat model told by FILE to write whole dialogues at once (Baize's way)
     script:NAME         self-chat, role-play or oracle, of scripts.py
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from data.wire import Trouble, choice_of
-from platolm import LABEL, End, Problem, Tokenizer, blanked, prompt, to_messages
+from platolm import LABEL, End, Problem, Said, Tokenizer, blanked, prompt, to_messages
 
 # what a prompted user writes to leave
 LEAVES = "(leaves)"
@@ -125,13 +125,14 @@ class Prompted:
     def ask(self, turns, intent):
         """The next question, or None. The instruction comes last: before a dialogue it is lost."""
         told = {"role": "user", "content": self.instruction.replace("{intent}", intent)}
-        text = self.client.chat(self.args.user_model or self.args.model, to_messages(turns) + [told],
-                                self.args.max_question, temperature=self.args.temperature)
+        args = self.args
+        text = self.client.chat(args.user_model or args.model, to_messages(turns) + [told],
+                                args.max_question, temperature=args.temperature)
         if text.how["finish"] == "length":
             raise End("token_limit")
         if LEAVES in text:
             return None
-        return type(text)(text.strip().removeprefix(LABEL["human"]), text.how)
+        return Said(text.strip().removeprefix(LABEL["human"]), text.how)
 
 
 def transcript(text):
@@ -177,8 +178,9 @@ class Transcript(Ask):
                 args.user_model or args.model, [{"role": "user", "content": told}], args.context,
                 temperature=args.temperature)
             self.turns = transcript(text)
+            # the call's cost and usage stand in the journal once, at its first turn
             for turn in self.turns[:1]:
-                turn["value"] = type(text)(turn["value"], text.how)
+                turn["value"] = Said(turn["value"], text.how)
         return self.answer(turns) if len(turns) < len(self.turns) else None
 
     def answer(self, turns):
