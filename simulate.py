@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,7 +31,8 @@ import requests
 from urllib3.exceptions import HTTPError, NewConnectionError
 
 from data.journal import Journal, means, records
-from data.limits import LOOPBACK, Ledger, Limiter, dollars, forecast, price_of, worst_case
+from data.limits import (LOOPBACK, Ledger, Limiter, answering, asking, dollars, forecast, price_of,
+                         worst_case, writing)
 from data.plan import amount, openings, settings_of, share
 from data.wire import BILLING, Trouble, asked_wait, error_code, heals, plain, said, usage_of
 from model import Engine, Llama, machine
@@ -111,6 +113,11 @@ def connect(url, key=None):
         session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=1024))
     if key:
         session.headers["Authorization"] = f"Bearer {key.strip()}"
+    try:
+        session.prepare_request(requests.Request("POST", url))
+    except requests.RequestException as error:
+        # its name alone: its text may quote a header
+        raise Problem(f"{url} cannot be asked ({type(error).__name__})") from None
     return session
 
 
@@ -228,15 +235,12 @@ class Client:
                     if self.clock() > until:
                         raise Trouble("the answer takes too long")
                 return reply.status_code, reply.headers, data
-        except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
+        except (requests.RequestException, HTTPError) as error:
             reason = getattr(error.args[0] if error.args else None, "reason", None)
             unsent = isinstance(error, requests.ConnectTimeout) or isinstance(
                 reason, NewConnectionError)
             raise Trouble(f"the connection failed ({type(error).__name__})",
                           unsent=unsent) from None
-        except requests.RequestException as error:
-            # its name alone: its text may quote a header
-            raise Problem(f"{self.url} cannot be asked ({type(error).__name__})") from None
 
     def refused(self, status, headers, text):
         """What a reply that is no success means: a Trouble, the End of a dialogue, or a Problem."""
@@ -570,11 +574,11 @@ def socratic_of(args):
 
 
 def user_of(args, reach):
-    """Whoever --user means; reach(url, model) gives a client for a model at an address."""
+    """Whoever --user means; reach(url, model, price) gives a client for a model at an address."""
     if Path(args.user).is_dir():
         return socratic_of(args)
     from data.users import other_user
-    return other_user(args, reach)
+    return other_user(args, reach, *user_model(args))
 
 
 def finish(out, journal, planned, ledger):
@@ -597,17 +601,33 @@ def finish(out, journal, planned, ledger):
 
 def dry_run(args, planned, system):
     """Print what the run would ask for; nothing is sent, nothing is written."""
-    path, seen = Path(f"{args.out}.journal"), None
+    (kind, _, file), path, sides, seen = args.user.partition(":"), journal_of(args), [], None
+    if kind != "whole":
+        sides = [(price_of(args.teacher, args.model, args.price),
+                  partial(answering, system=len(system.encode()) // 4))]
+    if kind in ("prompt", "whole"):
+        sides.append((price_of(args.teacher, *user_model(args)), partial(
+            asking if kind == "prompt" else writing, told=os.path.getsize(file) // 4)))
     if path.exists():
         seen = means(Journal(path, settings_of(args)))
-    price = price_of(args.teacher, args.model, args.price)
-    print("\n".join(forecast(len(planned), args.rounds, args.max_question, args.max_tokens,
-                             len(system.encode()) // 4, price, seen)))
+    limits = (args.rounds, args.max_question, args.max_tokens)
+    print("\n".join(forecast(len(planned), limits, sides, seen)))
+
+
+def journal_of(args):
+    """Where the journal of an output lies."""
+    return Path(f"{args.out}.journal")
+
+
+def user_model(args):
+    """A prompted user's model and what was said about its price: the teacher's, if not told."""
+    model = args.user_model or args.model
+    return model, args.user_price or (args.price if model == args.model else None)
 
 
 def simulate(args, planned, system):
     """Let them talk, and write it down."""
-    journal, stop = Journal(f"{args.out}.journal", settings_of(args)), threading.Event()
+    journal, stop = Journal(journal_of(args), settings_of(args)), threading.Event()
 
     def sleep(seconds):
         if stop.wait(seconds):
@@ -617,7 +637,7 @@ def simulate(args, planned, system):
                     journal.calls)
     pace = Limiter(args.requests_per_minute, args.tokens_per_minute, sleep=sleep)
 
-    def reach(url, model, price=args.user_price):
+    def reach(url, model, price):
         # the teacher's key is sent to the teacher's address alone
         home = url == args.teacher
         key = os.environ.get("OPENAI_API_KEY" if home else "USER_API_KEY")

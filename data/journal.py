@@ -16,6 +16,7 @@ import json
 import os
 import threading
 from pathlib import Path
+from statistics import fmean
 
 from platolm import LABEL, Problem, line, parse, same_run
 
@@ -74,8 +75,8 @@ class Journal:
                 self.calls.append(row)
             self.index(row, place)
             place += len(text)
-        if place == 0:
-            self.write({"settings": settings})
+        # a run that comes to nothing leaves no settings behind
+        self.head = line({"settings": settings}) if place == 0 else ""
 
     def set_aside(self, text, place):
         """Move what a kill left of the last line, from this place on, into a file of its own."""
@@ -93,10 +94,12 @@ class Journal:
 
     def write(self, row, paid=False):
         """Append a row. After that no kill can take it and, if it is paid for, no power cut."""
-        text = line(row).encode()
         with self.lock:
             place = self.file.seek(0, os.SEEK_END)
-            self.file.write(text)
+            if self.head:
+                place += self.file.write(self.head.encode())
+                self.head = ""
+            self.file.write(line(row).encode())
             self.file.flush()
             if paid:
                 os.fsync(self.file.fileno())
@@ -141,12 +144,10 @@ def records(journal, openings):
 
 
 def means(journal):
-    """{"rounds", "question", "answer"}: what a journal's dialogues are like, in tokens; or None."""
+    """What its dialogues are like: (rounds, tokens of a question, tokens of an answer), or None."""
     over = [name for name in journal.ends if journal.over(name)][:1000]
     rows = [row for name in over for row in journal.turns(name)]
     # about four bytes make a token
-    size = {who: [len(row["value"].encode()) / 4 for row in rows if row["from"] == who]
-            for who in LABEL}
-    return None if not size["gpt"] else {
-        "rounds": len(size["gpt"]) / len(over), "question": sum(size["human"]) / len(size["human"]),
-        "answer": sum(size["gpt"]) / len(size["gpt"])}
+    sizes = [[len(row["value"].encode()) / 4 for row in rows if row["from"] == who]
+             for who in LABEL]
+    return (len(sizes[1]) / len(over), *map(fmean, sizes)) if all(sizes) else None

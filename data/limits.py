@@ -128,35 +128,50 @@ class Ledger:
 PAPER = {"rounds": 5.37, "tokens": 203}
 
 
-def tokens_of(rounds, question, answer, system):
+def answering(rounds, question, answer, system):
     """
-    Tokens read and written in a dialogue: each answer is written after all before it was read.
+    Requests, tokens read and tokens written by the teacher in a dialogue: each answer is written
+    after all before it was read, with 8 tokens a message for what a server puts around it.
 
-    8 a message are for what a server puts around it; `rounds` may be a mean, like 5.37.
+    `rounds` may be a mean, like 5.37; `system` is the size of the system message.
     """
     before = rounds * (rounds - 1) / 2
     read = rounds * (system + 8 + question + 8) + before * (question + answer + 16)
-    return read, rounds * answer
+    return rounds, read, rounds * answer
 
 
-def forecast(dialogues, rounds, question, answer, system, price, seen=None):
+def asking(rounds, question, answer, told):
+    """The same for a user who is told by a prompt of `told` tokens to go on, turn by turn."""
+    before = rounds * (rounds - 1) / 2
+    return rounds, rounds * (told + 8) + before * (question + answer + 16), rounds * question
+
+
+def writing(rounds, question, answer, told):
+    """The same for a model that writes the whole dialogue in one call."""
+    return 1, told + 8, rounds * (question + answer)
+
+
+def forecast(dialogues, limits, sides, seen=None):
     """
     What a run asks for, as lines of text: at most, and as it would go if dialogues are like those
-    in `seen` {"rounds", "question", "answer"} (means), or else like the paper's.
+    in `seen` (means), or else like the paper's.
+
+    limits and seen: (rounds, tokens of a question, tokens of an answer); sides: for each who is
+    paid, the price and its function from those three to (requests, read, written).
     """
-    like = seen or {"rounds": PAPER["rounds"], "question": PAPER["tokens"],
-                    "answer": PAPER["tokens"]}
-    likely = (min(rounds, like["rounds"]), min(question, like["question"]),
-              min(answer, like["answer"]))
+    like = seen or (PAPER["rounds"], PAPER["tokens"], PAPER["tokens"])
+    likely = [min(pair) for pair in zip(limits, like)]
     lines = [f"{'':<10}{'requests':>12}{'tokens read':>16}{'written':>16}{'dollars':>12}"]
-    for name, (n, q, a) in (("at most", (rounds, question, answer)), ("estimate", likely)):
-        read, written = (dialogues * tokens for tokens in tokens_of(n, q, a, system))
-        lines.append(f"{name:<10}{dialogues * n:>12,.0f}{read:>16,.0f}{written:>16,.0f}"
-                     f"{dollars(price, read, written):>12,.2f}")
-    source = "this run's journal" if seen else "the paper's SocraticChat"
-    return lines + [f"at most: {rounds} rounds, every text as long as allowed, both sides' tokens "
-                    "taken to be of one size;",
-                    f"estimate: {likely[0]:.1f} rounds of {likely[1]:.0f} and {likely[2]:.0f} "
-                    f"tokens, as in {source}",
-                    f"at {price[0]:g} dollars a million tokens read and {price[1]:g} written; "
-                    "failed tries come on top, --max-dollars holds for them, too"]
+    for name, sizes in (("at most", limits), ("estimate", likely)):
+        counts = [(price, *(dialogues * n for n in side(*sizes))) for price, side in sides]
+        requests, read, written = (sum(column) for column in list(zip(*counts))[1:])
+        cost = sum(dollars(price, read, written) for price, _, read, written in counts)
+        lines.append(f"{name:<10}{requests:>12,.0f}{read:>16,.0f}{written:>16,.0f}{cost:>12,.2f}")
+    rounds, question, answer = likely
+    return lines + [
+        f"at most: {limits[0]} rounds, every text as long as allowed, both sides' tokens of one size;",
+        f"estimate: {rounds:.1f} rounds, {question:.0f} tokens a question, {answer:.0f} an answer, "
+        f"as in {'this journal' if seen else 'the SocraticChat of the paper'};",
+        "a million tokens read and written: "
+        + ", ".join("${:g} and ${:g}".format(*price) for price, _ in sides),
+        "failed tries come on top; --max-dollars holds for them, too"]

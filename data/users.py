@@ -67,8 +67,8 @@ def dialled(p, odds):
 class Remote:
     """Socratic on a server: as simulate.Socratic, but the tokens are drawn over there."""
 
-    def __init__(self, client, args, tokenizer):
-        self.client, self.args, self.tokenizer = client, args, tokenizer
+    def __init__(self, client, args, model, tokenizer):
+        self.client, self.args, self.model, self.tokenizer = client, args, model, tokenizer
 
     def join(self, number, intent=""):
         """ask(turns) for one dialogue."""
@@ -80,7 +80,7 @@ class Remote:
         ids = prompt(blanked(turns) if args.blind else turns, self.tokenizer, "human", intent)
         if len(ids) >= args.context:
             raise End("context_full")
-        body = {"model": args.user_model or "user", "prompt": ids, "max_tokens": args.max_question,
+        body = {"model": self.model, "prompt": ids, "max_tokens": args.max_question,
                 "temperature": args.temperature, "top_p": args.top_p}
         if args.top_k:
             body["top_k"] = args.top_k
@@ -115,8 +115,8 @@ class Remote:
 class Prompted:
     """UltraChat's way: a chat model is shown the dialogue and told to go on as the user."""
 
-    def __init__(self, client, args, instruction):
-        self.client, self.args, self.instruction = client, args, instruction
+    def __init__(self, client, args, model, instruction):
+        self.client, self.args, self.model, self.instruction = client, args, model, instruction
 
     def join(self, number, intent=""):
         """ask(turns) for one dialogue."""
@@ -125,9 +125,8 @@ class Prompted:
     def ask(self, turns, intent):
         """The next question, or None. The instruction comes last: before a dialogue it is lost."""
         told = {"role": "user", "content": self.instruction.replace("{intent}", intent)}
-        args = self.args
-        text = self.client.chat(args.user_model or args.model, to_messages(turns) + [told],
-                                args.max_question, temperature=args.temperature)
+        text = self.client.chat(self.model, to_messages(turns) + [told], self.args.max_question,
+                                temperature=self.args.temperature)
         if text.how["finish"] == "length":
             raise End("token_limit")
         if LEAVES in text:
@@ -151,8 +150,8 @@ def transcript(text):
 class Whole:
     """Baize's way: one call writes both sides. Both are then said turn by turn, as all others."""
 
-    def __init__(self, client, args, instruction):
-        self.client, self.args, self.instruction = client, args, instruction
+    def __init__(self, client, args, model, instruction):
+        self.client, self.args, self.model, self.instruction = client, args, model, instruction
 
     def join(self, number, intent=""):
         """ask(turns) for one dialogue; its .answer takes the teacher's place."""
@@ -173,10 +172,9 @@ class Transcript(Ask):
                 # a kill came between: the rest of that transcript is lost
                 raise End("cut")
             told = self.whole.instruction.replace("{intent}", self.intent)
-            args = self.whole.args
             text = self.whole.client.chat(
-                args.user_model or args.model, [{"role": "user", "content": told}], args.context,
-                temperature=args.temperature)
+                self.whole.model, [{"role": "user", "content": told}], self.whole.args.context,
+                temperature=self.whole.args.temperature)
             self.turns = transcript(text)
             # the call's cost and usage stand in the journal once, at its first turn
             for turn in self.turns[:1]:
@@ -211,24 +209,25 @@ class Scripted:
         return Ask(self.script(random.Random(f"{self.name} {self.seed} {number}")).ask)
 
 
-def other_user(args, reach):
+def other_user(args, reach, model, price):
     """
     Whoever --user names, unless it is a checkpoint directory.
 
-    reach(url, model) gives a client for a model at an address.
+    reach(url, model, price) gives a client; `model` and `price` are a prompted user's.
     """
     kind, _, rest = args.user.partition(":")
     if kind == "script":
         return Scripted(args)
     if kind in ("prompt", "whole"):
-        client = reach(args.teacher, args.user_model or args.model)
         text = Path(rest).read_text(encoding="utf-8")
-        return (Prompted if kind == "prompt" else Whole)(client, args, text)
+        return (Prompted if kind == "prompt" else Whole)(
+            reach(args.teacher, model, price), args, model, text)
     if kind in ("http", "https"):
         if not args.tokenizer:
             raise Problem("a user behind an address is asked in token ids: --tokenizer DIR names "
                           "the checkpoint directory that is served there")
-        return Remote(reach(args.user, args.user_model or "user"), args,
+        name = args.user_model or "user"
+        return Remote(reach(args.user, name, args.user_price), args, name,
                       Tokenizer.load(args.tokenizer))
     raise Problem(f"--user {args.user} is no checkpoint directory and no address, and does not "
                   "begin with prompt:, whole: or script:")

@@ -8,13 +8,15 @@ import itertools
 import json
 import threading
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 import requests
 
 from data.chaos import AFTER, BEFORE, PRICE, WHOLE, Chaos, Tally, at_random
 from data.journal import Journal, means, records
-from data.limits import Ledger, Limiter, dollars, forecast, price_of, tokens_of, worst_case
+from data.limits import (Ledger, Limiter, answering, asking, dollars, forecast, price_of, worst_case,
+                         writing)
 from data.plan import Opening
 from data.server import Refused, serving
 from data.wire import asked_wait, error_code
@@ -373,7 +375,9 @@ def test_rubbish_in_the_middle_is_refused_by_its_line(tmp_path, middle):
 
 
 def test_another_configuration_is_refused_by_name(tmp_path):
-    Journal(tmp_path / "j", {"seed": 0, "temperature": 1.0}).close()
+    journal = Journal(tmp_path / "j", {"seed": 0, "temperature": 1.0})
+    journal.write({"id": "a", "end": "left"})
+    journal.close()
     with pytest.raises(Problem, match=r"other temperature \(1.0 there, 0.7 here\); delete it"):
         Journal(tmp_path / "j", {"seed": 0, "temperature": 0.7})
 
@@ -537,9 +541,13 @@ def test_prices():
 def test_a_forecast_by_hand():
     """Two rounds, questions of 3 and answers of 5 tokens, a system line of 7, 8 more a message."""
     first, second = (7 + 8) + (3 + 8), (7 + 8) + (3 + 8) + (5 + 8) + (3 + 8)
-    assert tokens_of(2, 3, 5, 7) == (first + second, 10)
-    most, likely = forecast(100, 2, 3, 5, 7, (1, 2))[1:3]
-    assert most.split() == ["at", "most", "200", "7,600", "1,000", "0.01"] and likely.split()[1] == "200"
+    assert answering(2, 3, 5, 7) == (2, first + second, 10)
+    # a prompted user: the instruction of 9 tokens, after nothing and after a round
+    assert asking(2, 3, 5, 9) == (2, (9 + 8) + (3 + 8) + (5 + 8) + (9 + 8), 6)
+    assert writing(2, 3, 5, 9) == (1, 9 + 8, 16)
+    sides = [((1, 2), partial(answering, system=7)), ((0, 1000), partial(asking, told=9))]
+    most, likely = forecast(100, (2, 3, 5), sides)[1:3]
+    assert most.split() == ["at", "most", "400", "13,400", "1,600", "0.61"] and likely.split()[1] == "400"
 
 
 def test_an_estimate_learns_from_what_was_said(chaos, tmp_path):
@@ -548,7 +556,7 @@ def test_an_estimate_learns_from_what_was_said(chaos, tmp_path):
     journal = Journal(tmp_path / "j", {})
     found = means(journal)
     journal.close()
-    assert found["rounds"] == 3 and 1 < found["question"] < 2 and 2 < found["answer"] < 4
+    assert found[0] == 3 and 1 < found[1] < 2 < found[2] < 4
 
 
 def test_the_live_line():

@@ -1,5 +1,7 @@
 """The loop and its guards, Socratic, and many dialogues at once."""
 
+import gc
+import json
 import math
 import os
 import random
@@ -20,7 +22,7 @@ from data.server import serving
 from data.users import Remote, Prompted, Whole, dialled, transcript
 from model import Engine, generate
 from platolm import End, Problem, encode, line
-from simulate import Client, Simulation, Socratic, Teacher, converse
+from simulate import Client, Simulation, Socratic, Teacher, converse, main
 
 # ------------------------------------------------------------------------------------------------
 # converse
@@ -232,7 +234,6 @@ def test_an_intent_is_read_by_the_human_alone(tokenizer):
 
 class Args:
     """The flags that other users read."""
-    user, teacher, model, user_model, seeds = "", "", "m", None, None
     blind, leave, context, max_question, temperature, top_p, top_k, seed = False, 1.0, 256, 20, 0, 1.0, 0, 5
 
 
@@ -245,7 +246,7 @@ def test_socratic_behind_an_address_says_what_he_says_here(talker, tokenizer, se
         return tokenizer.decode(row.wrote), len(row.wrote) + 1, row.why, None
     url = serve(lambda messages: "", complete=complete)
     here = simulate(socratic(2, temperature=0), answers, plan(2), 3, 2, tmp_path / "a")
-    there = simulate(Remote(Client(url), Args, tokenizer), answers, plan(2), 3, 2, tmp_path / "b")
+    there = simulate(Remote(Client(url), Args, "m", tokenizer), answers, plan(2), 3, 2, tmp_path / "b")
     assert here == there and heard
     assert all(isinstance(token, int) for request in heard for token in request["prompt"])
 
@@ -259,7 +260,7 @@ def test_the_dial_at_an_address_that_tells_logprobs(tokenizer, serve):
     for odds in (0.25, 4.0):
         class Dialled(Args):
             leave = odds
-        user = Remote(Client(url), Dialled, tokenizer)
+        user = Remote(Client(url), Dialled, "m", tokenizer)
         share = sum(user.join(n)([]) is None for n in range(400)) / 400
         assert share == pytest.approx(dialled(0.3, odds), abs=0.08)
 
@@ -271,7 +272,7 @@ def test_a_prompted_user_is_told_last_and_keeps_its_own_first_turn(serve, tmp_pa
     def reply(messages):
         heard.append(messages)
         return ["hi there", "\n and rope?", "(leaves)"][len(messages) // 2]
-    user = Prompted(Client(serve(reply)), Args, "you want {intent}")
+    user = Prompted(Client(serve(reply)), Args, "m", "you want {intent}")
     record, = simulate(user, lambda turns: "ok", plan(1, intent="a rope"), 9, 1, tmp_path / "j")
     assert [t["value"] for t in record["conversations"]] == ["hi there", "ok", "and rope?", "ok"]
     assert record["end"] == "left" and record["intent"] == "a rope"
@@ -283,7 +284,7 @@ def test_a_prompted_user_is_told_last_and_keeps_its_own_first_turn(serve, tmp_pa
 def test_a_whole_dialogue_in_one_call(serve, tmp_path):
     text = "Sure!\nHuman: hi\nAssistant: hello\nyou\n\nHuman: bye now\nAssistant: bye\nHuman: oh"
     calls = []
-    user = Whole(Client(serve(lambda messages: calls.append(1) or text)), Args, "write")
+    user = Whole(Client(serve(lambda messages: calls.append(1) or text)), Args, "m", "write")
 
     def never(turns):
         raise AssertionError("the teacher is not asked")
@@ -439,7 +440,6 @@ def test_no_teacher_is_one_sentence(talker, tokenizer, tmp_path):
 
 def test_nothing_is_left_behind(socratic, serve, tmp_path):
     """No thread, no socket; and the memory of a dialogue goes with it."""
-    import gc
     url = serve(lambda messages: "well.")
     threads, sockets = threading.active_count(), open_sockets()
     client, user = Client(url), socratic(8)
@@ -458,3 +458,63 @@ def test_nothing_is_left_behind(socratic, serve, tmp_path):
 def open_sockets():
     return sum(os.readlink(f"/proc/self/fd/{n}").startswith("socket") for n in os.listdir("/proc/self/fd")
                if os.path.exists(f"/proc/self/fd/{n}"))
+
+
+# ------------------------------------------------------------------------------------------------
+# the command
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path, capsys):
+    """command(*words) runs simulate.py on words; gives what it prints. OUT is tmp_path/chat.jsonl."""
+    def run(*words):
+        given = ["simulate.py", "--out", tmp_path / "chat.jsonl", *words]
+        monkeypatch.setattr(sys, "argv", [str(word) for word in given])
+        try:
+            main()
+        finally:
+            # what a process does when it ends
+            gc.collect()
+        return capsys.readouterr().out
+    return run
+
+
+def test_a_script_goes_on_from_seeds_each_used_twice(command, serve, files, tmp_path):
+    url = serve(lambda messages: f"the acorn sells rope. {len(messages)}")
+    words = ["--user", "script:self-chat", "--teacher", url, "--seeds", files, "--times", 2]
+    said = command(*words, "--in-flight", 3)
+    assert "6 dialogues" in said
+    found = [json.loads(text) for text in (tmp_path / "chat.jsonl").read_text().splitlines()]
+    assert [r["conversations"][0]["value"] for r in found] == [
+        text for text in ("who mends clocks?", "hi", "tell me of the sea") for _ in range(2)]
+    assert all(r["given"] == 1 and r["seed"] == "made" for r in found)
+    # again: nothing is asked; more of them, or a dry run, is the same run; another seed is not
+    assert "going on: 6 of 6" in command(*words)
+    assert "estimate" in command(*words, "--dry-run")
+    with pytest.raises(Problem, match="other seed .0 there, 1 here"):
+        command(*words, "--seed", 1)
+
+
+def test_who_is_meant_by_user(command, serve, tmp_path):
+    url = ["--teacher", serve(lambda messages: "(leaves)")]
+    for user, why in (("nobody", "no checkpoint directory and no address"), ("script:none", "there is no script"),
+                      ("script:self-chat", "takes its first questions from --seeds"),
+                      ("http://127.0.0.1:9/v1", "--tokenizer DIR")):
+        with pytest.raises(Problem, match=why):
+            command("--user", user, *url, "--dialogues", 1)
+    # what came to nothing binds nobody
+    said = command("--user", "prompt:data/user.txt", *url, "--dialogues", 2)
+    assert "0 dialogues; 2 in which nothing was said were dropped" in said
+
+
+def test_a_dry_run_sends_and_writes_nothing(command, monkeypatch, tmp_path):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    words = ["--dialogues", 10, "--rounds", 1, "--max-question", 4, "--max-tokens", 6, "--dry-run"]
+    once = command("--user", "nowhere", *words).splitlines()
+    assert once[1].split()[2:6] == ["10", "200", "60", "0.00"]
+    told = os.path.getsize("data/user.txt") // 4
+    both = command("--user", "prompt:data/user.txt", *words).splitlines()
+    assert both[1].split()[2:5] == ["20", f"{200 + 10 * (told + 8):,}", "100"]
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(Problem, match="nobody told what 'new' costs"):
+        command("--user", "nowhere", "--model", "new", *words)
