@@ -181,6 +181,14 @@ def read(path, check=wrong):
         raise Problem(f"{path}: {error.strerror}") from None
 
 
+def read_text(path):
+    """A whole text file."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise Problem(f"{path} is not a UTF-8 text file") from None
+
+
 def line(record):
     """A record as one line of JSONL, its newline included."""
     return json.dumps(record, ensure_ascii=False) + "\n"

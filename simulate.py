@@ -27,17 +27,19 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import requests
+import torch
 # what requests is made of
 from urllib3.exceptions import HTTPError, NewConnectionError
 
 from data.journal import Journal, means, records
-from data.limits import (LOOPBACK, Ledger, Limiter, answering, asking, dollars, forecast, price_of,
-                         worst_case, writing)
-from data.plan import amount, openings, settings_of, share
-from data.wire import BILLING, Trouble, asked_wait, error_code, heals, plain, said, usage_of
+from data.limits import (Ledger, Limiter, Stopped, answering, asking, dollars, forecast,
+                         is_loopback, price_of, worst_case, writing)
+from data.plan import amount, natural, openings, settings_of, share
+from data.wire import (BILLING, FILTERED, TOO_LONG, Trouble, asked_wait, error_codes, heals, plain,
+                       said, usage_of)
 from model import Engine, Llama, machine
 from platolm import (ENDS, LABEL, End, Problem, Said, Tokenizer, blanked, clock, positive, prompt,
-                     run, to_messages, write)
+                     read_text, run, to_messages, write)
 
 
 def converse(ask, answer, rounds):
@@ -98,17 +100,15 @@ class Unanswered(Problem):
 
 def connect(url, key=None):
     """A session that keeps its connections; the key goes into its header, and nowhere else."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise Problem(f"{url} is no address") from None
-    if parts.username or parts.password:
+    local = is_loopback(url)
+    if "@" in urlsplit(url).netloc:
         raise Problem("a key or password has no place in an address: put it in OPENAI_API_KEY")
     if not (key or "").isascii():
         raise Problem("OPENAI_API_KEY is no key: it holds letters that no header can")
     session = requests.Session()
-    # proxies and netrc of the environment have no business between us and this machine
-    session.trust_env = parts.hostname not in LOOPBACK
+    # proxies of the environment have no business between us and this machine, and what netrc
+    # says of a host would take our key's place
+    session.trust_env, session.auth = not local, lambda request: request
     for scheme in ("http://", "https://"):
         session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=1024))
     if key:
@@ -148,7 +148,8 @@ class Client:
             text = self.hide(json.dumps(json.loads(data), ensure_ascii=False))
             return text, json.loads(text)
         except (ValueError, RecursionError):
-            return self.hide(data.decode(errors="replace")), None
+            # anything, a piece of our key among it: nobody quotes that
+            return f"({len(data)} bytes that are no JSON)", None
 
     def close(self):
         """Let all connections go."""
@@ -171,12 +172,13 @@ class Client:
         worst: the tokens (read, written) that a try may cost at most.
         """
         how = {"parameters": {key: body[key] for key in body if key not in ("messages", "prompt")}}
-        began = None
+        began = self.clock()
         for attempt in range(1, TRIES + 1):
+            queued = self.clock()
             # about four bytes make a token
             self.limiter.wait(worst[0] // 4 + worst[1])
-            # patience begins when the queue is over
-            began = self.clock() if began is None else began
+            # patience is for the server; our own queue does not wear it out
+            began += self.clock() - queued
             try:
                 text, found = self.once(path, body, worst, understand, began + self.patience)
                 return Said(text, how | found | {"attempts": attempt, "seconds":
@@ -206,10 +208,11 @@ class Client:
             text, page = self.heard(data)
             if status != 200:
                 # behind a gateway that gave up, an answer may have been made
-                cost = most if status in (408, 502, 504) else 0.0
-                self.refused(status, headers, text)
+                gateway = status == 408 or status >= 500 and status not in (500, 503)
+                cost = most if gateway else 0.0
+                self.refused(status, headers, text, page)
             if page is None:
-                raise Trouble(f"it does not speak the OpenAI protocol: {plain(text)}")
+                raise Trouble(f"it does not speak the OpenAI protocol: {text}")
             usage = usage_of(page, worst)
             cost = dollars(self.price, *usage) if usage else most
             text, finish = understand(page)
@@ -242,12 +245,14 @@ class Client:
             raise Trouble(f"the connection failed ({type(error).__name__})",
                           unsent=unsent) from None
 
-    def refused(self, status, headers, text):
+    def refused(self, status, headers, text, page):
         """What a reply that is no success means: a Trouble, the End of a dialogue, or a Problem."""
-        code, words = error_code(text), f"HTTP {status}: {plain(text)}"
-        if code == "context_length_exceeded":
+        codes, words = error_codes(page), f"HTTP {status}: {plain(text)}"
+        if codes & TOO_LONG:
             raise End("context_full")
-        if code in BILLING or status == 402:
+        if codes & FILTERED:
+            raise End("content_filter")
+        if codes & BILLING or status == 402:
             raise Problem(f"no money left at {self.url}; what was said is kept, start again when "
                           f"there is: {words}")
         if not heals(status):
@@ -326,7 +331,7 @@ class Socratic:
         """End the thread."""
         self.inbox.put((None, None, None))
 
-    def join(self, number, intent=""):
+    def join(self, number, intent="", held=()):
         """ask(turns) for dialogue `number`, with a memory of its own; leave() gives it back."""
         return Asker(self, number, intent, self.request(self.engine.join))
 
@@ -365,10 +370,6 @@ class Asker:
 def first(given, speak):
     """A speaker who says what is `given`, as turns, while it lasts, and then speaks freely."""
     return lambda turns: given[len(turns)]["value"] if len(turns) < len(given) else speak(turns)
-
-
-class Stopped(Exception):
-    """The run is over before the dialogue is."""
 
 
 class Simulation:
@@ -423,13 +424,17 @@ class Simulation:
 
     def dialogue(self, opening):
         """One dialogue from hello to end, and its end into the journal."""
-        ask, why = self.user.join(opening.number, opening.intent), {}
-        # some users write both sides
-        answer = getattr(ask, "answer", self.teacher)
-        keep = self.keeping(opening.name)
+        held, began, why = self.journal.turns(opening.name), self.clock(), {}
+        ask = self.user.join(opening.number, opening.intent, held)
+
+        def voice(who, speak):
+            # what is on disk is said again, then what is given, and then what is new
+            new = self.kept(opening.name, began, who, first(opening.turns, speak))
+            return first(held, new)
         try:
-            turns, end = converse(keep("human", first(opening.turns, ask)),
-                                  keep("gpt", first(opening.turns, answer)), self.rounds)
+            # some users write both sides
+            turns, end = converse(voice("human", ask),
+                                  voice("gpt", getattr(ask, "answer", self.teacher)), self.rounds)
         except Unanswered as problem:
             end, why = "error", {"why": str(problem)}
             self.unanswered += 1
@@ -441,28 +446,24 @@ class Simulation:
         self.journal.write({"id": opening.name, "end": end, **why})
         return end
 
-    def keeping(self, name):
-        """keep(who, speak): that speaker, repeating what the journal holds, adding what is new."""
-        began, held = self.clock(), self.journal.turns(name)
-
-        def keep(who, speak):
-            def speaks(turns):
-                if self.stop.is_set():
-                    raise Stopped
-                if self.clock() - began > 60 * self.minutes:
-                    raise Unanswered(f"{name} takes longer than {self.minutes} minutes")
-                text = speak(turns)
-                if text is None or not text.strip():
-                    return None
-                how = getattr(text, "how", {})
-                self.journal.write({"id": name, "turn": len(turns), "from": who, "value": text,
-                                    **how}, paid=how.get("cost", 0) > 0)
-                if who == "gpt":
-                    self.unanswered = 0
-                self.progress.said(who)
-                return text
-            return first(held, speaks)
-        return keep
+    def kept(self, name, began, who, speak):
+        """speak, its texts written into the journal before anybody hears them."""
+        def speaks(turns):
+            if self.stop.is_set():
+                raise Stopped
+            if self.clock() - began > 60 * self.minutes:
+                raise Unanswered(f"{name} takes longer than {self.minutes} minutes")
+            text = speak(turns)
+            if text is None or not text.strip():
+                return None
+            how = getattr(text, "how", {})
+            self.journal.write({"id": name, "turn": len(turns), "from": who, "value": text, **how},
+                               paid=how.get("cost", 0) > 0)
+            if how:
+                self.unanswered = 0
+            self.progress.said(who)
+            return text
+        return speaks
 
 
 class Progress:
@@ -523,19 +524,19 @@ def arguments():
     add("--dialogues", type=positive, help="how many (default: 1000, or as many as seeds give)")
     add("--rounds", type=positive, default=12, help="most questions in one dialogue")
     add("--seeds", metavar="FILE", help="dialogues or questions that give the beginning")
-    add("--seed-rounds", type=int, default=0, help="whole rounds given; 0: the first question")
+    add("--seed-rounds", type=natural, default=0, help="whole rounds given; 0: the first question")
     add("--times", type=positive, default=1, help="how often each seed is used")
     add("--intents", metavar="FILE", help="lines that tell the user who he is or wants, in turn")
     add("--shard", type=share, default=(1, 1), metavar="i/n", help="the i-th of n machines")
     add = parser.add_argument_group("how a user writes (the paper's values)").add_argument
     add("--temperature", type=amount, default=0.7)
-    add("--top-k", type=int, default=0, help="0 for all")
+    add("--top-k", type=natural, default=0, help="0 for all")
     add("--top-p", type=float, default=1.0)
     add("--max-question", type=positive, default=64, help="longest question, in tokens")
     add("--context", type=positive, default=2048, help="longest dialogue, in tokens of the user")
     add("--leave", type=amount, default=1.0, help="multiplies the odds of leaving at each turn")
     add("--blind", action="store_true", help="the user was trained with --blind")
-    add("--seed", type=int, default=0)
+    add("--seed", type=natural, default=0)
     add = parser.add_argument_group("a user behind an address, or told by a prompt").add_argument
     add("--user-model", help="its name there (default: user, or the teacher's); "
         "at another address than the teacher's its key is USER_API_KEY")
@@ -543,11 +544,12 @@ def arguments():
     add("--tokenizer", metavar="DIR", help="of a user behind an address: its checkpoint directory")
     add = parser.add_argument_group("pace and money").add_argument
     add("--in-flight", type=positive, default=64, help="dialogues at a time")
-    add("--requests-per-minute", type=amount, metavar="N")
-    add("--tokens-per-minute", type=amount, metavar="N", help="longest answers counted, as OpenAI")
-    add("--timeout", type=amount, default=120, help="longest silence of a server, in seconds")
-    add("--patience", type=amount, default=600, help="for one answer, all tries, in seconds")
-    add("--minutes", type=amount, default=60, help="longest time for one dialogue")
+    add("--requests-per-minute", type=positive, metavar="N")
+    add("--tokens-per-minute", type=positive, metavar="N",
+        help="of prompts and of answers as long as allowed")
+    add("--timeout", type=positive, default=120, help="longest silence of a server, in seconds")
+    add("--patience", type=positive, default=600, help="for one answer, all tries, in seconds")
+    add("--minutes", type=positive, default=60, help="longest time for one dialogue")
     add("--max-dollars", type=amount, metavar="D", help="never spend more, restarts included")
     add("--price", type=amount, nargs=2, metavar=("READ", "WRITTEN"),
         help="dollars for a million tokens, where data/limits.py does not know or is out of date")
@@ -568,9 +570,13 @@ def socratic_of(args):
     """The trained user of a checkpoint directory."""
     fast = machine()
     model = Llama.load(args.user, fast["attention"]).to(fast["device"])
-    return Socratic(model, Tokenizer.load(args.user), args.in_flight, args.seed,
-                    args.max_question, args.blind, args.leave, args.context,
-                    temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
+    try:
+        return Socratic(model, Tokenizer.load(args.user), args.in_flight, args.seed,
+                        args.max_question, args.blind, args.leave, args.context,
+                        temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        raise Problem(f"no memory for {args.in_flight} dialogues at a time: fewer --in-flight "
+                      f"({plain(error)})") from None
 
 
 def user_of(args, reach):
@@ -600,7 +606,7 @@ def finish(out, journal, planned, ledger):
 
 
 def dry_run(args, planned, system):
-    """Print what the run would ask for; nothing is sent, nothing is written."""
+    """Print what the run, or the rest of it, would ask for; nothing is sent."""
     (kind, _, file), path, sides, seen = args.user.partition(":"), journal_of(args), [], None
     if kind != "whole":
         sides = [(price_of(args.teacher, args.model, args.price),
@@ -609,7 +615,9 @@ def dry_run(args, planned, system):
         sides.append((price_of(args.teacher, *user_model(args)), partial(
             asking if kind == "prompt" else writing, told=os.path.getsize(file) // 4)))
     if path.exists():
-        seen = means(Journal(path, settings_of(args)))
+        journal = Journal(path, settings_of(args))
+        seen = means(journal)
+        planned = [opening for opening in planned if not journal.over(opening.name)]
     limits = (args.rounds, args.max_question, args.max_tokens)
     print("\n".join(forecast(len(planned), limits, sides, seen)))
 
@@ -627,6 +635,9 @@ def user_model(args):
 
 def simulate(args, planned, system):
     """Let them talk, and write it down."""
+    if args.max_dollars is not None and not args.price and is_loopback(args.teacher):
+        raise Problem("an address of this machine costs nothing, and --max-dollars would never "
+                      "hold; where it passes on to one that does, say --price READ WRITTEN")
     journal, stop = Journal(journal_of(args), settings_of(args)), threading.Event()
 
     def sleep(seconds):
@@ -634,15 +645,16 @@ def simulate(args, planned, system):
             raise Stopped
 
     ledger = Ledger(args.max_dollars, lambda row: journal.write(row, paid="reserved" in row),
-                    journal.calls)
+                    journal.calls, stop)
     pace = Limiter(args.requests_per_minute, args.tokens_per_minute, sleep=sleep)
 
     def reach(url, model, price):
         # the teacher's key is sent to the teacher's address alone
         home = url == args.teacher
         key = os.environ.get("OPENAI_API_KEY" if home else "USER_API_KEY")
-        return Client(url, key, price_of(url, model, price), pace if home else None, ledger,
-                      args.limit_key, (5, args.timeout), args.patience, sleep=sleep)
+        limiter = pace if home else Limiter(sleep=sleep)
+        return Client(url, key, price_of(url, model, price), limiter, ledger, args.limit_key,
+                      (5, args.timeout), args.patience, sleep=sleep)
 
     client = reach(args.teacher, args.model, args.price)
     greet(client)
@@ -650,15 +662,15 @@ def simulate(args, planned, system):
     missing = sum(not journal.over(opening.name) for opening in planned)
     if missing < len(planned):
         print(f"going on: {len(planned) - missing:,} of {len(planned):,} dialogues are there")
-    run = Simulation(user, Teacher(client, args.model, system, args.max_tokens), journal,
-                     args.rounds, args.minutes, stop)
-    run.run(planned, args.in_flight, Progress(Path(args.out).stem, missing, ledger))
+    teacher = Teacher(client, args.model, system, args.max_tokens)
+    Simulation(user, teacher, journal, args.rounds, args.minutes, stop).run(
+        planned, args.in_flight, Progress(Path(args.out).stem, missing, ledger))
     finish(args.out, journal, planned, ledger)
 
 
 def main():
     args = arguments()
-    system = Path(args.system).read_text(encoding="utf-8") if args.system else ""
+    system = read_text(args.system) if args.system else ""
     (dry_run if args.dry_run else simulate)(args, list(openings(args)), system)
 
 

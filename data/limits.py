@@ -3,6 +3,7 @@ What may be sent to a server, and when: its pace, its price, and a cap on what i
 
 Here: Limiter (requests and tokens a minute, pauses that the server asks for), the price table,
 Ledger (dollars reserved before a call is sent, settled after it), forecast (what a run would cost).
+All of them are shared by all workers.
 Not here: the sending (simulate.py), the file in which calls are remembered (journal.py).
 """
 
@@ -14,13 +15,24 @@ from urllib.parse import urlsplit
 
 from platolm import End, Problem
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Stopped(Exception):
+    """The run is over: whoever waits need not."""
+
+
+def is_loopback(url):
+    """Whether an address is this machine."""
+    try:
+        return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+    except ValueError:
+        raise Problem(f"{url} is no address") from None
 
 
 class Limiter:
     """
     When the next request may leave: `requests` and `tokens` a minute at most, and never while the
-    server has asked for a pause. All workers share one, so all of them obey.
+    server has asked for a pause.
     """
 
     def __init__(self, requests=None, tokens=None, clock=time.monotonic, sleep=time.sleep):
@@ -35,11 +47,16 @@ class Limiter:
 
     def wait(self, tokens):
         """Queue for a request of so many tokens, and sleep until it may leave."""
-        with self.lock:
-            leaves = max(self.clock(), self.free)
-            self.free = leaves + 60 * max(1 / self.requests, tokens / self.tokens)
-        # asked again after each sleep: the pause may have grown meanwhile
-        while (gap := max(leaves, self.until) - self.clock()) > 0:
+        leaves = -math.inf
+        while True:
+            with self.lock:
+                # whose turn falls into a pause, also one that began meanwhile, queues after it
+                if leaves < self.until or leaves == -math.inf:
+                    leaves = max(self.clock(), self.free, self.until)
+                    self.free = leaves + 60 * max(1 / self.requests, tokens / self.tokens)
+                gap = leaves - self.clock()
+            if gap <= 0:
+                return
             self.sleep(gap)
 
 
@@ -57,7 +74,7 @@ def price_of(url, model, override=None):
     """Dollars for a million tokens (read, written) at an address; what nobody knows is refused."""
     if override:
         return tuple(override)
-    if urlsplit(url).hostname in LOOPBACK:
+    if is_loopback(url):
         return 0.0, 0.0
     if model not in PRICES:
         raise Problem(f"nobody told what {model!r} costs: --price READ WRITTEN, in dollars for a "
@@ -72,8 +89,8 @@ def dollars(price, read, written):
 
 def worst_case(texts, limit):
     """
-    More tokens than a request can cost: (read, written). No tokenizer makes more tokens than there
-    are bytes; 8 more per message are for what a server puts around it.
+    The most tokens that a request can cost: (read, written). No tokenizer makes more tokens than
+    there are bytes; 8 more per message are for what a server puts around it.
     """
     return sum(len(text.encode()) + 8 for text in texts), limit
 
@@ -84,11 +101,13 @@ class Ledger:
     passes `cap`, however many calls are in flight; afterwards it is settled at what it did cost.
 
     note(row) writes down both, in that order around the call: what a kill leaves reserved counts
-    as spent, since nobody knows whether it was served.
+    as spent, since nobody knows whether it was served. `rows` are those of earlier runs; `stop` is
+    an event after which nobody gets anything.
     """
 
-    def __init__(self, cap=None, note=lambda row: None, rows=()):
+    def __init__(self, cap=None, note=lambda row: None, rows=(), stop=None):
         self.cap, self.note = math.inf if cap is None else cap, note
+        self.stop = stop or threading.Event()
         before = {}
         for row in rows:
             before[row["call"]] = row["cost"] if "cost" in row else row["reserved"]
@@ -105,9 +124,11 @@ class Ledger:
                 if not self.open:
                     raise End("budget")
                 self.changed.wait()
+            if self.stop.is_set():
+                raise Stopped
             call = next(self.numbers)
-            self.open[call] = worst
             self.note({"call": call, "reserved": worst})
+            self.open[call] = worst
         return call
 
     def settle(self, call, cost):
@@ -115,10 +136,12 @@ class Ledger:
         if call is None:
             return
         with self.changed:
-            self.note({"call": call, "cost": cost})
-            self.spent += cost
-            del self.open[call]
-            self.changed.notify_all()
+            try:
+                self.note({"call": call, "cost": cost})
+            finally:
+                self.spent += cost
+                del self.open[call]
+                self.changed.notify_all()
 
 
 # ------------------------------------------------------------------------------------------------
@@ -169,7 +192,7 @@ def forecast(dialogues, limits, sides, seen=None):
         lines.append(f"{name:<10}{requests:>12,.0f}{read:>16,.0f}{written:>16,.0f}{cost:>12,.2f}")
     rounds, question, answer = likely
     return lines + [
-        f"at most: {limits[0]} rounds, every text as long as allowed, both sides' tokens of one size;",
+        f"at most: {limits[0]} rounds, all texts as long as allowed, all tokens of one size;",
         f"estimate: {rounds:.1f} rounds, {question:.0f} tokens a question, {answer:.0f} an answer, "
         f"as in {'this journal' if seen else 'the SocraticChat of the paper'};",
         "a million tokens read and written: "

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from platolm import Problem, read, stamp, wrong
+from platolm import Problem, read, read_text, stamp, wrong
 
 
 class Opening(NamedTuple):
@@ -40,7 +40,9 @@ def seeds(path, rounds):
 def begins(record):
     """What is wrong with a record as a seed, in a few words; None if nothing is."""
     if "conversations" in record:
-        return wrong(record)
+        blank = "a turn says nothing"
+        return wrong(record) or (blank if any(not turn["value"].strip() for turn in
+                                              record["conversations"]) else None)
     questions = record.get("turns")
     fine = isinstance(questions, list) and questions and isinstance(questions[0], str)
     return None if fine and questions[0].strip() else 'neither "conversations" nor "turns"'
@@ -49,8 +51,12 @@ def begins(record):
 def openings(args):
     """The dialogues of this run, in order; with --shard i/n, one in n of them."""
     given = list(seeds(args.seeds, args.seed_rounds)) if args.seeds else []
-    intents = Path(args.intents).read_text(encoding="utf-8").splitlines() if args.intents else []
-    intents = [line.strip() for line in intents if line.strip()] or [""]
+    intents = read_text(args.intents).splitlines() if args.intents else []
+    intents = [line.strip() for line in intents if line.strip()]
+    for file, found in ((args.seeds, given), (args.intents, intents)):
+        if file and not found:
+            raise Problem(f"{file} is empty")
+    intents = intents or [""]
     count = min(args.dialogues or 1000, len(given) * args.times or math.inf)
     shard, shards = args.shard
     for n in range(shard - 1, count, shards):
@@ -73,6 +79,13 @@ def amount(text):
     return float(text)
 
 
+def natural(text):
+    """For argparse: a whole number that is not below 0."""
+    if int(text) < 0:
+        raise ValueError
+    return int(text)
+
+
 # how it is run and where it is written changes nothing that is said
 ELSEWHERE = ("teacher", "out", "dialogues", "in_flight", "requests_per_minute", "minutes",
              "tokens_per_minute", "timeout", "patience", "max_dollars", "price", "user_price",
@@ -89,5 +102,8 @@ def settings_of(args):
     if kind in ("prompt", "whole"):
         found["user"] = f"{kind}:{stamp(file)}"
     elif Path(args.user).is_dir():
-        found["user"] = stamp(Path(args.user) / "model.safetensors")
+        # of a checkpoint in pieces, their index
+        names = ("model.safetensors", "model.safetensors.index.json")
+        paths = [Path(args.user) / name for name in names]
+        found["user"] = stamp(next((path for path in paths if path.exists()), paths[0]))
     return found

@@ -6,20 +6,21 @@ Users other than a trained Socratic on this machine, for `simulate.py --user`.
     whole:FILE          a chat model told by FILE to write whole dialogues at once (Baize's way)
     script:NAME         self-chat, role-play or oracle, of scripts.py
 
-Each is joined for one dialogue, join(number, intent) -> ask, and ask(turns) gives a question or
-None to leave. {intent} in a FILE stands for the dialogue's line of --intents.
+Each is joined for one dialogue, join(number, intent, held) -> ask, and ask(turns) gives a question
+or None to leave; `held` are the rows of the journal, if the dialogue was begun before. {intent} in
+a FILE stands for the dialogue's line of --intents.
 Not here: Socratic himself (simulate.py), what scripts say (scripts.py).
 """
 
 import math
 import random
 import re
-from pathlib import Path
 
 import numpy as np
 
 from data.wire import Trouble, choice_of
-from platolm import LABEL, End, Problem, Said, Tokenizer, blanked, prompt, to_messages
+from platolm import (LABEL, End, Problem, Said, Tokenizer, blanked, prompt, read_text,
+                     to_messages)
 
 # what a prompted user writes to leave
 LEAVES = "(leaves)"
@@ -61,16 +62,18 @@ def leaving(page):
 
 def dialled(p, odds):
     """A probability whose odds are multiplied: p/(1 - p) becomes odds * p/(1 - p)."""
-    return odds * p / (1 - p + odds * p)
+    return odds * p / (1 - p + odds * p) if odds else 0.0
 
 
 class Remote:
     """Socratic on a server: as simulate.Socratic, but the tokens are drawn over there."""
+    # so often is somebody asked to stay, at one turn, who wants to leave
+    PLEAS = 20
 
     def __init__(self, client, args, model, tokenizer):
         self.client, self.args, self.model, self.tokenizer = client, args, model, tokenizer
 
-    def join(self, number, intent=""):
+    def join(self, number, intent="", held=()):
         """ask(turns) for one dialogue."""
         return Ask(lambda turns: self.ask(turns, number, intent))
 
@@ -93,7 +96,7 @@ class Remote:
             return completed(page)
 
         stream = np.random.default_rng([args.seed, number, len(turns)])
-        while True:
+        for _ in range(self.PLEAS):
             body["seed"] = int(stream.integers(2 ** 31))
             text = self.client.post("/completions", body, (len(ids), args.max_question), understand)
             if text.how["finish"] == "length":
@@ -106,6 +109,7 @@ class Remote:
                 return None if stream.random() < (aim - p[0]) / (1 - p[0]) else text
             if p[0] <= aim or stream.random() >= (p[0] - aim) / p[0]:
                 return None
+        return None
 
 
 # ------------------------------------------------------------------------------------------------
@@ -118,7 +122,7 @@ class Prompted:
     def __init__(self, client, args, model, instruction):
         self.client, self.args, self.model, self.instruction = client, args, model, instruction
 
-    def join(self, number, intent=""):
+    def join(self, number, intent="", held=()):
         """ask(turns) for one dialogue."""
         return Ask(lambda turns: self.ask(turns, intent))
 
@@ -153,32 +157,38 @@ class Whole:
     def __init__(self, client, args, model, instruction):
         self.client, self.args, self.model, self.instruction = client, args, model, instruction
 
-    def join(self, number, intent=""):
+    def join(self, number, intent="", held=()):
         """ask(turns) for one dialogue; its .answer takes the teacher's place."""
-        return Transcript(self, intent)
+        return Transcript(self, intent, held[0]["transcript"] if held else None)
+
+    def write(self, intent):
+        """The turns of a new dialogue, and how they came about."""
+        told = self.instruction.replace("{intent}", intent)
+        text = self.client.chat(self.model, [{"role": "user", "content": told}], self.args.context,
+                                temperature=self.args.temperature)
+        turns = transcript(text)
+        # what was cut off is no whole round
+        return turns[:-2] if text.how["finish"] == "length" else turns, text.how
 
 
 class Transcript(Ask):
-    """A dialogue that is written at the first question."""
+    """
+    A dialogue that is written at the first question. It is paid for as a whole, and so it stands
+    as a whole in the journal, in the row of that question.
+    """
 
-    def __init__(self, whole, intent):
-        super().__init__(self.read)
-        self.whole, self.intent, self.turns = whole, intent, None
+    def __init__(self, whole, intent, turns):
+        super().__init__(self.question)
+        self.whole, self.intent, self.turns = whole, intent, turns
 
-    def read(self, turns):
+    def question(self, turns):
         """The next question of the transcript; None after the last."""
         if self.turns is None:
-            if turns:
-                # a kill came between: the rest of that transcript is lost
-                raise End("cut")
-            told = self.whole.instruction.replace("{intent}", self.intent)
-            text = self.whole.client.chat(
-                self.whole.model, [{"role": "user", "content": told}], self.whole.args.context,
-                temperature=self.whole.args.temperature)
-            self.turns = transcript(text)
-            # the call's cost and usage stand in the journal once, at its first turn
-            for turn in self.turns[:1]:
-                turn["value"] = Said(turn["value"], text.how)
+            self.turns, how = self.whole.write(self.intent)
+            if not self.turns:
+                raise End("error")
+            how = {**how, "finish": "stop", "transcript": self.turns}
+            return Said(self.turns[0]["value"], how)
         return self.answer(turns) if len(turns) < len(self.turns) else None
 
     def answer(self, turns):
@@ -204,9 +214,15 @@ class Scripted:
             raise Problem("script:self-chat takes its first questions from --seeds FILE")
         self.script = scripts[self.name]
 
-    def join(self, number, intent=""):
+    def join(self, number, intent="", held=()):
         """ask(turns) for one dialogue."""
-        return Ask(self.script(random.Random(f"{self.name} {self.seed} {number}")).ask)
+        def ask(turns):
+            # from the start each time: what was said before an interruption moves its chance, too
+            script = self.script(random.Random(f"{self.name} {self.seed} {number}"))
+            for said in range(0, len(turns), 2):
+                script.ask(turns[:said])
+            return script.ask(turns)
+        return Ask(ask)
 
 
 def other_user(args, reach, model, price):
@@ -218,8 +234,10 @@ def other_user(args, reach, model, price):
     kind, _, rest = args.user.partition(":")
     if kind == "script":
         return Scripted(args)
+    if kind == "whole" and args.seeds:
+        raise Problem("whole:FILE writes dialogues from their first word: it takes no --seeds")
     if kind in ("prompt", "whole"):
-        text = Path(rest).read_text(encoding="utf-8")
+        text = read_text(rest)
         return (Prompted if kind == "prompt" else Whole)(
             reach(args.teacher, model, price), args, model, text)
     if kind in ("http", "https"):

@@ -6,7 +6,6 @@ function takes whatever came and gives what it means; nothing from outside makes
 Not here: the sending (simulate.py), the other end of the wire (server.py).
 """
 
-import json
 import time
 from email.utils import parsedate_to_datetime
 
@@ -15,7 +14,12 @@ from platolm import End
 # error codes that say: no money
 BILLING = {"insufficient_quota", "billing_hard_limit_reached", "credit_balance_exhausted",
            "organization_spend_limit_exceeded", "project_spend_limit_exceeded",
-           "organization_usage_limit_exceeded"}
+           "organization_usage_limit_exceeded", "billing_not_active"}
+# and: too long for the model (OpenAI, llama.cpp), not to be talked about
+TOO_LONG = {"context_length_exceeded", "exceed_context_size_error"}
+FILTERED = {"content_filter", "content_policy_violation"}
+# tokens that a server may put before what we send, and bill
+HIDDEN = 1000
 
 
 class Trouble(Exception):
@@ -33,18 +37,18 @@ def heals(status):
 
 def asked_wait(headers):
     """Seconds that a reply asks to wait: in milliseconds, in seconds, or until a date; or None."""
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        words = headers.get("retry-after", "")
-        if not words.endswith("GMT"):
-            return max(0.0, float(words))
-        # by the server's own clock, where it tells
-        now = headers.get("date")
-        now = parsedate_to_datetime(now).timestamp() if now else time.time()
-        return max(0.0, parsedate_to_datetime(words).timestamp() - now)
-    except (ValueError, TypeError, OverflowError):
-        return None
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1)):
+        words = headers.get(name, "")
+        try:
+            if not words.endswith("GMT"):
+                return max(0.0, float(words) * unit)
+            # by the server's own clock, where it tells
+            now = headers.get("date")
+            now = parsedate_to_datetime(now).timestamp() if now else time.time()
+            return max(0.0, parsedate_to_datetime(words).timestamp() - now)
+        except (ValueError, TypeError, OverflowError):
+            continue
+    return None
 
 
 def plain(value):
@@ -52,22 +56,26 @@ def plain(value):
     return " ".join(str(value).encode(errors="replace").decode().split())[:300]
 
 
-def error_code(text):
-    """The code or type of an error object, in any of the shapes that servers send; or ""."""
-    try:
-        error = json.loads(text)
-        error = error.get("error", error)
-        return str(error.get("code") or error.get("type") or "")
-    except (ValueError, AttributeError, RecursionError):
-        return ""
+def error_codes(page):
+    """The codes and types of an error object (JSON, or None), in any of the shapes servers send."""
+    error = page.get("error", page) if isinstance(page, dict) else page
+    if not isinstance(error, dict):
+        return set()
+    found = {str(error[key]) for key in ("code", "type") if error.get(key)}
+    # vLLM has no code for it
+    return found | (TOO_LONG if "maximum context length" in str(error.get("message")) else set())
 
 
 def usage_of(page, worst):
-    """(tokens read, tokens written) as the server counted, or None if that cannot be right."""
+    """
+    (tokens read, tokens written) as the server counted, or None if that cannot be right: more than
+    the worst case, with some room for what the server itself put before the messages.
+    """
     usage = page.get("usage") if isinstance(page, dict) else None
     usage = usage if isinstance(usage, dict) else {}
     counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    right = all(type(n) is int and 0 < n <= most for n, most in zip(counts, worst))
+    most = worst[0] + HIDDEN, worst[1]
+    right = all(type(n) is int and 0 < n <= limit for n, limit in zip(counts, most))
     return counts if right else None
 
 

@@ -61,7 +61,7 @@ class Watch:
             return done
         user.engine.step = timed
 
-    def join(self, number, intent=""):
+    def join(self, number, intent="", held=()):
         """The user's ask, watched."""
         self.starts.append(time.perf_counter())
         if len(self.starts) % 100 == 0:

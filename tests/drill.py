@@ -81,7 +81,7 @@ def drill(folder, seed):
     kills = sorted(rng.sample(range(20, int(calm.made * 0.9)), KILLS))
     starts, deaths, lost, broke = 0, 0, 0, 0
     with serving(reply, handler=Chaos, tally=tally) as url:
-        while True:
+        while starts < 40:
             process = start(folder, url, "rough", "--max-dollars", caps[0])
             starts += 1
             if kills and killed_at(process, tally, kills[0]):
@@ -89,6 +89,7 @@ def drill(folder, seed):
                 deaths += 1
                 gone = tally.delivered - answers_in(folder / "rough.jsonl.journal") - lost
                 lost += gone
+                said += process.stdout.read()
                 print(f"killed after {tally.delivered} answers: {gone} were under way and are lost", flush=True)
                 continue
             text = process.communicate()[0]
@@ -98,7 +99,7 @@ def drill(folder, seed):
                 broke += 1
                 yield f"cap {broke} holds, by the server's bill", f"${tally.dollars:.5f} of ${caps[0]:.5f}", \
                     tally.dollars <= caps[0]
-                caps.pop(0)
+                caps = caps[1:] or caps
             elif process.returncode == 0 and "got no answer" not in text:
                 break
     bought = tally.delivered - answers_in(folder / "rough.jsonl.journal")

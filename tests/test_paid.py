@@ -15,13 +15,13 @@ import requests
 
 from data.chaos import AFTER, BEFORE, PRICE, WHOLE, Chaos, Tally, at_random
 from data.journal import Journal, means, records
-from data.limits import (Ledger, Limiter, answering, asking, dollars, forecast, price_of, worst_case,
-                         writing)
+from data.limits import (Ledger, Limiter, answering, asking, dollars, forecast, price_of,
+                         worst_case, writing, Stopped)
 from data.plan import Opening
 from data.server import Refused, serving
-from data.wire import asked_wait, error_code
+from data.wire import TOO_LONG, asked_wait, error_codes, usage_of
 from platolm import ENDS, End, Problem, line
-from simulate import TRIES, Client, Progress, Simulation, Stopped, Teacher, Unanswered, connect, greet
+from simulate import TRIES, Client, Progress, Simulation, Teacher, Unanswered, connect, greet
 
 ASK = [{"role": "user", "content": "hello"}]
 WORST = dollars(PRICE, *worst_case(["hello"], 64))
@@ -99,7 +99,7 @@ def test_every_form_of_a_wait(headers, seconds):
 @pytest.mark.parametrize("words", ["99999", "inf", "1e400"])
 def test_a_wait_beyond_patience_stops_the_run_and_says_so(words):
     with pytest.raises(Problem, match="asks to wait .* start again then"):
-        client_of("http://127.0.0.1:9").refused(429, {"retry-after": words}, "{}")
+        client_of("http://127.0.0.1:9").refused(429, {"retry-after": words}, "{}", {})
 
 
 def test_a_pace_is_kept():
@@ -115,9 +115,26 @@ def test_a_pace_is_kept():
     assert clock.slept == pytest.approx([1, 4])
 
 
+def test_after_a_pause_the_pace_is_kept_too():
+    """Those whose turn fell into the pause do not all leave at its end."""
+    clock, left, pauses = Clock(), [], [60]
+    pace = Limiter(requests=60, clock=clock, sleep=clock.sleep)
+
+    def sleep(seconds):
+        # the pause begins while the second one waits for its turn
+        if pauses:
+            pace.pause(pauses.pop())
+        clock.sleep(seconds)
+    pace.sleep = sleep
+    for _ in range(4):
+        pace.wait(1)
+        left.append(clock.now)
+    assert left == pytest.approx([0, 60, 61, 62])
+
+
 def test_a_long_queue_is_not_impatience(chaos):
     clock = Clock()
-    url, _ = chaos([])
+    url, _ = chaos([None, "500", None, "503 as a word"])
     client = client_of(url, clock, limiter=Limiter(requests=0.01, clock=clock, sleep=clock.sleep), patience=60)
     assert [talk(client) for _ in range(3)] and clock.now > 10000
 
@@ -180,25 +197,32 @@ def test_what_time_does_not_heal_is_not_tried_again(status):
         assert asked == [1] and clock.slept == []
 
 
-def test_a_dialogue_too_long_for_the_teacher_ends_and_the_others_go_on(tmp_path):
+@pytest.mark.parametrize("error, end", [
+    ({"code": "context_length_exceeded"}, "context_full"), ({"type": "exceed_context_size_error"}, "context_full"),
+    ({"code": 400, "message": "This model's maximum context length is 9 tokens"}, "context_full"),
+    ({"code": "content_filter"}, "content_filter"),
+])
+def test_a_dialogue_that_the_teacher_cannot_take_ends_and_the_others_go_on(tmp_path, error, end):
     def reply(messages):
         if len(messages) > 3:
-            refused = Refused(400, "invalid_request_error", "too long")
-            refused.body["error"]["code"] = "context_length_exceeded"
+            refused = Refused(400, "invalid_request_error", "no")
+            refused.body["error"].update(error)
             raise refused
         return "well"
     with serving(reply) as url:
         found = simulate(url, tmp_path / "j", 3)
-    assert [(len(r["conversations"]), r["end"]) for r in found] == [(4, "context_full")] * 3
+    assert [(len(r["conversations"]), r["end"]) for r in found] == [(4, end)] * 3
 
 
 @pytest.mark.parametrize("body, code", [
-    ('{"error": {"code": "insufficient_quota"}}', "insufficient_quota"), ('{"error": {"type": "x"}}', "x"),
-    ('{"object": "error", "message": "m", "code": 40303}', "40303"), ('{"error": "plain"}', ""),
-    ("busy", ""), ("[1]", ""), ("<html>", ""), ("", ""), ('"x"', ""), ("[" * 10 ** 5, ""),
+    ({"error": {"code": "insufficient_quota", "type": "t"}}, {"insufficient_quota", "t"}),
+    ({"error": {"type": "x", "code": None}}, {"x"}), ({"object": "error", "message": "m", "code": 40303}, {"40303"}),
+    ({"error": "plain"}, set()), ([1], set()), (None, set()), ("x", set()), ({"error": [1]}, set()),
+    ({"object": "error", "message": "This model's maximum context length is 10", "type": "BadRequestError"},
+     {"BadRequestError", *TOO_LONG}),
 ])
 def test_errors_in_any_shape(body, code):
-    assert error_code(body) == code
+    assert error_codes(body) == code
 
 
 def test_nobody_there_is_one_sentence():
@@ -223,9 +247,13 @@ def test_one_dialogue_nobody_answers_is_tried_again_at_the_next_start(tmp_path):
         assert [r["end"] for r in simulate(url, tmp_path / "j", 4)] == ["turn_limit"] * 4
 
 
-def test_a_dead_server_stops_the_run(tmp_path):
+@pytest.mark.parametrize("given", [(), ({"from": "human", "value": "q"}, {"from": "gpt", "value": "a"})])
+def test_a_dead_server_stops_the_run(tmp_path, given):
     with pytest.raises(Problem, match="5 dialogues in a row got no answer"):
-        simulate("http://127.0.0.1:9/v1", tmp_path / "j", 100)
+        simulate("http://127.0.0.1:9/v1", tmp_path / "j", 100, given=given)
+    journal = Journal(tmp_path / "j", {})
+    assert len(journal.ends) < 20
+    journal.close()
 
 
 # ------------------------------------------------------------------------------------------------
@@ -318,14 +346,14 @@ def test_a_dialogue_has_its_time(tmp_path):
 class Talkative:
     """A user who asks three things."""
 
-    def join(self, number, intent=""):
+    def join(self, number, intent="", held=()):
         user = lambda turns: f"q {number} {len(turns)}"
         user.leave = lambda: None
         return user
 
 
 def simulate(url, path, count, in_flight=4, rounds=3, ledger=None, price=(0, 0), settings=None, clock=None,
-             minutes=60, **more):
+             minutes=60, given=(), **more):
     """A whole run; returns its records."""
     journal, stop = Journal(path, settings or {}), threading.Event()
     ticking = Clock()
@@ -337,7 +365,7 @@ def simulate(url, path, count, in_flight=4, rounds=3, ledger=None, price=(0, 0),
     ledger = ledger(journal) if ledger else Ledger()
     client = Client(url, "sk-planted", price, Limiter(clock=ticking, sleep=sleep), ledger, clock=ticking,
                     sleep=sleep, **more)
-    plan = [Opening(n, f"d{n:03d}") for n in range(count)]
+    plan = [Opening(n, f"d{n:03d}", given) for n in range(count)]
     try:
         Simulation(Talkative(), Teacher(client, "m", max_tokens=64), journal, rounds, minutes, stop,
                    clock or Clock()).run(plan, in_flight)
@@ -404,7 +432,7 @@ def test_every_turn_says_how_it_came_about(chaos, tmp_path):
 
 def test_an_answer_is_on_disk_before_anybody_goes_on_from_it(chaos, tmp_path):
     class Nosy(Talkative):
-        def join(self, number, intent=""):
+        def join(self, number, intent="", held=()):
             def user(turns):
                 rows = [json.loads(text) for text in (tmp_path / "j").read_text().splitlines()]
                 assert [r["value"] for r in rows if "turn" in r] == [t["value"] for t in turns]
@@ -530,6 +558,37 @@ def test_worst_case_is_never_less_than_any_tokenizer_makes(tokenizer):
         assert len(tokenizer.encode(text)) <= worst_case([text], 0)[0]
 
 
+def test_what_a_server_puts_before_our_words_is_paid_for():
+    """A little more than the worst case is a template of the server's; much more is a lie."""
+    page = {"usage": {"prompt_tokens": 60, "completion_tokens": 5}}
+    assert usage_of(page, (13, 64)) == (60, 5) and usage_of(page, (60, 4)) is None
+    page["usage"]["prompt_tokens"] = 5000
+    assert usage_of(page, (13, 64)) is None
+
+
+def test_a_disk_that_is_full_leaves_nobody_waiting():
+    def full(row):
+        raise OSError("no space")
+    ledger = Ledger(1.0, full)
+    for _ in range(2):
+        with pytest.raises(OSError):
+            ledger.reserve(0.9)
+    ledger.note = lambda row: None
+    call = ledger.reserve(0.9)
+    ledger.note = full
+    with pytest.raises(OSError):
+        ledger.settle(call, 0.1)
+    assert ledger.open == {} and ledger.spent == pytest.approx(0.1)
+
+
+def test_who_waited_for_room_gets_none_after_the_end():
+    stop = threading.Event()
+    ledger = Ledger(1.0, stop=stop)
+    stop.set()
+    with pytest.raises(Stopped):
+        ledger.reserve(0.5)
+
+
 def test_prices():
     assert price_of("http://localhost:8000/v1", "anything") == (0, 0) == price_of("http://127.0.0.1:1", "gpt-4")
     assert price_of("https://api.openai.com/v1", "gpt-4") == (30, 60)
@@ -598,6 +657,25 @@ def test_the_key_is_sent_as_a_header_and_stands_nowhere_else(tmp_path):
     assert "planted" not in str(problem.value) and "sk-p" not in str(problem.value)
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*"))
     assert b"planted" not in written and b"(key)" in written
+
+
+def test_a_piece_of_the_key_in_a_torn_answer_is_not_quoted():
+    class Torn(Chaos):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send(200, b'{"choices": [{"message": {"content": "you are sk-plant')
+    with serving(lambda messages: "", handler=Torn) as url:
+        with pytest.raises(Unanswered, match="54 bytes that are no JSON") as problem:
+            talk(client_of(url, key="sk-planted"))
+    assert "plant" not in str(problem.value)
+
+
+def test_netrc_does_not_take_the_keys_place(monkeypatch, tmp_path):
+    (tmp_path / "netrc").write_text("default login me password sk-other")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    session = connect("https://somewhere.example/v1", "sk-planted")
+    request = session.prepare_request(requests.Request("POST", "https://somewhere.example/v1"))
+    assert request.headers["Authorization"] == "Bearer sk-planted"
 
 
 @pytest.mark.parametrize("key", ["sk-plan\nted", "sk-plänted"])

@@ -19,7 +19,8 @@ import torch
 from data.journal import Journal, records
 from data.plan import Opening, seeds
 from data.server import serving
-from data.users import Remote, Prompted, Whole, dialled, transcript
+from data.users import Prompted, Remote, Whole, dialled, transcript
+from data.users import Scripted as Scripted_
 from model import Engine, generate
 from platolm import End, Problem, encode, line
 from simulate import Client, Simulation, Socratic, Teacher, converse, main
@@ -304,7 +305,7 @@ class Scripted:
     def __init__(self, *questions):
         self.questions, self.saw = questions, []
 
-    def join(self, number, intent=""):
+    def join(self, number, intent="", held=()):
         return self
 
     def __call__(self, turns):
@@ -352,7 +353,9 @@ def test_seeds_come_from_any_of_our_files(tmp_path, files):
     gpt_first = tmp_path / "g.jsonl"
     gpt_first.write_text(line({"id": "g", "conversations": [{"from": "gpt", "value": "well"}, *to_turns("q", "a")]}))
     assert list(seeds(gpt_first, 1)) == [("g", to_turns("q", "a"))]
-    for bad, why in (({"id": "x"}, "neither"), ({"turns": [7]}, "neither"), ({"conversations": []}, "empty")):
+    blank = {"conversations": [{"from": "human", "value": " "}]}
+    for bad, why in (({"id": "x"}, "neither"), ({"turns": [7]}, "neither"), ({"conversations": []}, "empty"),
+                     (blank, "says nothing")):
         bench.write_text(line(bad))
         with pytest.raises(Problem, match=f"line 1.*{why}"):
             list(seeds(bench, 0))
@@ -390,6 +393,45 @@ def test_taken_up_at_any_turn_it_is_the_same_dialogue(socratic, tmp_path):
         assert again == whole
         held = sum('"from": "gpt"' in row for row in rows[:kept])
         assert len(asked) == sum(len(w["conversations"]) // 2 for w in whole) - held, "an answer was bought twice"
+
+
+def cut_anywhere(path, user, teacher, openings, rounds, calls):
+    """The journal of a whole run, cut after each of its rows and gone on from: what is bought then."""
+    whole = simulate(user(), teacher, openings, rounds, 1, path)
+    rows = path.read_text().splitlines(keepends=True)
+    for kept in range(1, len(rows) + 1):
+        path.write_text("".join(rows[:kept]))
+        calls.clear()
+        assert simulate(user(), teacher, openings, rounds, 1, path) == whole
+        yield rows[:kept], len(calls)
+
+
+def test_a_script_goes_on_as_it_would_have(tmp_path, files):
+    for name in ("oracle", "self-chat", "role-play"):
+        class Flags(Args):
+            user, seeds = f"script:{name}", str(files)
+        given = to_turns("what does the acorn sell?") if name == "self-chat" else ()
+        answer = lambda turns: f"the green door is on mill street {len(turns)}."
+        seen = list(cut_anywhere(tmp_path / name, lambda: Scripted_(Flags), answer, plan(2, turns=given), 4, []))
+        assert len(seen) > 4
+
+
+def test_a_written_dialogue_is_paid_for_once(tmp_path, serve):
+    """Its row in the journal holds all of it: from there on, nothing is asked again."""
+    calls = []
+    url = serve(lambda messages: calls.append(1) or f"Human: hi {len(calls)}\nAssistant: ho\nHuman: so\nAssistant: ok")
+    user = lambda: Whole(Client(url), Args, "m", "write")
+    never = lambda turns: 1 / 0
+    path = tmp_path / "j"
+    whole = simulate(user(), never, plan(1), 9, 1, path)
+    rows = path.read_text().splitlines(keepends=True)
+    for kept in range(2, len(rows) + 1):
+        path.write_text("".join(rows[:kept]))
+        assert simulate(user(), never, plan(1), 9, 1, path) == whole and len(calls) == 1
+    # one that is no dialogue is tried again at the next start
+    nothing = Whole(Client(serve(lambda messages: "I would rather not")), Args, "m", "write")
+    simulate(nothing, never, plan(1), 9, 1, tmp_path / "n")
+    assert simulate(user(), never, plan(1), 9, 1, tmp_path / "n")[0]["end"] == "left"
 
 
 def test_killed_in_the_middle_and_started_again(talker, tokenizer, tmp_path, serve):
@@ -505,6 +547,21 @@ def test_who_is_meant_by_user(command, serve, tmp_path):
     # what came to nothing binds nobody
     said = command("--user", "prompt:data/user.txt", *url, "--dialogues", 2)
     assert "0 dialogues; 2 in which nothing was said were dropped" in said
+
+
+def test_flags_that_cannot_be_meant(command, serve, tmp_path):
+    url = serve(lambda messages: "well")
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "latin").write_bytes(b"\xe4")
+    words = ["--user", "script:oracle", "--teacher", url, "--dialogues", 1]
+    for more, why in ((["--max-dollars", 1], "would never hold"), (["--seeds", tmp_path / "empty"], "line 1|is empty"),
+                      (["--intents", tmp_path / "empty"], "is empty"), (["--system", tmp_path / "latin"], "not a UTF-8"),
+                      (["--teacher", "http://[::1/v1"], "is no address"), (["--teacher", "nowhere"], "cannot be asked|costs")):
+        with pytest.raises(Problem, match=why):
+            command(*words, *more)
+    for more in (["--seed", -1], ["--shard", "3/2"], ["--leave", -1], ["--timeout", 0], ["--price", "x", 1]):
+        with pytest.raises(SystemExit):
+            command(*words, *more)
 
 
 def test_a_dry_run_sends_and_writes_nothing(command, monkeypatch, tmp_path):
