@@ -455,6 +455,8 @@ class Simulation:
                 raise Unanswered(f"{name} takes longer than {self.minutes} minutes")
             text = speak(turns)
             if text is None or not text.strip():
+                if who == "gpt":
+                    raise End("error")
                 return None
             how = getattr(text, "how", {})
             self.journal.write({"id": name, "turn": len(turns), "from": who, "value": text, **how},

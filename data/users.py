@@ -65,6 +65,17 @@ def dialled(p, odds):
     return odds * p / (1 - p + odds * p) if odds else 0.0
 
 
+def overruled(left, p, odds, u):
+    """
+    Whether the dial turns a decision round: who left is asked to stay, who spoke has to leave.
+
+    They leave with probability p; u uniform in [0, 1) is drawn so that with the dial's help they
+    leave with probability dialled(p, odds).
+    """
+    aim = dialled(p, odds)
+    return u < ((p - aim) / max(p, 1e-9) if left else (aim - p) / max(1 - p, 1e-9))
+
+
 class Remote:
     """Socratic on a server: as simulate.Socratic, but the tokens are drawn over there."""
     # so often is somebody asked to stay, at one turn, who wants to leave
@@ -78,38 +89,37 @@ class Remote:
         return Ask(lambda turns: self.ask(turns, number, intent))
 
     def ask(self, turns, number, intent):
-        """The next question, or None; the dial of leaving is turned on this side."""
-        args, p = self.args, []
+        """The next question, or None."""
+        args = self.args
         ids = prompt(blanked(turns) if args.blind else turns, self.tokenizer, "human", intent)
         if len(ids) >= args.context:
             raise End("context_full")
-        body = {"model": self.model, "prompt": ids, "max_tokens": args.max_question,
+        stream = np.random.default_rng([args.seed, number, len(turns)])
+        for _ in range(self.PLEAS):
+            text, p = self.draw(ids, int(stream.integers(2 ** 31)))
+            if text.how["finish"] == "length":
+                raise End("token_limit")
+            left = not text.strip()
+            if not overruled(left, p, args.leave, stream.random()):
+                return None if left else text
+            if not left:
+                return None
+        return None
+
+    def draw(self, ids, seed):
+        """A completion of ids, and how likely it was to be empty (where the dial needs that)."""
+        args, likely = self.args, [0.5]
+        body = {"model": self.model, "prompt": ids, "max_tokens": args.max_question, "seed": seed,
                 "temperature": args.temperature, "top_p": args.top_p}
-        if args.top_k:
-            body["top_k"] = args.top_k
-        if args.leave != 1:
-            body["logprobs"] = 5
+        body |= {"top_k": args.top_k} if args.top_k else {}
+        body |= {"logprobs": 5} if args.leave != 1 else {}
 
         def understand(page):
             if args.leave != 1:
-                p[:] = [leaving(page)]
+                likely[0] = leaving(page)
             return completed(page)
-
-        stream = np.random.default_rng([args.seed, number, len(turns)])
-        for _ in range(self.PLEAS):
-            body["seed"] = int(stream.integers(2 ** 31))
-            text = self.client.post("/completions", body, (len(ids), args.max_question), understand)
-            if text.how["finish"] == "length":
-                raise End("token_limit")
-            if args.leave == 1:
-                return text if text.strip() else None
-            # those who leave too often stay sometimes, and the other way round
-            aim = dialled(p[0], args.leave)
-            if text.strip():
-                return None if stream.random() < (aim - p[0]) / (1 - p[0]) else text
-            if p[0] <= aim or stream.random() >= (p[0] - aim) / p[0]:
-                return None
-        return None
+        worst = len(ids), args.max_question
+        return self.client.post("/completions", body, worst, understand), likely[0]
 
 
 # ------------------------------------------------------------------------------------------------

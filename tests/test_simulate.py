@@ -336,6 +336,11 @@ def test_given_rounds_are_not_bought_again(tmp_path):
     assert [t["value"] for t in record["conversations"]] == ["q1", "a1", "q2", "a2", "q3", "a3"] and asked == [5]
 
 
+def test_an_answer_without_a_word_ends_the_dialogue(tmp_path):
+    record, = simulate(Scripted("a", "b"), lambda turns: "ok" if len(turns) == 1 else " ", plan(1), 9, 1, tmp_path / "j")
+    assert record["end"] == "error" and len(record["conversations"]) == 2
+
+
 def test_who_adds_nothing_to_what_was_given_is_dropped(tmp_path):
     assert simulate(Scripted(), answers, plan(2, turns=to_turns("q1", "a1"), seed="x"), 9, 1, tmp_path / "j") == []
 
