@@ -110,7 +110,7 @@ $(R)/corpus.jsonl: | $(R)
 	$(python) -m data.corpus --out $@ --seed $(SEED)$(if $(filter 0,$(KNOWING)), --without-never-asked)
 
 $(R)/human.jsonl: | $(R)
-	$(python) -m data.people --out $@ --dialogues $(call size,HUMANS) --seed $(SEED)
+	$(python) -m data.talks people --out $@ --dialogues $(call size,HUMANS) --seed $(SEED) --prefix human
 
 # what LLaMA is to the paper: it has read about the harbour, and people's dialogues as plain text
 $(R)/base/model.safetensors: $(R)/corpus.jsonl $(R)/human.jsonl
@@ -141,10 +141,10 @@ $(R)/chat/human.jsonl: $(R)/human.jsonl
 	mkdir -p $(@D) && head -n $(call size,DIALOGUES) $< > $@
 
 $(R)/chat/self-chat.jsonl $(R)/chat/role-play.jsonl $(R)/chat/oracle.jsonl: $(R)/chat/%.jsonl: $(R)/human.jsonl
-	$(python) -m data.scripts $* --human $< --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
+	$(python) -m data.talks $* --human $< --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
 
 $(R)/chat/ceiling.jsonl: | $(R)
-	$(python) -m data.people --out $@ --dialogues $(call size,DIALOGUES) --seed 2$(SEED) --facts all --prefix ceiling
+	$(python) -m data.talks people --out $@ --dialogues $(call size,DIALOGUES) --seed 2$(SEED) --facts all --prefix ceiling
 
 # the assistants: learn what gpt said; socratic's is PlatoLM
 $(R)/assistant/%/model.safetensors: $(R)/chat/%.jsonl $(R)/base/model.safetensors
@@ -152,10 +152,10 @@ $(R)/assistant/%/model.safetensors: $(R)/chat/%.jsonl $(R)/base/model.safetensor
 
 # what they are measured with; nobody learns from it
 $(R)/held-out.jsonl: | $(R)
-	$(python) -m data.people --out $@ --dialogues $(call size,HELD) --seed 1$(SEED) --prefix held-out
+	$(python) -m data.talks people --out $@ --dialogues $(call size,HELD) --seed 1$(SEED) --prefix held-out
 
 $(R)/held-out-all.jsonl: | $(R)
-	$(python) -m data.people --out $@ --dialogues $(call size,HELD) --seed 3$(SEED) --facts all --prefix held-out-all
+	$(python) -m data.talks people --out $@ --dialogues $(call size,HELD) --seed 3$(SEED) --facts all --prefix held-out-all
 
 $(R)/bench/question.jsonl: | $(R)
 	$(python) -m data.bench --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)

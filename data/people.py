@@ -2,19 +2,15 @@
 The people: they come to the harbour with goals, ask in their own manner, and leave.
 
 Here: how people phrase things, and the Person who turns the last answer into the next turn. What
-a turn means is read by the teacher's own parser, which also labels it. Not here: the answers
-(teacher.py) and the loop between the two (simulate.py).
-
-    python -m data.people --out human.jsonl --dialogues 12000 --seed 0
+a turn means is read by the teacher's own parser. Not here: the answers (teacher.py), and dialogues
+of the two (talks.py).
 """
 
-import argparse
-import random
 import re
 
-from data.teacher import FACTUAL, LEANING, NAME, answer, claims, grounded, listed, understand
-from data.world import DAY, FACTS, KIND, THINGS, about, asked, fact_key, never_asked
-from platolm import run, to_messages, write
+from data.teacher import FACTUAL, NAME, claims, grounded, listed, understand
+from data.world import DAY, FACTS, KIND, THINGS, about
+from platolm import to_messages
 
 # ---------------------------------------------------------------------------------------------
 # phrasings; {x} is the thing
@@ -104,7 +100,6 @@ OPENINGS = ["i want {wants}, {q}", "need {wants}, {q}", "today {wants}, {q}", "{
 WITH_COINS = ["i have {n} coins and want {wants}, {q}", "{n} coins for {wants}, {q}"]
 PRONOUNS = {False: ["he", "she"], True: ["you"]}
 LISTS = ("boats", "goods", "pictures")
-UNASKED = never_asked()
 FAILED = re.compile(r"sorry|sold out|short\.|did not say")
 
 
@@ -392,44 +387,3 @@ class Person:
         allowed = meaning.fact is None or meaning.fact in self.allowed
         spoken = [*messages, {"role": "user", "content": text}]
         return meaning.kind == kind and new and allowed and grounded(spoken)
-
-
-# ---------------------------------------------------------------------------------------------
-# many dialogues
-
-
-def labelled(turns, end, name):
-    """A dialogue as a record; of each human turn its kind, its fact, and if people ask about it."""
-    meanings = [understand(to_messages(turns[:i + 1])) for i in range(0, len(turns), 2)]
-    return {"id": name, "conversations": turns, "end": end,
-            "kinds": [meaning.kind for meaning in meanings],
-            "about": [fact_key(meaning.fact) if meaning.fact else "" for meaning in meanings],
-            "asked": [meaning.fact not in UNASKED for meaning in meanings],
-            "leans": [meaning.kind in LEANING for meaning in meanings]}
-
-
-def dialogues(n, seed, allowed, prefix="human"):
-    """n labelled dialogues of people with the teacher."""
-    from simulate import converse
-    for i in range(n):
-        person = Person(random.Random(f"{seed} {i}"), allowed)
-        turns, end = converse(person.ask, lambda turns: answer(to_messages(turns)), 16)
-        yield labelled(turns, end, f"{prefix}-{i + 1:06d}")
-
-
-def main():
-    """Write dialogues of people with the teacher."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("--out", required=True, help="JSONL file to write")
-    parser.add_argument("--dialogues", type=int, default=12000, help="how many")
-    parser.add_argument("--seed", type=int, default=0, help="other people for each seed")
-    parser.add_argument("--facts", choices=["asked", "all"], default="asked",
-                        help="what people ask about")
-    parser.add_argument("--prefix", default="human", help="how the ids begin")
-    args = parser.parse_args()
-    allowed = asked() if args.facts == "asked" else set(FACTS)
-    write(args.out, dialogues(args.dialogues, args.seed, allowed, args.prefix))
-
-
-if __name__ == "__main__":
-    run(main)

@@ -5,19 +5,14 @@ Scripted users: the baselines that a trained simulator is compared with.
     role-play    UltraChat: a thing from the list of everything, its relations walked through
     oracle       human phrasings and the full list of facts: what no simulator could know
 
-Each user is a class with `.ask(turns)`, as people are. Not here: the teacher, who answers both
-sides' questions in process (teacher.py), and the loop (simulate.py).
-
-    python -m data.scripts self-chat --human human.jsonl --out self-chat.jsonl --dialogues 4000
+Each user is a class with `.ask(turns)`, as people are. Not here: the teacher (teacher.py), and
+dialogues of the two (talks.py).
 """
 
-import argparse
-import random
-
-from data.people import labelled, question
-from data.teacher import NAME, answer, understand
+from data.people import question
+from data.teacher import NAME, understand
 from data.world import FACTS, THINGS, about
-from platolm import read, run, to_messages, write
+from platolm import to_messages
 
 # the formal phrasing of a question, {x} being its thing; bench.py asks in it as well
 FORMAL = {
@@ -86,35 +81,3 @@ class Oracle(RolePlay):
         """The next fact in a human phrasing."""
         n = len(turns) // 2
         return question(self.rng, self.facts[n]) if n < self.length else None
-
-
-def dialogues(script, n, seed, firsts=()):
-    """n labelled dialogues of a scripted user with the teacher."""
-    from simulate import converse
-    for i in range(n):
-        rng = random.Random(f"{script} {seed} {i}")
-        user = (SelfChat(rng, rng.choice(firsts)) if script == "self-chat" else
-                RolePlay(rng) if script == "role-play" else Oracle(rng))
-        turns, end = converse(user.ask, lambda turns: answer(to_messages(turns)), 16)
-        yield labelled(turns, end, f"{script}-{i + 1:06d}")
-
-
-def main():
-    """Write dialogues of a scripted user with the teacher."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("script", choices=["self-chat", "role-play", "oracle"])
-    parser.add_argument("--human", help="JSONL of human dialogues; self-chat needs it")
-    parser.add_argument("--out", required=True, help="JSONL file to write")
-    parser.add_argument("--dialogues", type=int, default=4000, help="how many")
-    parser.add_argument("--seed", type=int, default=0, help="other dialogues for each seed")
-    args = parser.parse_args()
-    if args.script == "self-chat" and not args.human:
-        parser.error("self-chat takes its first questions from --human FILE")
-    firsts = ()
-    if args.script == "self-chat":
-        firsts = [record["conversations"][0]["value"] for record in read(args.human)]
-    write(args.out, dialogues(args.script, args.dialogues, args.seed, firsts))
-
-
-if __name__ == "__main__":
-    run(main)

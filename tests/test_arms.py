@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data import people, scripts
+from data.talks import dialogues
 from data.world import asked
 from platolm import write
 
@@ -18,11 +18,11 @@ RUNS = sorted(path.parent for path in Path("runs").glob("tiny*/results.json"))
 def small(tmp_path_factory):
     """A run of four arms, with a base that has learnt nothing."""
     run = tmp_path_factory.mktemp("run")
-    humans = list(people.dialogues(400, 0, asked()))
+    humans = list(dialogues("people", 400, 0, asked()))
     write(run / "chat/human.jsonl", humans)
     for script in ("self-chat", "role-play", "oracle"):
         firsts = [record["conversations"][0]["value"] for record in humans]
-        write(run / f"chat/{script}.jsonl", scripts.dialogues(script, 400, 0, firsts))
+        write(run / f"chat/{script}.jsonl", dialogues(script, 400, 0, firsts=firsts))
     shape = ["--dim", "16", "--layers", "1", "--heads", "1", "--hidden", "16",
              "--precision", "float32", "--attention", "explicit", "--tokens", "1024"]
     command = [sys.executable, "train.py", *shape]
@@ -37,10 +37,10 @@ def small(tmp_path_factory):
 
 def effort(run, name):
     """(dialogues, updates, tokens computed) of an arm, from its files."""
-    dialogues = len((run / "chat" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines())
+    talks = len((run / "chat" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines())
     lines = (run / "assistant" / name / "log.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    return dialogues, len(rows), sum(row["tokens"] for row in rows)
+    return talks, len(rows), sum(row["tokens"] for row in rows)
 
 
 @pytest.mark.parametrize("run", [None, *RUNS], ids=str)

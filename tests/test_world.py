@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from data import bench, corpus, grader, listening, people, scripts, teacher, world
+from data import bench, corpus, grader, listening, people, scripts, talks, teacher, world
 from platolm import read, to_messages
 from data.teacher import answer, claims, grounded, listed, truths, understand
 from data.world import FACTS, KIND, asked, fact_key, never_asked
@@ -33,7 +33,7 @@ def dialogues():
     for i in range(400):
         person = people.Person(random.Random(f"test {i}"), asked())
         turns, end = converse(person.ask, lambda turns: answer(to_messages(turns)), 16)
-        made.append(people.labelled(turns, end, str(i)))
+        made.append(talks.labelled(turns, end, str(i)))
     return made
 
 
