@@ -202,6 +202,46 @@ def test_a_batch_writes_what_each_row_writes_alone(make_model, slots, chunk, how
         assert (row.wrote, row.why) == alone
 
 
+def test_many_rows_of_many_lengths_look_in_groups(make_model):
+    """Forty rows, none as long as another: each group reads no further than its longest."""
+    model = make_model()
+    prompts = [ids for _, ids in sorted(enumerate(prompts_for(model, 40)), key=lambda pair: pair[0] * 7 % 40)]
+    rows = generate(model, prompts, [2, 3], 6, 40, temperature=0)
+    assert [(row.wrote, row.why) for row in rows] == [slowly(model, ids, [2, 3], 6, temperature=0) for ids in prompts]
+
+
+@pytest.mark.parametrize("near", [0.0, 0.6])
+def test_where_rounding_could_decide_the_row_is_read_alone(make_model, monkeypatch, near):
+    """With a margin so wide that every draw is in doubt, each is drawn as if nothing else were there."""
+    model, alone = make_model(), []
+    monkeypatch.setattr(m, "NEAR", near)
+    prompts = prompts_for(model, 5)
+    draws = [np.random.default_rng([1, i]).random for i in range(5)]
+    engine_alone = Engine.alone
+    monkeypatch.setattr(Engine, "alone", lambda *what: alone.append(1) or engine_alone(*what))
+    rows = generate(model, prompts, [2], 6, 5, draws, temperature=1.0)
+    for i, (row, ids) in enumerate(zip(rows, prompts)):
+        assert (row.wrote, row.why) == slowly(model, ids, [2], 6, np.random.default_rng([1, i]).random, temperature=1.0)
+    assert len(alone) == (0 if near == 0 else sum(len(row.wrote) + (row.why == "stop") for row in rows))
+
+
+def test_a_draw_on_the_border_is_settled_alone(make_model):
+    """u exactly where one token ends and the next begins, as the row alone computes it: any batch agrees."""
+    model, ids = make_model(), [1, 7, 9]
+    reach = model(torch.tensor([ids]))[0, -1].detach().softmax(-1).cumsum(-1)
+    border = float(reach[20] / reach[-1])
+    want = slowly(model, ids, [], 1, lambda: border, temperature=1.0)[0]
+    others = prompts_for(model, 6)
+    for count in range(7):
+        engine = Engine(model, 7, temperature=1.0)
+        rows = [engine.join() for _ in range(count + 1)]
+        for row, text in zip(rows, [ids, *others]):
+            engine.write(row, text, [], 1, lambda: border)
+        while any(row.why == "busy" for row in rows):
+            engine.step()
+        assert rows[0].wrote == want
+
+
 def test_a_row_that_joins_late_is_as_one_that_began_early(make_model):
     model = make_model()
     engine, (first, second) = Engine(model, 4, temperature=0), prompts_for(model, 2)
