@@ -390,7 +390,7 @@ class Simulation:
     def run(self, openings, in_flight, progress=None):
         """Run these dialogues, but for those that are over, `in_flight` at a time."""
         self.todo = iter([o for o in openings if not self.journal.over(o.name)])
-        self.progress = progress or Progress("", 0)
+        self.progress = progress or Progress("", 0, every=math.inf)
         with ThreadPoolExecutor(in_flight) as pool:
             workers = [pool.submit(self.work) for _ in range(in_flight)]
             try:

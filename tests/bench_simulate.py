@@ -64,8 +64,8 @@ class Watch:
     def join(self, number, intent="", held=()):
         """The user's ask, watched."""
         self.starts.append(time.perf_counter())
-        if len(self.starts) % 100 == 0:
-            self.memory[len(self.starts)] = resident()
+        if number % 100 == 0:
+            self.memory[number] = resident()
         ask, watch = self.user.join(number), self
 
         class Watched:
@@ -174,7 +174,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         measure(directory, 1.0, 1000, folder)
         watch, found = measure(directory, 0.02, 2000, folder)
-        first, last = watch.memory[200], watch.memory[2000]
+        first, last = watch.memory[200], resident()
         print(f"\nmemory: {first:.0f} MB after 200 dialogues, {last:.0f} MB after 2,000 ({last - first:+.0f})")
         after = threading.active_count(), sockets()
         print(f"threads and sockets: {before[0]} and {before[1]} before, {after[0]} and {after[1]} after")
