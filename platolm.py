@@ -298,12 +298,12 @@ def stamp(path):
     return f"{path} ({status.st_size} bytes, changed at {status.st_mtime_ns})"
 
 
-def same_run(path, before, now):
+def same_run(path, before, now, remedy="delete it to start again"):
     """A Problem unless the settings `before`, found in the file `path`, are those of `now`."""
     other = [f"{name} ({str(before.get(name))[:80]} there, {str(now[name])[:80]} here)"
              for name in now if before.get(name) != now[name]]
     if other:
-        raise Problem(f"{path} is of a run with other {', '.join(other)}; delete it to start again")
+        raise Problem(f"{path} is of a run with other {', '.join(other)}; {remedy}")
 
 
 def positive(text):

@@ -34,9 +34,9 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 from data.journal import Journal, means, records
 from data.limits import (Ledger, Limiter, Stopped, answering, asking, dollars, forecast,
                          is_loopback, price_of, worst_case, writing)
-from data.plan import amount, natural, openings, settings_of, share
-from data.wire import (BILLING, FILTERED, TOO_LONG, Trouble, asked_wait, error_codes, heals, plain,
-                       said, usage_of)
+from data.plan import address, amount, natural, openings, portion, settings_of, share
+from data.wire import (BILLING, FILTERED, TOO_LONG, Trouble, Unanswered, asked_wait, error_codes,
+                       heals, plain, said, usage_of)
 from model import Engine, Llama, machine
 from platolm import (ENDS, LABEL, End, Problem, Said, Tokenizer, blanked, clock, positive, prompt,
                      read_text, run, to_messages, write)
@@ -94,17 +94,13 @@ def amiss(question, turns):
 TRIES = 10
 
 
-class Unanswered(Problem):
-    """So many tries failed, for so long, that nobody tries again now."""
-
-
 def connect(url, key=None):
     """A session that keeps its connections; the key goes into its header, and nowhere else."""
     local = is_loopback(url)
     if "@" in urlsplit(url).netloc:
         raise Problem("a key or password has no place in an address: put it in OPENAI_API_KEY")
-    if not (key or "").isascii():
-        raise Problem("OPENAI_API_KEY is no key: it holds letters that no header can")
+    if not (key or "").isascii() or len((key or "").split()) > 1:
+        raise Problem("OPENAI_API_KEY is no key: it holds spaces, or letters that no header can")
     session = requests.Session()
     # proxies of the environment have no business between us and this machine, and what netrc
     # says of a host would take our key's place
@@ -256,7 +252,8 @@ class Client:
             raise Problem(f"no money left at {self.url}; what was said is kept, start again when "
                           f"there is: {words}")
         if not heals(status):
-            raise Problem(f"{self.url} refuses: {words}")
+            hint = " (does the address end in /v1?)" if status == 404 else ""
+            raise Problem(f"{self.url} refuses: {words}{hint}")
         wait = asked_wait(headers)
         if wait and not wait <= self.patience:
             raise Problem(f"{self.url} asks to wait {wait:,.0f} s; start again then, what was said "
@@ -468,6 +465,11 @@ class Simulation:
         return speaks
 
 
+def in_dollars(amount):
+    """$12.30, or below a dollar $0.0123"""
+    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
+
+
 class Progress:
     """A line now and then: how far it is, how fast, for how much, and how long it will take."""
 
@@ -499,7 +501,7 @@ class Progress:
         if self.ledger and (self.ledger.spent or self.ledger.open):
             spent = self.ledger.spent
             total = self.before + (spent - self.before) * self.total / self.done
-            money = f"   ${spent:.2f} spent, ${total:.2f} in all"
+            money = f"   {in_dollars(spent)} spent, {in_dollars(total)} in all"
         left = clock((self.total - self.done) * seconds / self.done)
         return (f"{self.name:<10} dialogues {self.done:>6}/{self.total}   "
                 f"{self.turns / seconds:>6,.1f} turns/s{money}   {left:>6} left")
@@ -509,13 +511,17 @@ class Progress:
 # the command
 
 
+OPENAI = "https://api.openai.com/v1"
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     add = parser.add_argument_group("the two sides").add_argument
-    add("--user", required=True, help="a checkpoint directory; or the address of a server of "
-        "completions; or prompt:FILE, whole:FILE, script:NAME (see data/users.py)")
-    add("--teacher", default=os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1"),
-        metavar="URL", help="OpenAI-compatible address; the key is read from OPENAI_API_KEY")
+    add("--user", required=True, help="a checkpoint directory; the address of a server of "
+        "completions; prompt:FILE or whole:FILE, a chat model that is told to be the user turn by "
+        "turn, or to write whole dialogues; script:NAME, self-chat, role-play or oracle")
+    add("--teacher", type=address, default=os.environ.get("OPENAI_BASE_URL", OPENAI), metavar="URL",
+        help="OpenAI-compatible address (%(default)s); its key is read from OPENAI_API_KEY")
     add("--model", default="gpt-3.5-turbo", help="the teacher's name there")
     add("--system", metavar="FILE", help="a system message for the teacher")
     add("--max-tokens", type=positive, default=512, help="longest answer")
@@ -523,19 +529,20 @@ def arguments():
         help="what the teacher calls that limit")
     add = parser.add_argument_group("the dialogues").add_argument
     add("--out", required=True, help="JSONL file of dialogues to write; OUT.journal is beside it")
-    add("--dialogues", type=positive, help="how many (default: 1000, or as many as seeds give)")
-    add("--rounds", type=positive, default=12, help="most questions in one dialogue")
+    add("--dialogues", type=positive, help="how many (1000, or what seeds give; never more)")
+    add("--rounds", type=positive, default=12, help="most questions in one (%(default)s)")
     add("--seeds", metavar="FILE", help="dialogues or questions that give the beginning")
     add("--seed-rounds", type=natural, default=0, help="whole rounds given; 0: the first question")
     add("--times", type=positive, default=1, help="how often each seed is used")
     add("--intents", metavar="FILE", help="lines that tell the user who he is or wants, in turn")
     add("--shard", type=share, default=(1, 1), metavar="i/n", help="the i-th of n machines")
-    add = parser.add_argument_group("how a user writes (the paper's values)").add_argument
-    add("--temperature", type=amount, default=0.7)
+    add = parser.add_argument_group("how a user writes").add_argument
+    add("--temperature", type=amount, default=0.7, help="(%(default)s, as in the paper)")
     add("--top-k", type=natural, default=0, help="0 for all")
-    add("--top-p", type=float, default=1.0)
-    add("--max-question", type=positive, default=64, help="longest question, in tokens")
-    add("--context", type=positive, default=2048, help="longest dialogue, in tokens of the user")
+    add("--top-p", type=portion, default=1.0)
+    add("--max-question", type=positive, default=64, help="longest, in tokens (64; the paper: 512)")
+    add("--context", type=positive, default=2048, help="most tokens in a dialogue (%(default)s; "
+        "and what the user's model can hold)")
     add("--leave", type=amount, default=1.0, help="multiplies the odds of leaving at each turn")
     add("--blind", action="store_true", help="the user was trained with --blind")
     add("--seed", type=natural, default=0)
@@ -545,13 +552,13 @@ def arguments():
     add("--user-price", type=amount, nargs=2, metavar=("READ", "WRITTEN"), help="as --price")
     add("--tokenizer", metavar="DIR", help="of a user behind an address: its checkpoint directory")
     add = parser.add_argument_group("pace and money").add_argument
-    add("--in-flight", type=positive, default=64, help="dialogues at a time")
+    add("--in-flight", type=positive, default=64, help="dialogues at a time (%(default)s)")
     add("--requests-per-minute", type=positive, metavar="N")
     add("--tokens-per-minute", type=positive, metavar="N",
         help="of prompts and of answers as long as allowed")
-    add("--timeout", type=positive, default=120, help="longest silence of a server, in seconds")
-    add("--patience", type=positive, default=600, help="for one answer, all tries, in seconds")
-    add("--minutes", type=positive, default=60, help="longest time for one dialogue")
+    add("--timeout", type=positive, default=120, help="longest silence, in seconds (%(default)s)")
+    add("--patience", type=positive, default=600, help="seconds for all tries at an answer (600)")
+    add("--minutes", type=positive, default=60, help="longest time for one dialogue (%(default)s)")
     add("--max-dollars", type=amount, metavar="D", help="never spend more, restarts included")
     add("--price", type=amount, nargs=2, metavar=("READ", "WRITTEN"),
         help="dollars for a million tokens, where data/limits.py does not know or is out of date")
@@ -559,13 +566,16 @@ def arguments():
     return parser.parse_args()
 
 
-def greet(client):
-    """Find out before anything else whether somebody is there."""
+def greet(client, who):
+    """Find out before anything else whether somebody is there, and takes our key."""
     try:
-        client.session.get(f"{client.url}/models", timeout=(5, 30), allow_redirects=False)
+        reply = client.session.get(f"{client.url}/models", timeout=(5, 30), allow_redirects=False)
     except requests.RequestException as error:
-        raise Problem(f"no teacher answers at {client.url} ({type(error).__name__}); start one, "
-                      "or give another address with --teacher") from None
+        raise Problem(f"no {who} answers at {client.url} ({type(error).__name__}): is it running, "
+                      f"and is that its address (--{who})?") from None
+    if reply.status_code in (401, 403):
+        raise Problem(f"{client.url} wants another key (HTTP {reply.status_code}); it is read from "
+                      f"{'OPENAI' if who == 'teacher' else 'USER'}_API_KEY")
 
 
 def socratic_of(args):
@@ -586,7 +596,10 @@ def user_of(args, reach):
     if Path(args.user).is_dir():
         return socratic_of(args)
     from data.users import other_user
-    return other_user(args, reach, *user_model(args))
+    user = other_user(args, reach, *user_model(args))
+    if args.user.startswith("http"):
+        greet(user.client, "user")
+    return user
 
 
 def finish(out, journal, planned, ledger):
@@ -595,8 +608,8 @@ def finish(out, journal, planned, ledger):
     write(out, records(journal, planned))
     with open(out, encoding="utf-8") as file:
         kept = sum(1 for _ in file)
-    money = f"; ${ledger.spent:.4f} spent" if ledger.spent else ""
-    print(f"{out}: {kept:,} dialogues; {ends.total() - kept} in which nothing was said were "
+    money = f"; {in_dollars(ledger.spent)} spent" if ledger.spent else ""
+    print(f"{out}: {kept:,} dialogues; {ends.total() - kept} in which nothing new was said were "
           f"dropped{money}")
     print("why they ended: " + ", ".join(f"{end} {n / ends.total():.1%} ({ENDS[end]})"
                                          for end, n in ends.most_common()))
@@ -637,6 +650,8 @@ def user_model(args):
 
 def simulate(args, planned, system):
     """Let them talk, and write it down."""
+    if Path(args.out).is_dir():
+        raise Problem(f"--out {args.out} is a directory; it has to be a file")
     if args.max_dollars is not None and not args.price and is_loopback(args.teacher):
         raise Problem("an address of this machine costs nothing, and --max-dollars would never "
                       "hold; where it passes on to one that does, say --price READ WRITTEN")
@@ -659,7 +674,7 @@ def simulate(args, planned, system):
                       (5, args.timeout), args.patience, sleep=sleep)
 
     client = reach(args.teacher, args.model, args.price)
-    greet(client)
+    greet(client, "teacher")
     user = user_of(args, reach)
     missing = sum(not journal.over(opening.name) for opening in planned)
     if missing < len(planned):

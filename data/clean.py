@@ -21,6 +21,7 @@ import argparse
 import re
 import zlib
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
@@ -244,6 +245,8 @@ def main():
     add("--alike", type=float, default=0.8, help="the Jaccard of two that are nearly the same")
     add("--per-opening", type=positive, default=3, help="dialogues that may begin alike")
     args = parser.parse_args()
+    if any(Path(args.out).resolve() == Path(file).resolve() for file in args.files):
+        raise Problem(f"{args.out} is read; write what is left of it somewhere else")
     records = joined(args.files)
     rules = {name: rule(args) for name, rule in RULES.items() if name not in args.skip}
     kept, dropped = clean(records, rules)

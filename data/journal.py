@@ -70,7 +70,8 @@ class Journal:
             except ValueError as error:
                 raise Problem(f"{self.path}, line {number}: {error}") from None
             if number == 1:
-                same_run(self.path, row.get("settings") or {}, settings)
+                same_run(self.path, row.get("settings") or {}, settings, "take another --out, or "
+                         "delete it, and with it what was paid for")
             if "call" in row:
                 self.calls.append(row)
             self.index(row, place)

@@ -5,11 +5,13 @@ Here: what is given of each dialogue (seeds, intents, shards), settings_of. Not 
 themselves (simulate.py), what they would cost (limits.py).
 """
 
+import argparse
+import hashlib
 import math
 from pathlib import Path
 from typing import NamedTuple
 
-from platolm import Problem, read, read_text, stamp, wrong
+from platolm import Problem, read, read_text, wrong
 
 
 class Opening(NamedTuple):
@@ -57,33 +59,46 @@ def openings(args):
         if file and not found:
             raise Problem(f"{file} is empty")
     intents = intents or [""]
-    count = min(args.dialogues or 1000, len(given) * args.times or math.inf)
+    if not given and (args.seed_rounds or args.times > 1):
+        raise Problem("--seed-rounds and --times say what to do with --seeds FILE")
+    most = len(given) * args.times if given else 1000
+    count = min(args.dialogues or most, most if given else math.inf)
     shard, shards = args.shard
     for n in range(shard - 1, count, shards):
         seed, turns = given[n // args.times] if given else (None, ())
         yield Opening(n, f"socratic-{n:06d}", turns, seed, intents[n % len(intents)])
 
 
-def share(text):
-    """For argparse: i/n, the i-th of n shares."""
+def expecting(words, parse):
+    """For argparse: a type that says what it expects, where parse(text) fails or gives None."""
+    def parsed(text):
+        try:
+            found = parse(text)
+        except ValueError:
+            found = None
+        if found is None:
+            raise argparse.ArgumentTypeError(f"{text!r} is no {words}")
+        return found
+    return parsed
+
+
+def among(low, high, kind=float):
+    """A parser of numbers from low to high; None for others."""
+    return lambda text: kind(text) if low <= kind(text) <= high else None
+
+
+def parts(text):
+    """i/n as (i, n), if the i-th of n can be."""
     i, n = map(int, text.split("/"))
-    if not 1 <= i <= n:
-        raise ValueError
-    return i, n
+    return (i, n) if 1 <= i <= n else None
 
 
-def amount(text):
-    """For argparse: a number that is not below 0."""
-    if not 0 <= float(text) < math.inf:
-        raise ValueError
-    return float(text)
-
-
-def natural(text):
-    """For argparse: a whole number that is not below 0."""
-    if int(text) < 0:
-        raise ValueError
-    return int(text)
+amount = expecting("number from 0 up", among(0, 1e15))
+natural = expecting("whole number from 0 up", among(0, 2 ** 62, int))
+portion = expecting("number from 0 to 1", among(0, 1))
+share = expecting("share i/n with i from 1 to n", parts)
+address = expecting("address (http://... or https://...)",
+                    lambda text: text if text.startswith(("http://", "https://")) else None)
 
 
 # how it is run and where it is written changes nothing that is said
@@ -92,18 +107,32 @@ ELSEWHERE = ("teacher", "out", "dialogues", "in_flight", "requests_per_minute", 
              "dry_run")
 
 
+def content(path):
+    """What tells a file from another, wherever it lies and however old: its size, and a hash."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return f"{path.stat().st_size} bytes, sha256 {found.hexdigest()[:16]}"
+
+
 def settings_of(args):
     """What decides what is said: a journal of other settings is of another run."""
     found = {name: value for name, value in vars(args).items() if name not in ELSEWHERE}
     for name in ("system", "seeds", "intents"):
-        found[name] = getattr(args, name) and stamp(getattr(args, name))
+        found[name] = getattr(args, name) and content(Path(getattr(args, name)))
     found["shard"] = "{}/{}".format(*args.shard)
     kind, _, file = args.user.partition(":")
-    if kind in ("prompt", "whole"):
-        found["user"] = f"{kind}:{stamp(file)}"
+    if kind in ("http", "https"):
+        # as a teacher's, its address may change
+        found["user"] = "a server"
+    elif kind in ("prompt", "whole"):
+        found["user"] = f"{kind}:{content(Path(file))}"
     elif Path(args.user).is_dir():
         # of a checkpoint in pieces, their index
         names = ("model.safetensors", "model.safetensors.index.json")
-        paths = [Path(args.user) / name for name in names]
-        found["user"] = stamp(next((path for path in paths if path.exists()), paths[0]))
+        paths = [path for name in names if (path := Path(args.user) / name).exists()]
+        if not paths:
+            raise Problem(f"{args.user} is no checkpoint directory: it has no {names[0]}")
+        found["user"] = content(paths[0])
     return found

@@ -18,7 +18,7 @@ import re
 
 import numpy as np
 
-from data.wire import Trouble, choice_of
+from data.wire import Trouble, Unanswered, choice_of
 from platolm import (LABEL, End, Problem, Said, Tokenizer, blanked, prompt, read_text,
                      to_messages)
 
@@ -196,7 +196,7 @@ class Transcript(Ask):
         if self.turns is None:
             self.turns, how = self.whole.write(self.intent)
             if not self.turns:
-                raise End("error")
+                raise Unanswered('what was written is no dialogue of "Human:" and "Assistant:"')
             how = {**how, "finish": "stop", "transcript": self.turns}
             return Said(self.turns[0]["value"], how)
         return self.answer(turns) if len(turns) < len(self.turns) else None

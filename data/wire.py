@@ -9,7 +9,7 @@ Not here: the sending (simulate.py), the other end of the wire (server.py).
 import time
 from email.utils import parsedate_to_datetime
 
-from platolm import End
+from platolm import End, Problem
 
 # error codes that say: no money
 BILLING = {"insufficient_quota", "billing_hard_limit_reached", "credit_balance_exhausted",
@@ -28,6 +28,10 @@ class Trouble(Exception):
     def __init__(self, text, wait=None, unsent=False):
         super().__init__(text)
         self.wait, self.unsent = wait, unsent
+
+
+class Unanswered(Problem):
+    """So many tries failed, for so long, that nobody tries again now."""
 
 
 def heals(status):

@@ -19,9 +19,9 @@ from data.limits import (Ledger, Limiter, answering, asking, dollars, forecast, 
                          worst_case, writing, Stopped)
 from data.plan import Opening
 from data.server import Refused, serving
-from data.wire import TOO_LONG, asked_wait, error_codes, usage_of
+from data.wire import TOO_LONG, Unanswered, asked_wait, error_codes, usage_of
 from platolm import ENDS, End, Problem, line
-from simulate import TRIES, Client, Progress, Simulation, Teacher, Unanswered, connect, greet
+from simulate import TRIES, Client, Progress, Simulation, Teacher, connect, greet, in_dollars
 
 ASK = [{"role": "user", "content": "hello"}]
 WORST = dollars(PRICE, *worst_case(["hello"], 64))
@@ -227,7 +227,7 @@ def test_errors_in_any_shape(body, code):
 
 def test_nobody_there_is_one_sentence():
     with pytest.raises(Problem, match="no teacher answers at http://127.0.0.1:9/v1"):
-        greet(client_of("http://127.0.0.1:9/v1"))
+        greet(client_of("http://127.0.0.1:9/v1"), "teacher")
     with pytest.raises(Unanswered, match=f"after {TRIES} tries.*ConnectionError"):
         talk(client_of("http://127.0.0.1:9/v1"))
 
@@ -406,7 +406,7 @@ def test_another_configuration_is_refused_by_name(tmp_path):
     journal = Journal(tmp_path / "j", {"seed": 0, "temperature": 1.0})
     journal.write({"id": "a", "end": "left"})
     journal.close()
-    with pytest.raises(Problem, match=r"other temperature \(1.0 there, 0.7 here\); delete it"):
+    with pytest.raises(Problem, match=r"other temperature \(1.0 there, 0.7 here\); take another --out"):
         Journal(tmp_path / "j", {"seed": 0, "temperature": 0.7})
 
 
@@ -618,6 +618,19 @@ def test_an_estimate_learns_from_what_was_said(chaos, tmp_path):
     assert found[0] == 3 and 1 < found[1] < 2 < found[2] < 4
 
 
+def test_a_key_that_is_not_taken_is_found_out_first():
+    class Closed(Chaos):
+        def do_GET(self):
+            self.send(401, {})
+    with serving(lambda messages: "", handler=Closed) as url:
+        with pytest.raises(Problem, match="wants another key .HTTP 401.; it is read from OPENAI_API_KEY"):
+            greet(client_of(url, key="sk-planted"), "teacher")
+
+
+def test_small_sums_are_not_nothing():
+    assert (in_dollars(0.00123), in_dollars(1234.5)) == ("$0.0012", "$1,234.50")
+
+
 def test_the_live_line():
     clock, ledger = Clock(), Ledger()
     ledger.spent = 1.0
@@ -678,7 +691,7 @@ def test_netrc_does_not_take_the_keys_place(monkeypatch, tmp_path):
     assert request.headers["Authorization"] == "Bearer sk-planted"
 
 
-@pytest.mark.parametrize("key", ["sk-plan\nted", "sk-plänted"])
+@pytest.mark.parametrize("key", ["sk-plan\nted", "sk-plänted", "sk-plan ted"])
 def test_a_key_that_no_header_can_hold_is_not_repeated(key):
     with pytest.raises(Problem) as problem:
         talk(Client("http://127.0.0.1:9/v1", key))

@@ -436,6 +436,7 @@ def test_a_written_dialogue_is_paid_for_once(tmp_path, serve):
     # one that is no dialogue is tried again at the next start
     nothing = Whole(Client(serve(lambda messages: "I would rather not")), Args, "m", "write")
     simulate(nothing, never, plan(1), 9, 1, tmp_path / "n")
+    assert "no dialogue of" in (tmp_path / "n").read_text()
     assert simulate(user(), never, plan(1), 9, 1, tmp_path / "n")[0]["end"] == "left"
 
 
@@ -540,6 +541,11 @@ def test_a_script_goes_on_from_seeds_each_used_twice(command, serve, files, tmp_
     assert "estimate" in command(*words, "--dry-run")
     with pytest.raises(Problem, match="other seed .0 there, 1 here"):
         command(*words, "--seed", 1)
+    # the same file, touched or moved, is the same
+    files.rename(tmp_path / "moved.jsonl")
+    words[words.index(files)] = tmp_path / "moved.jsonl"
+    os.utime(tmp_path / "moved.jsonl", (1, 1))
+    assert "going on: 6 of 6" in command(*words)
 
 
 def test_who_is_meant_by_user(command, serve, tmp_path):
@@ -551,20 +557,24 @@ def test_who_is_meant_by_user(command, serve, tmp_path):
             command("--user", user, *url, "--dialogues", 1)
     # what came to nothing binds nobody
     said = command("--user", "prompt:data/user.txt", *url, "--dialogues", 2)
-    assert "0 dialogues; 2 in which nothing was said were dropped" in said
+    assert "0 dialogues; 2 in which nothing new was said were dropped" in said
 
 
-def test_flags_that_cannot_be_meant(command, serve, tmp_path):
-    url = serve(lambda messages: "well")
+def test_flags_that_cannot_be_meant(command, serve, tmp_path, tokenizer):
+    url, tokens = serve(lambda messages: "well"), tmp_path / "tokens"
+    tokenizer.save(tokens)
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "latin").write_bytes(b"\xe4")
     words = ["--user", "script:oracle", "--teacher", url, "--dialogues", 1]
     for more, why in ((["--max-dollars", 1], "would never hold"), (["--seeds", tmp_path / "empty"], "line 1|is empty"),
                       (["--intents", tmp_path / "empty"], "is empty"), (["--system", tmp_path / "latin"], "not a UTF-8"),
-                      (["--teacher", "http://[::1/v1"], "is no address"), (["--teacher", "nowhere"], "cannot be asked|costs")):
+                      (["--teacher", "http://[::1/v1"], "is no address"), (["--user", "data"], "no checkpoint directory"),
+                      (["--seed-rounds", 1], "--seeds FILE"), (["--out", tmp_path], "is a directory"),
+                      (["--user", "http://127.0.0.1:9/v1", "--tokenizer", tokens], "no user answers")):
         with pytest.raises(Problem, match=why):
             command(*words, *more)
-    for more in (["--seed", -1], ["--shard", "3/2"], ["--leave", -1], ["--timeout", 0], ["--price", "x", 1]):
+    for more in (["--seed", -1], ["--shard", "3/2"], ["--leave", -1], ["--timeout", 0], ["--price", "x", 1],
+                 ["--top-p", "nan"], ["--top-p", 2], ["--teacher", "nowhere"], ["--shard", "x"]):
         with pytest.raises(SystemExit):
             command(*words, *more)
 
