@@ -1,8 +1,8 @@
 """
 What a simulation is to be, before anything is said: its dialogues, and the settings they hang on.
 
-Here: what is given of each dialogue (seeds, intents, shards), settings_of. Not here: the dialogues
-themselves (simulate.py), what they would cost (limits.py).
+Here: what is given of each dialogue (seeds, intents, shards), what a flag may be, settings_of. Not
+here: the dialogues themselves (simulate.py), what they would cost (limits.py).
 """
 
 import argparse
@@ -27,16 +27,22 @@ def seeds(path, rounds):
     """
     What the dialogues or questions of a file give as a start: (id, turns).
 
-    rounds 0: the first question alone; more: so many whole first rounds.
+    rounds 0: the first question alone; more: so many whole first rounds. What is shorter is left
+    out, and counted.
     """
+    short = 0
     for number, record in enumerate(read(path, begins), 1):
         said = record.get("conversations") or [{"from": "human", "value": record["turns"][0]}]
         # who they are and what they said; not how it was learnt
         said = [{"from": turn["from"], "value": turn["value"]} for turn in said]
         said = said[said[0]["from"] != "human":][:max(1, 2 * rounds)]
-        if len(said) < max(1, 2 * rounds):
-            raise Problem(f"{path}, line {number}: fewer than {rounds} whole rounds")
-        yield str(record.get("id", record.get("question_id", number))), said
+        if len(said) == max(1, 2 * rounds):
+            yield str(record.get("id", record.get("question_id", number))), said
+        else:
+            short += 1
+    if short:
+        print(f"{path}: {short:,} of {number:,} begin with fewer than {rounds} whole rounds and "
+              "are left out")
 
 
 def begins(record):
@@ -57,7 +63,7 @@ def openings(args):
     intents = [line.strip() for line in intents if line.strip()]
     for file, found in ((args.seeds, given), (args.intents, intents)):
         if file and not found:
-            raise Problem(f"{file} is empty")
+            raise Problem(f"{file} holds nothing to begin with")
     intents = intents or [""]
     if not given and (args.seed_rounds or args.times > 1):
         raise Problem("--seed-rounds and --times say what to do with --seeds FILE")
