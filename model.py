@@ -312,9 +312,9 @@ class Cache:
         new_columns = (numbers[:, None], slice(None), positions[:, 0])
 
         # rows of like length look together, so that few read on to the end of the longest of all;
-        # a GPU would rather have one big group, and no copy of it
-        groups, one = [], rows is None and lengths.is_cuda
-        for some in [None] if one else lengths.argsort().split(len(lengths) if one else 16):
+        # a GPU would rather have one big group. All rows are a view of the cache, and no copy
+        groups, size = [], 16 if lengths.device.type == "cpu" else len(lengths)
+        for some in [None] if rows is None else lengths.argsort().split(size):
             place = positions if some is None else positions[some]   # (b, 1, T)
             S = int(place.max()) + 1
             seen = torch.arange(S, device=lengths.device) <= place[..., None]    # (b, 1, T, S)
@@ -467,8 +467,7 @@ class Engine:
 
     def choose(self, group, logits, u):
         """A token for each row of a group, by the uniform numbers u; (group, V) -> list of ids."""
-        for row, scores in zip(group, logits):
-            self.dial(row, scores)
+        self.dial(group, logits)
         # with other rows around it a sum may round otherwise: would a little more or less of u
         # have drawn another token?
         near = NEAR * torch.tensor([0, -1, 1], dtype=u.dtype, device=u.device)
@@ -477,16 +476,17 @@ class Engine:
                 else self.alone(row, u[place:place + 1, None])
                 for place, (row, (here, low, high)) in enumerate(zip(group, drawn))]
 
-    def dial(self, row, scores):
-        """Shift the scores (V,) of a row's first token towards ending or away from it, in place."""
-        if row.lean and not row.wrote:
-            scores[list(row.stops)] += row.lean * (self.how["temperature"] or 1)
+    def dial(self, group, logits):
+        """Shift rows' first tokens towards ending or away from it: logits (group, V), in place."""
+        for place, row in enumerate(group):
+            if row.lean and not row.wrote:
+                logits[place, list(row.stops)] += row.lean * (self.how["temperature"] or 1)
 
     def alone(self, row, u):
         """A row's token as it would be drawn were there no other row and no cache."""
-        ids = row.cached + row.unread
-        logits = self.model(torch.tensor([ids], device=u.device))[:, -1]             # (1, V)
-        self.dial(row, logits[0])
+        ids = torch.tensor([row.cached + row.unread], device=u.device)
+        logits = self.model.lm_head(self.model.hidden(ids)[:, -1])                   # (1, V)
+        self.dial([row], logits)
         return sample(logits, u, **self.how).item()
 
     def append(self, row, token):

@@ -27,11 +27,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import requests
-import torch
 # what requests is made of
 from urllib3.exceptions import HTTPError, NewConnectionError
 
-from data.journal import Journal, means, records
+from data.journal import Journal, ended, means, records
 from data.limits import (Ledger, Limiter, Stopped, answering, asking, dollars, forecast,
                          is_loopback, price_of, worst_case, writing)
 from data.plan import address, amount, natural, openings, portion, settings_of, share
@@ -510,7 +509,6 @@ class Progress:
 # ------------------------------------------------------------------------------------------------
 # the command
 
-
 OPENAI = "https://api.openai.com/v1"
 
 
@@ -586,7 +584,7 @@ def socratic_of(args):
         return Socratic(model, Tokenizer.load(args.user), args.in_flight, args.seed,
                         args.max_question, args.blind, args.leave, args.context,
                         temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except RuntimeError as error:
         raise Problem(f"no memory for {args.in_flight} dialogues at a time: fewer --in-flight "
                       f"({plain(error)})") from None
 
@@ -604,12 +602,11 @@ def user_of(args, reach):
 
 def finish(out, journal, planned, ledger):
     """Write the dialogues as one file, and say what they came to."""
-    ends = Counter(journal.ends[o.name] for o in planned if o.name in journal.ends)
+    kept, dropped = ended(journal, planned)
     write(out, records(journal, planned))
-    with open(out, encoding="utf-8") as file:
-        kept = sum(1 for _ in file)
+    ends = Counter(journal.ends[opening.name] for opening in kept + dropped)
     money = f"; {in_dollars(ledger.spent)} spent" if ledger.spent else ""
-    print(f"{out}: {kept:,} dialogues; {ends.total() - kept} in which nothing new was said were "
+    print(f"{out}: {len(kept):,} dialogues; {len(dropped)} in which nothing new was said were "
           f"dropped{money}")
     print("why they ended: " + ", ".join(f"{end} {n / ends.total():.1%} ({ENDS[end]})"
                                          for end, n in ends.most_common()))

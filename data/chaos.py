@@ -24,8 +24,10 @@ PRICE = (1.0, 2.0)
 class Tally:
     """What the server counts, in the words of its bill; `script` gives the next fault's name."""
 
-    def __init__(self, script, wait=2.0):
-        self.script, self.lock, self.wait = iter(script), threading.Lock(), wait
+    def __init__(self, script, wait=2.0, drip=0.0):
+        self.script, self.lock = iter(script), threading.Lock()
+        # seconds that are asked for, and between two pieces of a slow answer
+        self.wait, self.drip = wait, drip
         self.requests = self.made = self.delivered = 0
         self.dollars, self.faults = 0.0, {}
 
@@ -38,7 +40,7 @@ class Tally:
             return name
 
     def bill(self, page):
-        """An answer was made: it is paid for, whether it arrives or not."""
+        """An answer was made: it is paid for, whether it arrives or not, by our own arithmetic."""
         used = page["usage"]
         with self.lock:
             self.made += 1
@@ -60,7 +62,7 @@ def at_random(rate, seed, but=()):
 
 
 # ------------------------------------------------------------------------------------------------
-# faults that come before an answer is made: (status, body, kind, headers)
+# faults that come before an answer is made: functions of the connection and the wait to ask for
 
 
 def rate_limit(form):
@@ -95,7 +97,14 @@ BEFORE = {
 }
 
 # ------------------------------------------------------------------------------------------------
-# faults of an answer that was made: what is sent in its place
+# faults of an answer that was made: functions of the connection and the answer (JSON)
+
+
+def head(handler, data):
+    """The head of an answer of these bytes."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(data)))
+    handler.end_headers()
 
 
 def reset(handler, page):
@@ -109,9 +118,7 @@ def cut(handler, page, inside=False):
     """A part of the body, and the end; `inside` a character of more than one byte."""
     data = json.dumps(page, ensure_ascii=False).encode()
     end = data.find("ü".encode()) + 1 if inside else len(data) // 2
-    handler.send_response(200)
-    handler.send_header("Content-Length", str(len(data)))
-    handler.end_headers()
+    head(handler, data)
     handler.wfile.write(data[:end])
     handler.close_connection = True
 
@@ -134,13 +141,11 @@ def changed(change):
 def drip(handler, page):
     """A few bytes at a time, until all is there."""
     data = json.dumps(page).encode()
-    handler.send_response(200)
-    handler.send_header("Content-Length", str(len(data)))
-    handler.end_headers()
+    head(handler, data)
     for place in range(0, len(data), 40):
         handler.wfile.write(data[place:place + 40])
         handler.wfile.flush()
-        time.sleep(0.01)
+        time.sleep(handler.tally.drip)
 
 
 def no_usage(page):

@@ -67,14 +67,16 @@ class Journal:
                 break
             try:
                 row = parse(text.decode(), None)
+                self.index(row, place)
             except ValueError as error:
                 raise Problem(f"{self.path}, line {number}: {error}") from None
+            except KeyError as error:
+                raise Problem(f"{self.path}, line {number}: no {error} in it") from None
             if number == 1:
                 same_run(self.path, row.get("settings") or {}, settings, "take another --out, or "
                          "delete it, and with it what was paid for")
             if "call" in row:
                 self.calls.append(row)
-            self.index(row, place)
             place += len(text)
         # a run that comes to nothing leaves no settings behind
         self.head = line({"settings": settings}) if place == 0 else ""
@@ -134,14 +136,24 @@ def record_of(opening, rows, end):
     return {"id": opening.name, "conversations": turns, "end": end, **more}
 
 
-def records(journal, openings):
-    """The dialogues of a journal in the order of their openings, one at a time."""
+def ended(journal, openings):
+    """
+    The openings whose dialogues came to an end, as two lists: in which something was said beyond
+    what was given, and in which nothing was.
+    """
+    said, silent = [], []
     for opening in openings:
         if opening.name in journal.ends:
-            record = record_of(opening, journal.turns(opening.name), journal.ends[opening.name])
-            # who left after what was given has said nothing
-            if len(record["conversations"]) > len(opening.turns):
-                yield record
+            # a last question without its answer does not count
+            turns = len(journal.places.get(opening.name, ())) // 2 * 2
+            (said if turns > len(opening.turns) else silent).append(opening)
+    return said, silent
+
+
+def records(journal, openings):
+    """The dialogues of a journal that say something, in the order of their openings, one by one."""
+    for opening in ended(journal, openings)[0]:
+        yield record_of(opening, journal.turns(opening.name), journal.ends[opening.name])
 
 
 def means(journal):

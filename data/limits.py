@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 from platolm import End, Problem
 
 
-
 class Stopped(Exception):
     """The run is over: whoever waits need not."""
 

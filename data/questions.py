@@ -33,7 +33,7 @@ def places(records):
 def three(number, turns, person, socratic):
     """One case: the talk so far, and how each of the three goes on."""
     from simulate import End
-    script = SelfChat(random.Random(number), "")
+    script = SelfChat(random.Random(number))
     script.length = 9
     try:
         question = socratic.join(number)(turns) or "(leaves)"

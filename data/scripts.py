@@ -38,7 +38,7 @@ def formal(fact):
 class SelfChat:
     """A human's first question, then formal ones about something that the last answer named."""
 
-    def __init__(self, rng, first):
+    def __init__(self, rng, first=""):
         self.rng, self.first, self.length = rng, first, rng.randint(3, 8)
 
     def ask(self, turns):
@@ -81,3 +81,6 @@ class Oracle(RolePlay):
         """The next fact in a human phrasing."""
         n = len(turns) // 2
         return question(self.rng, self.facts[n]) if n < self.length else None
+
+
+SCRIPTS = {"self-chat": SelfChat, "role-play": RolePlay, "oracle": Oracle}

@@ -12,21 +12,20 @@ import argparse
 import random
 
 from data.people import Person
-from data.scripts import Oracle, RolePlay, SelfChat
+from data.scripts import SCRIPTS
 from data.teacher import LEANING, answer, understand
 from data.world import FACTS, asked, fact_key, never_asked
 from platolm import positive, read, run, to_messages, write
 from simulate import converse
 
 UNASKED = never_asked()
-SCRIPTS = {"role-play": RolePlay, "oracle": Oracle}
 
 
 def speaker(who, rng, allowed, firsts):
     """A person who asks about `allowed` facts, or a script; self-chat begins with one of firsts."""
     if who == "people":
         return Person(rng, allowed)
-    return SelfChat(rng, rng.choice(firsts)) if who == "self-chat" else SCRIPTS[who](rng)
+    return SCRIPTS[who](rng, rng.choice(firsts)) if who == "self-chat" else SCRIPTS[who](rng)
 
 
 def labelled(turns, end, name):
@@ -37,6 +36,7 @@ def labelled(turns, end, name):
             "about": [fact_key(meaning.fact) if meaning.fact else "" for meaning in meanings],
             "asked": [meaning.fact not in UNASKED for meaning in meanings],
             "leans": [meaning.kind in LEANING for meaning in meanings]}
+
 
 def dialogues(who, n, seed, allowed=(), firsts=(), prefix=None):
     """n labelled dialogues with the teacher."""
@@ -51,7 +51,7 @@ def main():
     """Write dialogues with the teacher."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     add = parser.add_argument
-    add("who", choices=["people", "self-chat", "role-play", "oracle"])
+    add("who", choices=["people", *SCRIPTS])
     add("--out", required=True, help="JSONL file to write")
     add("--dialogues", type=positive, default=4000, help="how many")
     add("--seed", type=int, default=0, help="other dialogues for each seed")

@@ -214,15 +214,13 @@ class Scripted:
     """A script of scripts.py; self-chat goes on from a question that is given."""
 
     def __init__(self, args):
-        from data.scripts import Oracle, RolePlay, SelfChat
-        scripts = {"self-chat": lambda rng: SelfChat(rng, ""), "role-play": RolePlay,
-                   "oracle": Oracle}
+        from data.scripts import SCRIPTS
         self.name, self.seed = args.user.partition(":")[2], args.seed
-        if self.name not in scripts:
-            raise Problem(f"there is no script {self.name!r}; there are {', '.join(scripts)}")
+        if self.name not in SCRIPTS:
+            raise Problem(f"there is no script {self.name!r}; there are {', '.join(SCRIPTS)}")
         if self.name == "self-chat" and not args.seeds:
             raise Problem("script:self-chat takes its first questions from --seeds FILE")
-        self.script = scripts[self.name]
+        self.script = SCRIPTS[self.name]
 
     def join(self, number, intent="", held=()):
         """ask(turns) for one dialogue."""

@@ -17,7 +17,7 @@ import threading
 from itertools import chain, islice
 from pathlib import Path
 
-from data.chaos import PRICE, Chaos, Tally, at_random
+from data.chaos import FAULTS, PRICE, Chaos, Tally, at_random
 from data.server import serving
 from tests.conftest import learn_to_talk, learn_tokenizer
 
@@ -77,7 +77,7 @@ def drill(folder, seed):
     print(f"calm: {calm.delivered} answers, ${calm.dollars:.4f}", flush=True)
 
     # enough for a part of it, for more (lost answers are paid for, too), and for all
-    tally, caps = Tally(faults(rng, calm.made), 0.2), [calm.dollars * x for x in (0.5, 1, 10)]
+    tally, caps = Tally(faults(rng, calm.made), 0.2, 0.01), [calm.dollars * x for x in (0.5, 1, 10)]
     kills = sorted(rng.sample(range(20, int(calm.made * 0.9)), KILLS))
     starts, deaths, lost, broke = 0, 0, 0, 0
     with serving(reply, handler=Chaos, tally=tally) as url:
@@ -108,7 +108,8 @@ def drill(folder, seed):
     count = len((folder / "rough.jsonl").read_text().splitlines())
     yield "dialogues as in the calm run", f"{count} of {DIALOGUES}", same
     yield "killed with -9", f"{deaths} times, {starts} starts", deaths == KILLS
-    yield "requests with a fault", f"{tally.requests - tally.faults[None]} of {tally.requests}", len(tally.faults) > 20
+    yield "requests with a fault", f"{tally.requests - tally.faults[None]} of {tally.requests}, {len(FAULTS)} kinds", \
+        len(tally.faults) > 20
     yield "answers delivered whole and not in the journal", f"{bought} (at most {KILLS} x {AT_ONCE})", \
         0 <= bought <= KILLS * AT_ONCE
     yield "stopped for lack of credit, and at a cap", f"{tally.faults['billing']} and {broke} times", broke == 2

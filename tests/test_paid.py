@@ -395,7 +395,7 @@ def test_a_torn_last_line_is_set_aside(chaos, tmp_path, capsys):
     assert (tmp_path / "j.torn").read_bytes() == data[data.rindex(b"\n", 0, place) + 1:place] + b"\n"
 
 
-@pytest.mark.parametrize("middle", [b"{\n", b"[1]\n", b"\xff\n"])
+@pytest.mark.parametrize("middle", [b"{\n", b"[1]\n", b"\xff\n", b'{"turn": 1}\n', b'{"end": "left"}\n'])
 def test_rubbish_in_the_middle_is_refused_by_its_line(tmp_path, middle):
     (tmp_path / "j").write_bytes(line({"settings": {}}).encode() + middle + line({"id": "a", "end": "left"}).encode())
     with pytest.raises(Problem, match="line 2"):

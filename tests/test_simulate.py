@@ -216,7 +216,7 @@ def test_the_dial_multiplies_the_odds(talker, tokenizer):
         logits = talker(torch.tensor([ids]))[:, -1]
         row = engine.join()
         engine.write(row, ids, [7], 1, lambda: 0.5, math.log(odds))
-        engine.dial(row, logits[0])
+        engine.dial([row], logits)
         assert logits.softmax(-1)[0, 7].item() == pytest.approx(dialled(p, odds), rel=1e-4)
         engine.leave(row)
 
