@@ -191,7 +191,8 @@ def turn_losses(model, tokenizer, records, blind=False, budget=8192):
     A turn's end counts as a token of it; who left said one turn more, of nothing but its end.
     """
     talks = [blanked(turns(record)) if blind else turns(record) for record in records]
-    samples = [shift(*encode(talk, tokenizer, "human")) for talk in talks]
+    samples = [shift(*encode(talk, tokenizer, "human", record.get("intent", "")))
+               for talk, record in zip(talks, records)]
     found = [None] * len(samples)
     for batch in batches([len(ids) for ids, _ in samples], budget, np.random.default_rng(0)):
         inputs = pad([samples[i] for i in batch], model.embed_tokens.weight.device)

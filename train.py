@@ -38,10 +38,9 @@ def sample_of(record, tokenizer, learn, context):
         ids = [tokenizer.bos] + tokenizer.encode(record["text"]) + [tokenizer.eos]
         inputs, targets = shift(ids, [False] + [True] * (len(ids) - 1))
         return inputs[:context], targets[:context], len(inputs) > context
-    conversation = turns(record)
+    conversation, intent = turns(record), record.get("intent", "")
     # two turns fewer each time: a question goes together with its answer
     for kept in range(len(conversation), -1, -2):
-        intent = record.get("intent", "")
         inputs, targets = shift(*encode(conversation[:kept], tokenizer, learn, intent))
         end = max((i + 1 for i, target in enumerate(targets) if target != IGNORE), default=0)
         if end <= context:
