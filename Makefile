@@ -52,7 +52,7 @@ with_grader = env -u OPENAI_API_KEY $(python) -m data.grader --
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help all hello smoke test show clean parity chaos bench-simulate
+.PHONY: help all hello smoke test show clean parity chaos bench-simulate coverage
 
 help: ## this list
 	@echo "PlatoLM from scratch: a user simulator, its dialogues, and the assistant they train"
@@ -173,25 +173,31 @@ BENCHES  = $(R)/bench $(R)/bench-formal $(R)/bench-vicuna
 TRAINED  = $(TAUGHT:%=$(R)/assistant/%) floor=$(R)/base
 
 $(R)/probes.json: $(TAUGHT:%=$(R)/assistant/%/model.safetensors) $(R)/sentences.jsonl
-	$(python) evaluate.py probe $(TRAINED) --gold data/gold.jsonl --sentences $(R)/sentences.jsonl --out $@
+	$(python) -m data.probes $(TRAINED) --gold data/gold.jsonl --sentences $(R)/sentences.jsonl --out $@
 
 JUDGED   = $(R)/bench/model_judgment/grader_single.jsonl
 
 $(JUDGED): $(TAUGHT:%=$(R)/assistant/%/model.safetensors) $(BENCHES:%=%/question.jsonl)
-	$(python) evaluate.py answer $(TRAINED) --bench $(BENCHES)
+	$(python) evaluate.py answer $(TRAINED) --bench $(BENCHES) --limit 48
 	$(with_grader) $(python) evaluate.py judge $(ARMS) --bench $(BENCHES) --judge URL
+
+# PlatoLM against who stands for Vicuna, Baize and UltraLLaMA, in pairs
+PAIRED   = $(R)/bench/model_judgment/grader_pair.jsonl
+
+$(PAIRED): $(JUDGED)
+	$(with_grader) $(python) evaluate.py judge socratic --mode pairwise-all human self-chat role-play --bench $(R)/bench --judge URL
 
 $(R)/results.json: $(JUDGED) $(R)/probes.json $(R)/listening.json $(R)/behaviour.json
 	$(python) evaluate.py score $(ARMS) --bench $(R)/bench --beside formal=$(R)/bench-formal vicuna=$(R)/bench-vicuna --probes $(R)/probes.json --seconds $(R)/seconds.jsonl --out $@
 
 # does it listen?
 $(R)/listening.json: $(R)/socratic/model.safetensors $(R)/blind/model.safetensors $(R)/held-out-all.jsonl
-	$(python) evaluate.py listen $(R)/socratic --blind $(R)/blind --human $(R)/held-out-all.jsonl --out $@
+	$(python) -m data.listening expected $(R)/socratic --blind $(R)/blind --human $(R)/held-out-all.jsonl --out $@
 
 USERS = human socratic blind self-chat role-play oracle ceiling
 
 $(R)/behaviour.json: $(USERS:%=$(R)/chat/%.jsonl)
-	$(python) -m data.listening $(foreach user,$(USERS),$(user)=$(R)/chat/$(user).jsonl) --out $@
+	$(python) -m data.listening did $(foreach user,$(USERS),$(user)=$(R)/chat/$(user).jsonl) --out $@
 
 $(R)/questions.json: $(R)/socratic/model.safetensors $(R)/held-out.jsonl
 	$(python) -m data.questions --user $(R)/socratic --human $(R)/held-out.jsonl --out $@
@@ -211,6 +217,9 @@ chaos: $(install) $(and $(install),$(VENV)/installed-tests) ## 200 dialogues thr
 bench-simulate: export OMP_NUM_THREADS = 1
 bench-simulate: $(R)/socratic/model.safetensors ## turns per second against what bounds them: 4 minutes, after make all
 	$(python) -m tests.bench_simulate $(R)
+
+coverage: $(install) ## how often a 95 % interval holds the truth, and where it falls short: 15 seconds
+	$(python) -m tests.coverage
 
 # ---- the same logits and ids as transformers? in an environment of its own ------------------------
 

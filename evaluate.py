@@ -1,74 +1,98 @@
 """
-Ask assistants the questions of a bench, have a judge rate what they say, and compare.
+Ask assistants the questions of a bench, have a judge compare what they say, and say how sure one
+may be; and measure users: what they say, and whether they listen.
 
     python evaluate.py answer NAME=DIR ... --bench bench            answers of checkpoints
-    python evaluate.py judge NAME ... --bench bench --judge URL     ratings, over HTTP
-    python evaluate.py probe NAME=DIR ... --gold FILE --sentences FILE    what needs no judge
-    python evaluate.py listen DIR --blind DIR --human FILE          does a user listen?
+    python evaluate.py judge NAME ... --bench bench --judge URL     ratings, or winners of pairs
     python evaluate.py score NAME ... --bench bench                 the tables, and results.json
+    python evaluate.py stats FILE ...                               what dialogues are like
+    python evaluate.py card --user DIR --human FILE                 how like people is a user?
+    python evaluate.py listen DIR --blind DIR --human FILE          does a user listen?
+    python evaluate.py probe NAME=DIR ... --gold FILE --sentences FILE    what needs no judge
 
-A bench is a directory in MT-Bench's layout (Zheng et al. 2023, arXiv 2306.05685): question.jsonl,
-model_answer/NAME.jsonl, model_judgment/JUDGE_single.jsonl. Not here: a judge (data/grader.py).
+A bench is a directory in MT-Bench's layout (data/mtbench.py). Not here: a judge (data/grader.py),
+what is counted in texts (data/texts.py), the page (data/report.py).
 Read before: platolm.py, model.py, simulate.py.
 """
 
 import argparse
-import os
 import re
+import threading
 import time
-import uuid
-from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
+from collections import Counter
+from functools import partial
+from itertools import combinations, groupby, product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from data import mtbench
+from data.errands import errands
+from data.journal import Journal
+from data.judging import Judge
+from data.mtbench import questions_of
+from data.plan import address, natural
+from data.tables import arm_lines, duel_lines, vote_lines
 from model import Llama, generate, machine, nll, read_json
 from platolm import (IGNORE, Problem, Tokenizer, blanked, encode, positive, prompt, read, run,
-                     shift, turns, write, write_json, wrong)
-from simulate import Client
+                     shift, to_messages, turns, write, write_json)
+from simulate import Progress, money_flags, reaching
 from train import batches, pad
 
 # ------------------------------------------------------------------------------------------------
 # answer
 
 
-def answer(model, tokenizer, questions, limit, slots=64):
+def answer(model, tokenizer, questions, limit, slots=64, seed=0):
     """
-    An assistant's answers, turn by turn, by greedy decoding, at most `limit` tokens each.
+    An assistant's answers, turn by turn, at most `limit` tokens each, as freely drawn as their
+    category asks for (mtbench.temperature).
 
-    questions: [{"turns": [text, ...]}]  ->  for each, the list of its answers.
+    questions: [{"category", "turns": [text, ...]}]  ->  for each, the list of its answers, and the
+    places of those that were cut at the limit.
     """
-    talks = [[] for _ in questions]
-    for turn in range(max(len(question["turns"]) for question in questions)):
-        asked = [i for i, question in enumerate(questions) if turn < len(question["turns"])]
+    talks, cut = [[] for _ in questions], [[] for _ in questions]
+    freely = [mtbench.temperature(question) for question in questions]
+    turns_of = [len(question["turns"]) for question in questions]
+    for turn, heat in product(range(max(turns_of)), sorted(set(freely))):
+        asked = [i for i, n in enumerate(turns_of) if turn < n and freely[i] == heat]
         for i in asked:
             talks[i].append({"from": "human", "value": questions[i]["turns"][turn]})
         prompts = [prompt(talks[i], tokenizer, "gpt") for i in asked]
-        rows = generate(model, prompts, [tokenizer.eos], limit, slots, temperature=0)
+        draws = [np.random.default_rng([seed, i, turn]).random for i in asked]
+        rows = generate(model, prompts, [tokenizer.eos], limit, slots, draws, temperature=heat)
         for i, row in zip(asked, rows):
             talks[i].append({"from": "gpt", "value": tokenizer.decode(row.wrote)})
-    return [[said["value"] for said in talk if said["from"] == "gpt"] for talk in talks]
+            cut[i] += [turn] if row.why != "stop" else []
+    return [[said["value"] for said in talk if said["from"] == "gpt"] for talk in talks], cut
+
+
+def answer_over(client, model, questions, limit, journal, in_flight, stop):
+    """The same from a model behind an address; every answer is in the journal before it counts."""
+    talks, cut, failed = [[] for _ in questions], [[] for _ in questions], {}
+    for turn in range(max(len(question["turns"]) for question in questions)):
+        names = {}
+        for i, question in enumerate(questions):
+            if turn < len(question["turns"]) and len(talks[i]) == 2 * turn:
+                talks[i].append({"from": "human", "value": question["turns"][turn]})
+                names[i] = mtbench.name_of(str(i), *(said["value"] for said in talks[i]))
+        tasks = {name: partial(client.chat, model, to_messages(talks[i]), limit,
+                               temperature=mtbench.temperature(questions[i]))
+                 for i, name in names.items() if not journal.turns(name)}
+        failed |= errands(journal, tasks, in_flight, stop,
+                          Progress(f"{model}, turn {turn + 1}", len(tasks), client.ledger))
+        for i, name in names.items():
+            for row in journal.turns(name)[:1]:
+                talks[i].append({"from": "gpt", "value": row["value"]})
+                cut[i] += [turn] if row["finish"] == "length" else []
+    missing_is_a_problem(failed.values(), "answers")
+    return [[said["value"] for said in talk if said["from"] == "gpt"] for talk in talks], cut
 
 
 # ------------------------------------------------------------------------------------------------
 # judge
-
-JUDGE = """\
-Below is a talk between a user and an assistant. Judge the last answer of the assistant alone: is \
-it right, does it say what was asked for, does it fit what was said before? Give one sentence of \
-reason. Then rate it from 1 (useless or wrong) to 10 (could not be better), written as [[7]].
-
-[conversation]
-{talk}
-[end of conversation]"""
-
-
-def judge_prompt(questions, answers):
-    """The judge's instruction about the last of some answers, what came before as context."""
-    talk = "\n".join(f"user: {q}\nassistant: {a}" for q, a in zip(questions, answers))
-    return JUDGE.format(talk=talk)
 
 
 def rating(judgment):
@@ -80,8 +104,164 @@ def rating(judgment):
     return None
 
 
+def verdict(judgment):
+    """What A gets: 1 for [[A]], 0 for [[B]], 0.5 for [[C]] (of several, as FastChat, the first of
+    these); None without any."""
+    for mark, share in (("[[A]]", 1.0), ("[[B]]", 0.0), ("[[C]]", 0.5)):
+        if mark in judgment:
+            return share
+    return None
+
+
+class Case(NamedTuple):
+    """One judgment: what it is about, in FastChat's keys; the prompts (name, system, text)."""
+    row: dict
+    asked: list
+
+
+def cases(bench, names, pairs, prompts, judge):
+    """
+    The judgments of a bench: of each assistant's answers alone or, with pairs [(a, b), ...], of
+    two together, in both orders.
+    """
+    questions, references = questions_of(bench), mtbench.references_of(bench, judge)
+    answers = {name: mtbench.answers_to(bench, name, questions)
+               for name in dict.fromkeys([*names, *(name for pair in pairs for name in pair)])}
+    for who, (i, question) in product(pairs or [(name,) for name in names], enumerate(questions)):
+        right = mtbench.reference(question, references)
+        shown = [answers[name][i] for name in who]
+        about = {"model_1": who[0], "model_2": who[1]} if pairs else {"model": who[0]}
+        for turn in range(1, len(question["turns"]) + 1):
+            asked = [mtbench.asking(prompts, question, turn, order, right)
+                     for order in ((shown, shown[::-1]) if pairs else (shown,))]
+            yield Case({"question_id": question["question_id"], **about, "turn": turn}, asked)
+
+
+def name_of(asked):
+    """What a prompt is called in the journal; the same words are judged once."""
+    return mtbench.name_of(asked[0], asked[2])
+
+
+def messages_of(asked):
+    """A prompt as messages."""
+    system = [{"role": "system", "content": asked[1]}] if asked[1] else []
+    return system + [{"role": "user", "content": asked[2]}]
+
+
+def judgment(case, judge, texts, failed):
+    """
+    A case and what the judge said of it, as a row of FastChat's. texts: {name: [text, ...]}, of
+    several that of the median; failed: {name: why}. Who failed has score -1, or the winner "error".
+    """
+    read, names = (verdict if len(case.asked) == 2 else rating), [*map(name_of, case.asked)]
+    marks = [[mark for mark in map(read, texts.get(name, ())) if mark is not None]
+             for name in names]
+    said = [texts[name][0] if texts.get(name) else "" for name in names]
+    marks = [float(np.median(found)) if found else None for found in marks]
+    row = case.row | {"judge": [judge, case.asked[0][0]], "tstamp": time.time()}
+    if None in marks:
+        row["failure"] = next((failed[name] for name in names if name in failed), "unparsed")
+    if len(names) == 1:
+        return row | {"user_prompt": case.asked[0][2], "judgment": said[0],
+                      "score": -1 if marks[0] is None else marks[0]}
+    for game, (mark, order) in enumerate(zip(marks, ((1, 2), (2, 1)))):
+        row |= {f"g{game + 1}_winner": winner(mark, order), f"g{game + 1}_judgment": said[game],
+                f"g{game + 1}_user_prompt": case.asked[game][2]}
+    return row
+
+
+def winner(mark, order):
+    """Who won a game, from what the first got; order: whose answer stood first and second."""
+    if mark is None:
+        return "error"
+    return "tie" if mark == 0.5 else f"model_{order[0] if mark > 0.5 else order[1]}"
+
+
 # ------------------------------------------------------------------------------------------------
-# score
+# how sure may one be?
+
+
+def bootstrap(sums, counts=None, draws=2000, seed=0):
+    """
+    A mean and its 95 % interval (Efron 1979): (mean, low, high).
+
+    sums: one value a question or, with `counts`, the sum of so many values; the mean is over all
+    of them. Questions (or dialogues) are drawn again with replacement, as wholes.
+    """
+    sums = np.asarray(sums, dtype=float)
+    counts = np.ones(len(sums)) if counts is None else np.asarray(counts, dtype=float)
+    if not counts.sum():
+        return None, None, None
+    picks = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
+    drawn = counts[picks].sum(axis=1)
+    low, high = np.percentile(sums[picks].sum(axis=1)[drawn > 0] / drawn[drawn > 0], [2.5, 97.5])
+    return sums.sum() / counts.sum(), low, high
+
+
+def permutation(differences, draws=10000, seed=0):
+    """
+    The p-value of a mean difference, two-sided (Fisher 1935): how often it is as large when each
+    difference might as well have had the other sign. Exact for up to 12 of them.
+    """
+    differences = np.asarray(differences, dtype=float)
+    n = len(differences)
+    if n <= 12:
+        signs = np.array(list(product((-1, 1), repeat=n)))
+    else:
+        signs = np.random.default_rng(seed).choice((-1, 1), size=(draws, n))
+    # rounding must not tell apart what is equal
+    as_large = np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9
+    return as_large.mean() if n <= 12 else (as_large.sum() + 1) / (draws + 1)
+
+
+def paired(a, b):
+    """Mean difference a - b over the same questions: {"difference", "low", "high", "p"}."""
+    gaps = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    gaps = gaps[~np.isnan(gaps)]
+    return dict(zip(("difference", "low", "high"), bootstrap(gaps))) | {"p": permutation(gaps)}
+
+
+def bounded(values, worst, best):
+    """What a mean would be if all that failed (NaN) had turned out as the worst, as the best."""
+    values = np.asarray(values, dtype=float)
+    return [float(np.where(np.isnan(values), fill, values).mean()) for fill in (worst, best)]
+
+
+def kappa(a, b):
+    """
+    Agreement of two lists of labels beyond chance (Cohen 1960): 1 for perfect, 0 for what the
+    frequencies of the labels alone would give, None where that is perfect already.
+    """
+    agreed = np.mean([x == y for x, y in zip(a, b)])
+    first, second = Counter(a), Counter(b)
+    chance = sum(first[label] * second[label] for label in first) / len(a) ** 2
+    return None if chance == 1 else (agreed - chance) / (1 - chance)
+
+
+def length_controlled(outcomes, longer, weights=None, ridge=0.01, steps=25):
+    """
+    The win rate at equal length (Dubois et al. 2024, arXiv 2404.04475, in its smallest form).
+
+    Fits logit P(win) = a + b tanh(longer / spread), by ridge and Newton's steps, and gives P at
+    longer = 0. outcomes (n): 1, 0.5 or 0; longer (n): characters more than the other's; weights
+    (draws, n): how often each counts, one win rate for each row.
+    """
+    x = np.tanh(longer / (np.std(longer) or 1))
+    weights = np.ones((1, len(outcomes))) if weights is None else weights
+    a, b = np.zeros(len(weights)), np.zeros(len(weights))
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-(a[:, None] + b[:, None] * x)))
+        pull, curve = weights * (outcomes - p), weights * p * (1 - p)
+        # the gradient (2) and the curvature (2 x 2) of the penalised likelihood
+        ga, gb = pull.sum(1) - ridge * a, (pull * x).sum(1) - ridge * b
+        haa, hab, hbb = curve.sum(1) + ridge, (curve * x).sum(1), (curve * x * x).sum(1) + ridge
+        size = haa * hbb - hab * hab
+        a, b = a + (hbb * ga - hab * gb) / size, b + (haa * gb - hab * ga) / size
+    return 1 / (1 + np.exp(-a))
+
+
+# ------------------------------------------------------------------------------------------------
+# scores of one
 
 
 def scale(ratings):
@@ -89,37 +269,31 @@ def scale(ratings):
     return (np.asarray(ratings, dtype=float) - 1) / 9
 
 
-def bootstrap(values, draws=2000, seed=0):
+def mean_over_turns(scores):
+    """(questions, turns) -> (questions,); NaN where nothing was rated."""
+    rated = (~np.isnan(scores)).sum(axis=1)
+    return np.where(rated, np.nansum(scores, axis=1) / np.maximum(rated, 1), np.nan)
+
+
+def summary(scores, questions, asked_turns=None):
     """
-    The mean of one value per question, and its 95 % interval (Efron 1979): (mean, low, high).
-
-    Questions are drawn again with replacement; the spread of the means is the uncertainty.
+    One assistant in numbers. scores (questions, turns), in 0..1, NaN where nothing was rated  ->
+    {"overall", "low", "high", "failed", "worst", "best", "asked", ...}. A question's "asked" tells
+    whether the humans of the training data ever ask about what it is about; without the key it
+    counts as asked.
     """
-    values = np.asarray(values, dtype=float)
-    picks = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
-    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
-    return values.mean(), low, high
-
-
-def paired(a, b):
-    """Mean difference a - b over the same questions, with its interval."""
-    return bootstrap(np.asarray(a) - np.asarray(b))
-
-
-def summary(scores, questions):
-    """
-    One assistant in numbers. scores (questions, turns), in 0..1  ->  {"overall", "low", "high",
-    "asked", ...}. A question's "asked" tells whether the humans of the training data ever ask
-    about what it is about; without the key it counts as asked.
-    """
-    per_question = scores.mean(axis=1)
-    mean, low, high = bootstrap(per_question)
+    rated = ~np.isnan(scores)
+    mean, low, high = bootstrap(np.nansum(scores, axis=1), rated.sum(axis=1))
     asked = np.array([question.get("asked", True) for question in questions])
+    there = np.array([[turn < len(question["turns"]) for turn in range(scores.shape[1])]
+                      for question in questions])
     categories = np.array([question["category"] for question in questions])
-    return {"overall": mean, "low": low, "high": high,
-            "asked": mean_of(per_question[asked]), "never_asked": mean_of(per_question[~asked]),
-            **{f"turn{i + 1}": scores[:, i].mean() for i in range(scores.shape[1])},
-            "categories": {name: mean_of(per_question[categories == name])
+    worst, best = bounded(scores[there], 0, 1)
+    return {"overall": mean, "low": low, "high": high, "worst": worst, "best": best,
+            "failed": int((there & ~rated).sum()),
+            "asked": mean_of(scores[asked]), "never_asked": mean_of(scores[~asked]),
+            **{f"turn{i + 1}": mean_of(scores[:, i]) for i in range(scores.shape[1])},
+            "categories": {name: mean_of(scores[categories == name])
                            for name in dict.fromkeys(categories.tolist())},
             "kinds": by_kind(scores, questions)}
 
@@ -130,54 +304,105 @@ def by_kind(scores, questions):
     for row, question in zip(scores, questions):
         for score, kind in zip(row, question.get("kinds", ())):
             found.setdefault(kind, []).append(score)
-    return {kind: float(np.mean(found[kind])) for kind in sorted(found)}
+    return {kind: mean_of(np.array(found[kind])) for kind in sorted(found)}
 
 
 def mean_of(values):
-    """The mean, or None of nothing."""
-    return values.mean() if len(values) else None
+    """The mean of what was rated, or None of nothing."""
+    return float(np.nanmean(values)) if (~np.isnan(values)).any() else None
 
 
 # ------------------------------------------------------------------------------------------------
-# what needs no judge: answers with known words in them, sentences with a known end
+# scores of two
 
 
-def held(reply, words):
-    """Whether all the words that a right answer needs stand in a reply."""
-    return all(re.search(rf"\b{re.escape(word)}\b", reply.lower()) for word in words)
-
-
-def gold_hits(model, tokenizer, records, limit=48):
+def outcome(row):
     """
-    For each dialogue, which of its answers the model gets right, given all that was said before.
+    What model 1 gets of a judgment of two: a win or a loss counts only where both orders agree.
 
-    A record has "keys": for each answer the words it needs; an answer that needs none is skipped.
+    1, 0, 0.5 for a tie or a disagreement, NaN where a game has no winner. (Old files of FastChat
+    have but one "winner".)
     """
-    places = [(i, 2 * j + 1, words) for i, record in enumerate(records)
-              for j, words in enumerate(record["keys"]) if words]
-    prompts = [prompt(records[i]["conversations"][:t], tokenizer, "gpt") for i, t, _ in places]
-    rows = generate(model, prompts, [tokenizer.eos], limit, 64, temperature=0)
-    hits = [[] for _ in records]
-    for (i, _, words), row in zip(places, rows):
-        hits[i].append(held(tokenizer.decode(row.wrote), words))
-    return hits
+    games = row.get("g1_winner", row.get("winner")), row.get("g2_winner", row.get("winner"))
+    if "error" in games:
+        return np.nan
+    return {("model_1", "model_1"): 1.0, ("model_2", "model_2"): 0.0}.get(games, 0.5)
 
 
-def completed(model, tokenizer, rows):
-    """Which sentences {"text", "value"} the model, as a plain language model, ends as they end."""
-    prompts = [[tokenizer.bos] + tokenizer.encode(row["text"]) for row in rows]
-    wrote = generate(model, prompts, [tokenizer.eos], 12, 64, temperature=0)
-    return [tokenizer.decode(found.wrote).strip().startswith(row["value"])
-            for found, row in zip(wrote, rows)]
+def duel(rows, longer):
+    """
+    Model 1 against model 2, from all judgments of the pair; longer: for each, by how many
+    characters the answer of model 1 was longer.
+
+    "adjusted" is the share of wins and half the ties, with its interval over questions; "p" is of
+    no difference; "flips" the share in which the orders disagree; "first" who stood first, of the
+    games that somebody won; "worst", "best" if all that failed were losses, or wins.
+    """
+    outcomes = np.array([outcome(row) for row in rows])
+    _, group = np.unique([str(row["question_id"]) for row in rows], return_inverse=True)
+    judged = ~np.isnan(outcomes)
+    sums = np.bincount(group, np.where(judged, outcomes, 0))
+    counts = np.bincount(group, judged)
+    rate, low, high = bootstrap(sums, counts)
+    games = [(row["g1_winner"], row["g2_winner"]) for row, fine in zip(rows, judged)
+             if fine and "g1_winner" in row]
+    won = [game == first for both in games for game, first in zip(both, ("model_1", "model_2"))
+           if game != "tie"]
+    wins, losses, n = (outcomes == 1).sum(), (outcomes == 0).sum(), judged.sum()
+    worst, best = bounded(outcomes, 0, 1)
+    seen = counts > 0
+    return {"wins": int(wins), "ties": int(n - wins - losses), "losses": int(losses),
+            "win_rate": ratio(wins, n), "loss_rate": ratio(losses, n),
+            "adjusted": rate, "low": low, "high": high,
+            "p": permutation(sums[seen] / counts[seen] - 0.5) if seen.any() else None,
+            "flips": ratio(sum(a != b for a, b in games), len(games)),
+            "first": ratio(sum(won), len(won)),
+            "failed": int((~judged).sum()), "worst": worst, "best": best,
+            "controlled": controlled(outcomes[judged], np.asarray(longer)[judged], group[judged])}
 
 
-def ratio(sums, counts, draws=2000, seed=0):
-    """sum(sums) / sum(counts) and its 95 % interval; dialogues are drawn again as wholes."""
-    sums, counts = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
-    picks = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
-    drawn = counts[picks].sum(axis=1)
-    low, high = np.percentile(sums[picks].sum(axis=1)[drawn > 0] / drawn[drawn > 0], [2.5, 97.5])
-    return sums.sum() / counts.sum(), low, high
+def ratio(part, whole):
+    """part / whole, or None of nothing."""
+    return float(part / whole) if whole else None
+
+
+def controlled(outcomes, longer, group, draws=500, seed=0):
+    """The win rate at equal length with its interval over questions: {"rate", "low", "high"}."""
+    if not len(outcomes):
+        return None
+    questions = group.max() + 1
+    picks = np.random.default_rng(seed).integers(questions, size=(draws, questions))
+    weights = np.array([np.bincount(pick, minlength=questions)[group] for pick in picks])
+    rate, = length_controlled(outcomes, longer)
+    low, high = np.percentile(length_controlled(outcomes, longer, weights), [2.5, 97.5])
+    return {"rate": rate, "low": low, "high": high}
+
+
+def agreement(rows, votes):
+    """
+    A judge against human votes (question, turn, a, b, winner) on the same pairs of answers:
+    {"n", "agreed", "low", "high", "kappa"} over three labels, and without the ties of either.
+    """
+    judged = {}
+    for row in rows:
+        if not np.isnan(outcome(row)):
+            place, one, two = (row["question_id"], row["turn"]), row["model_1"], row["model_2"]
+            judged[(*place, one, two)] = {1.0: "a", 0.0: "b"}.get(outcome(row), "tie")
+            judged[(*place, two, one)] = {1.0: "b", 0.0: "a"}.get(outcome(row), "tie")
+    both = [(vote[0], judged[vote[:4]], vote[4]) for vote in votes if vote[:4] in judged]
+    strict = [row for row in both if "tie" not in row]
+    return {"all": agreed(both), "without_ties": agreed(strict)}
+
+
+def agreed(both):
+    """[(question, label, label)] -> {"n", "agreed", "low", "high", "kappa"}; None of nothing."""
+    if not both:
+        return None
+    names, group = np.unique([str(question) for question, _, _ in both], return_inverse=True)
+    same = np.array([a == b for _, a, b in both])
+    share, low, high = bootstrap(np.bincount(group, same), np.bincount(group))
+    return {"n": len(both), "agreed": share, "low": low, "high": high,
+            "kappa": kappa([a for _, a, _ in both], [b for _, _, b in both])}
 
 
 # ------------------------------------------------------------------------------------------------
@@ -204,68 +429,8 @@ def turn_losses(model, tokenizer, records, blind=False, budget=8192):
     return found
 
 
-def heard(record):
-    """
-    What each later human turn follows on: [(turn, leans on the answer?, answer on an asked fact?)].
-
-    A record tells for each human turn whether it "leans" so, and is about something "asked".
-    """
-    return [(t, record["leans"][t], record["asked"][t - 1]) for t in range(1, len(record["leans"]))]
-
-
-def listening(records, listener, deaf):
-    """
-    Nats per token of human turns, for a listener and for a user trained blind, by what the turns
-    follow on; the difference blind - listener, with its interval, is what listening is worth.
-    """
-    rows = []
-    for about in (None, True, False):
-        for leans in (None, True, False):
-            sums = np.zeros((len(records), 3))
-            for i, record in enumerate(records):
-                for t, leaning, asked in heard(record):
-                    if leans in (None, leaning) and about in (None, asked):
-                        sums[i] += sum(listener[i][t]), sum(deaf[i][t]), len(listener[i][t])
-            if not sums.any():
-                continue
-            worth, low, high = ratio(sums[:, 1] - sums[:, 0], sums[:, 2])
-            rows.append({"leaning": leans, "asked": about, "tokens": int(sums[:, 2].sum()),
-                         "listener": sums[:, 0].sum() / sums[:, 2].sum(),
-                         "blind": sums[:, 1].sum() / sums[:, 2].sum(),
-                         "difference": worth, "low": low, "high": high})
-    return rows
-
-
 # ------------------------------------------------------------------------------------------------
-# files and commands
-
-
-def lacks(*keys, also=lambda row: None):
-    """A check for platolm.read: which of some keys a row does not have; else what `also` finds."""
-    def check(row):
-        missing = [key for key in keys if row.get(key) in (None, "", [])]
-        return f"no {' and no '.join(missing)}" if missing else also(row)
-    return check
-
-
-def questions_of(bench):
-    """The questions of a bench; each has an id, a category and turns."""
-    path = bench / "question.jsonl"
-    questions = list(read(path, lacks("question_id", "category", "turns")))
-    if len({len(question["turns"]) for question in questions}) != 1:
-        raise Problem(f"{path} holds no questions, or some with more turns than others")
-    return questions
-
-
-def answers_of(bench, name, questions):
-    """The answers of one assistant, in the order of the questions."""
-    path = bench / "model_answer" / f"{name}.jsonl"
-    rows = read(path, lacks("question_id", "choices"))
-    found = {row["question_id"]: row["choices"][0]["turns"] for row in rows}
-    missing = [q["question_id"] for q in questions if q["question_id"] not in found]
-    if missing:
-        raise Problem(f"{path} has no answer to {len(missing)} questions, first {missing[0]}")
-    return [found[question["question_id"]] for question in questions]
+# commands
 
 
 def checkpoint(word):
@@ -275,105 +440,127 @@ def checkpoint(word):
     return name or Path(directory).name, model, Tokenizer.load(directory)
 
 
+def missing_is_a_problem(failures, what):
+    """What was never answered, for lack of money or of a server, has to be asked for again."""
+    if failures:
+        raise Problem(f"{len(failures)} {what} are missing ({counted(failures)}); the same command "
+                      "asks for them again, and for no others")
+
+
+def counted(words):
+    """["a", "b", "a"] -> "2 a, 1 b"."""
+    return ", ".join(f"{n} {word}" for word, n in Counter(words).most_common())
+
+
+def answers_by(word, benches, args):
+    """The answers of NAME=DIR or NAME=URL to each bench: its name, and {bench: (answers, cut)}."""
+    name, _, url = word.partition("=")
+    if not url.startswith(("http://", "https://")):
+        name, model, tokenizer = checkpoint(word)
+        return name, {bench: answer(model, tokenizer, questions, args.limit, seed=args.seed)
+                      for bench, questions in benches.items()}
+    found = {}
+    for bench, questions in benches.items():
+        stop = threading.Event()
+        journal = Journal(bench / "model_answer" / f"{name}.journal",
+                          {"model": name, "limit": args.limit})
+        reach, _ = reaching(args, url, journal, stop)
+        found[bench] = answer_over(reach(url, name, args.price), name, questions, args.limit,
+                                   journal, args.in_flight, stop)
+        journal.close()
+    return name, found
+
+
 def command_answer(args):
     benches = {bench: questions_of(bench) for bench in args.bench}
     for word in args.models:
         began = time.time()
-        name, model, tokenizer = checkpoint(word)
-        for bench, questions in benches.items():
-            found = answer(model, tokenizer, questions, args.limit)
-            write(bench / "model_answer" / f"{name}.jsonl", answer_rows(name, questions, found))
-        print(f"{name}: answers to {sum(map(len, benches.values()))} questions "
-              f"in {time.time() - began:.0f} s", flush=True)
+        name, found = answers_by(word, benches, args)
+        for bench, (texts, cut) in found.items():
+            rows = mtbench.answer_rows(name, benches[bench], texts, cut)
+            write(bench / "model_answer" / f"{name}.jsonl", rows)
+        cuts = sum(len(turns) for _, cut in found.values() for turns in cut)
+        print(f"{name}: answers to {sum(map(len, benches.values()))} questions in "
+              f"{time.time() - began:.0f} s" + (f"; {cuts} cut at {args.limit} tokens" if cuts
+                                                 else ""), flush=True)
 
 
-def answer_rows(name, questions, found):
-    """Answers as rows of model_answer/."""
-    return [{"question_id": question["question_id"], "answer_id": uuid.uuid4().hex,
-             "model_id": name, "choices": [{"index": 0, "turns": texts}], "tstamp": time.time()}
-            for question, texts in zip(questions, found)]
+def pairs_of(args):
+    """Which assistants are held against each other, as (a, b); none where each is rated alone."""
+    if args.mode == "single":
+        return []
+    if args.mode == "pairwise-all":
+        return list(combinations(args.names, 2))
+    if not args.baseline:
+        raise Problem("--mode pairwise-baseline needs --baseline NAME")
+    return [(name, args.baseline) for name in args.names if name != args.baseline]
 
 
-def judge_one(client, args, name, question, answers, turn):
-    """One judgment as a row of model_judgment/; a score of -1 means that none was given."""
-    asked = judge_prompt(question["turns"][:turn], answers[:turn])
-    text = client.chat(args.judge_model, [{"role": "user", "content": asked}], 512, temperature=0)
-    score = rating(text)
-    return {"question_id": question["question_id"], "model": name, "turn": turn,
-            "judge": [args.judge_model, "single"], "user_prompt": asked, "judgment": text,
-            "score": -1 if score is None else score, "tstamp": time.time()}
+def judge_bench(bench, args, prompts, stop):
+    """Have one bench judged; returns how failures came about."""
+    kind, read = ("single", rating) if args.mode == "single" else ("pair", verdict)
+    path = mtbench.judgments_at(bench, args.judge_model, kind)
+    found = list(cases(bench, args.names, pairs_of(args), prompts, args.judge_model))
+    asked = {name_of(prompt): messages_of(prompt) for case in found for prompt in case.asked}
+    judge = Judge(path, args, stop)
+    try:
+        new = judge.ask(asked, lambda text: read(text) is not None)
+    finally:
+        judge.journal.close()
+    rows = [judgment(case, args.judge_model, judge.texts, judge.failed) for case in found]
+    write(path, mtbench.merged(mtbench.judgments_of(path), rows))
+    failures = [row["failure"] for row in rows if "failure" in row]
+    print(f"{path}: {len(rows):,} judgments, for which {new:,} of {len(asked):,} prompts were "
+          f"asked; failed: {counted(failures) or 'none'}{judge.spent()}", flush=True)
+    return failures
 
 
 def command_judge(args):
-    client = Client(args.judge, os.environ.get("OPENAI_API_KEY"))
+    prompts, stop = mtbench.prompts_of(args.prompts), threading.Event()
     # the first comes last: where its judgments are, all are
-    for bench in reversed(args.bench):
-        questions = questions_of(bench)
-        tasks = [(name, question, answers, turn) for name in args.names
-                 for question, answers in zip(questions, answers_of(bench, name, questions))
-                 for turn in range(1, len(answers) + 1)]
-        with ThreadPoolExecutor(args.in_flight) as pool:
-            rows = list(pool.map(lambda task: judge_one(client, args, *task), tasks))
-        path = bench / "model_judgment" / f"{args.judge_model}_single.jsonl"
-        # what was judged before stays, but for the same assistants
-        before = read(path, lacks("model", "score")) if path.exists() else []
-        write(path, [row for row in before if row["model"] not in args.names] + rows)
-        failed = sum(row["score"] == -1 for row in rows)
-        print(f"{bench}: {len(rows):,} judgments of {len(args.names)} assistants, "
-              f"{failed} without a rating", flush=True)
+    failures = [why for bench in reversed(args.bench)
+                for why in judge_bench(bench, args, prompts, stop)]
+    missing_is_a_problem([why for why in failures if why in ("error", "budget")], "judgments")
 
 
 def scores_of(bench, judge_model, names, questions):
-    """{name: scores (questions, turns) in 0..1}; an answer without a rating is a Problem."""
-    rows = read(bench / "model_judgment" / f"{judge_model}_single.jsonl", lacks("model", "score"))
-    found = {(row["model"], row["question_id"], row["turn"]): row["score"] for row in rows}
-    keys = [[(q["question_id"], turn + 1) for turn in range(len(q["turns"]))] for q in questions]
-    rated = {name: [[found.get((name, *key), -1) for key in row] for row in keys] for name in names}
-    for name, ratings in rated.items():
-        if missing := sum(row.count(-1) for row in ratings):
-            raise Problem(f"{missing} answers of {name} have no rating; judge them (again)")
-    return {name: scale(ratings) for name, ratings in rated.items()}
+    """{name: scores (questions, turns) in 0..1}; NaN where a judgment failed, or no turn is."""
+    path = mtbench.judgments_at(bench, judge_model, "single")
+    if not path.exists():
+        raise Problem(f"no {path}; `evaluate.py judge` writes it")
+    rated = {mtbench.about(row): row["score"] for row in mtbench.judgments_of(path)}
+    width, found = max(len(question["turns"]) for question in questions), {}
+    for name in names:
+        keys = [[(q["question_id"], turn + 1, (name,)) for turn in range(len(q["turns"]))]
+                for q in questions]
+        missing = sum(key not in rated for row in keys for key in row)
+        if missing:
+            raise Problem(f"{missing} answers of {name} have not been judged; `evaluate.py judge` "
+                          "asks for just those")
+        rows = [[rated[key] for key in row] + [-1] * (width - len(row)) for row in keys]
+        found[name] = scale(np.where(np.array(rows) < 0, np.nan, rows))
+    return found
 
 
-def command_probe(args):
-    records = list(read(args.gold, lacks("keys", also=wrong)))
-    rows = list(read(args.sentences, lacks("text", "value")))
-    asked = np.array([row.get("asked", True) for row in rows])
-    found = {}
-    for word in args.models:
-        name, model, tokenizer = checkpoint(word)
-        hits = gold_hits(model, tokenizer, records)
-        gold, low, high = ratio([sum(hit) for hit in hits], [len(hit) for hit in hits])
-        ended = np.array(completed(model, tokenizer, rows))
-        found[name] = {"gold": gold, "gold_low": low, "gold_high": high,
-                       "completed": ended.mean(), "completed_never_asked": mean_of(ended[~asked])}
-        print(f"{name}: {gold:.0%} of {sum(map(len, hits))} answers in {len(hits)} dialogues by "
-              f"hand, {ended.mean():.0%} of {len(rows)} sentences completed", flush=True)
-    write_json(args.out, found)
+def duels_of(bench, judge_model, questions):
+    """Every pair that was judged: [{"model_1", "model_2", ...}], as `duel` finds them."""
+    rows = mtbench.judgments_of(mtbench.judgments_at(bench, judge_model, "pair"))
+    number = {question["question_id"]: i for i, question in enumerate(questions)}
+    rows = [row for row in rows if row["question_id"] in number]
+    found, lengths = [], {}
+    for one, two in dict.fromkeys((row["model_1"], row["model_2"]) for row in rows):
+        for name in {one, two} - set(lengths):
+            lengths[name] = [[len(text) for text in texts]
+                             for texts in mtbench.answers_to(bench, name, questions)]
+        pair = [row for row in rows if (row["model_1"], row["model_2"]) == (one, two)]
+        places = [(number[row["question_id"]], row["turn"] - 1) for row in pair]
+        longer = [lengths[one][i][turn] - lengths[two][i][turn] for i, turn in places]
+        found.append({"model_1": one, "model_2": two, **duel(pair, longer)})
+    return found
 
 
-def command_listen(args):
-    records = list(read(args.human, lacks("leans", "asked", also=wrong)))
-    losses = []
-    for directory, blind in ((args.listener, False), (args.blind, True)):
-        _, model, tokenizer = checkpoint(directory)
-        losses.append(turn_losses(model, tokenizer, records, blind))
-    rows = listening(records, *losses)
-    write_json(args.out, {"dialogues": len(records), "rows": rows})
-    print(f"nats per token of {len(records)} held-out humans' later turns\n{'':<44}"
-          f"{'listens':>8}{'blind':>8}  {'what listening is worth':>24}")
-    for row in rows:
-        print(f"{listening_row(row):<44}{row['listener']:>8.3f}{row['blind']:>8.3f}  "
-              f"{row['difference']:>+8.3f} [{row['low']:+.3f}, {row['high']:+.3f}]")
-
-
-def listening_row(row):
-    """What the turns of a row have in common, in words."""
-    which = {None: "all turns", True: "leaning on the answer", False: "others"}[row["leaning"]]
-    return which + {None: "", True: ", asked facts", False: ", never-asked facts"}[row["asked"]]
-
-
-def command_score(args):
+def results_of(args):
+    """All that `score` finds, as results.json has it."""
     questions = questions_of(args.bench)
     scores = scores_of(args.bench, args.judge_model, args.names, questions)
     arms = {name: summary(scores[name], questions) for name in args.names}
@@ -381,94 +568,73 @@ def command_score(args):
         column, _, bench = word.partition("=")
         found = scores_of(Path(bench), args.judge_model, args.names, questions_of(Path(bench)))
         for name in args.names:
-            arms[name][column] = found[name].mean()
+            arms[name][column] = mean_of(found[name])
     if args.probes:
-        if not Path(args.probes).exists():
-            raise Problem(f"no {args.probes}; `evaluate.py probe` writes it")
         probes = read_json(Path(args.probes))
         if missing := [name for name in arms if name not in probes]:
             raise Problem(f"{args.probes} says nothing about {', '.join(missing)}")
         arms = {name: arm | probes[name] for name, arm in arms.items()}
-    pairs = {f"{args.against}-{name}": paired(scores[args.against].mean(axis=1),
-                                              scores[name].mean(axis=1))
-             for name in args.names if args.against in args.names and name != args.against}
-    results = {"arms": arms, "paired": {name: dict(zip(("difference", "low", "high"), found))
-                                        for name, found in pairs.items()}}
+    means = {name: mean_over_turns(scores[name]) for name in args.names}
+    results = {"questions": len(questions), "arms": arms, "paired": {
+        f"{args.against}-{name}": paired(means[args.against], means[name])
+        for name in args.names if args.against in means and name != args.against}}
+    results["duels"] = duels_of(args.bench, args.judge_model, questions)
+    if args.votes:
+        rows = mtbench.judgments_of(mtbench.judgments_at(args.bench, args.judge_model, "pair"))
+        results["votes"] = agreement(rows, list(mtbench.votes_of(args.votes)))
     if args.seconds:
         results["seconds"] = {row["stage"]: row["seconds"] for row in read(args.seconds, None)}
+    return results
+
+
+def command_score(args):
+    results = results_of(args)
     write_json(args.out, results)
-    print(table(results, len(questions)))
+    print("\n".join([*arm_lines(results), *duel_lines(results["duels"]),
+                     *vote_lines(results.get("votes"))]))
     print(f"\nall numbers: {args.out}")
 
 
-# the columns of the table: what each is called there, and in results.json
-COLUMNS = {"asked": "asked", "never": "never_asked", "turn 1": "turn1", "turn 2": "turn2",
-           "formal": "formal", "vicuna": "vicuna", "gold": "gold", "ends": "completed"}
-
-
-def number(x):
-    """A score in a table, or a dash."""
-    return "-" if x is None else f"{x:.3f}"
-
-
-def table(results, n):
-    """The results as text: an arm per line, best first; kinds of turn; the differences."""
-    arms = dict(sorted(results["arms"].items(), key=lambda item: -item[1]["overall"]))
-    held = [word for word, key in COLUMNS.items() if any(key in arm for arm in arms.values())]
-    lines = [f"{n} questions; scores from 0 to 1; 95 % intervals over questions",
-             "asked: about what the people in the data ask; never: about what they never ask", "",
-             f"{'arm':<11}{'overall':>7}  {'interval':^14}" + "".join(f"{w:>8}" for w in held)]
-    for name, arm in arms.items():
-        lines.append(f"{name:<11}{arm['overall']:>7.3f}  {arm['low']:.3f} to {arm['high']:.3f}"
-                     + "".join(f"{number(arm.get(COLUMNS[word])):>8}" for word in held))
-    for what in ("categories", "kinds"):
-        names = list(next(iter(arms.values()))[what])
-        lines += ["", f"{what:<11}" + "".join(f"{name[:9]:>10}" for name in names)] if names else []
-        lines += [f"{name:<11}" + "".join(f"{number(arm[what][key]):>10}" for key in names)
-                  for name, arm in arms.items()] if names else []
-    lines.append("")
-    for name, pair in results["paired"].items():
-        interval = f"[{pair['low']:+.3f}, {pair['high']:+.3f}]"
-        lines.append(f"{name:<24} {pair['difference']:+.3f}  {interval}")
-    return "\n".join(lines)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+def arguments():
+    parser = argparse.ArgumentParser(description=" ".join(__doc__.split("\n\n")[0].split()))
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("answer", help="let assistants answer a bench")
-    one.add_argument("models", nargs="+", metavar="NAME=DIR", help="checkpoint directories; "
-                     "without NAME= the directory's own name is taken")
-    one.add_argument("--limit", type=positive, default=48, help="longest answer, in tokens")
-    two = commands.add_parser("judge", help="let a judge rate answers")
-    two.add_argument("--judge", required=True, metavar="URL", help="OpenAI-compatible address")
-    two.add_argument("--in-flight", type=positive, default=16, help="questions at a time")
+    one.add_argument("models", nargs="+", metavar="NAME=DIR", help="checkpoint directories, or "
+                     "NAME=URL for the model NAME at an OpenAI-compatible address")
+    one.add_argument("--limit", type=positive, default=1024, help="longest answer (1024 tokens)")
+    one.add_argument("--seed", type=natural, default=0)
+    two = commands.add_parser("judge", help="let a judge rate answers, or compare them")
+    two.add_argument("--judge", type=address, required=True, metavar="URL",
+                     help="OpenAI-compatible address; its key is read from OPENAI_API_KEY")
+    two.add_argument("--mode", default="single", help="rate each alone (%(default)s), or pairs",
+                     choices=["single", "pairwise-baseline", "pairwise-all"])
+    two.add_argument("--baseline", metavar="NAME", help="whom all others are held against")
+    two.add_argument("--prompts", metavar="FILE", help="judge_prompts.jsonl of FastChat, not ours")
+    two.add_argument("--repeats", type=positive, default=1, help="judgments of each; the median "
+                     "counts")
+    two.add_argument("--max-tokens", type=positive, default=2048, help="longest judgment (2048)")
     three = commands.add_parser("score", help="compare what was judged")
     three.add_argument("--against", default="socratic", help="the arm that others are held against")
     three.add_argument("--beside", nargs="+", default=[], metavar="COLUMN=BENCH",
                        help="further benches, one column each")
-    three.add_argument("--probes", help="what `probe` wrote: further columns")
+    three.add_argument("--votes", metavar="FILE", help="human votes: does the judge agree?")
+    three.add_argument("--probes", help="what data/probes.py wrote: further columns")
     three.add_argument("--seconds", help="JSONL of stages and how long they took, to be kept too")
     three.add_argument("--out", default="results.json")
-    four = commands.add_parser("probe", help="answers and sentences with a known end: no judge")
-    four.add_argument("models", nargs="+", metavar="NAME=DIR", help="as for answer")
-    four.add_argument("--gold", required=True, help='dialogues with "keys": what answers need')
-    four.add_argument("--sentences", required=True, help='JSONL of {"text", "value"}')
-    four.add_argument("--out", default="probes.json")
-    five = commands.add_parser("listen", help="what listening is worth to a user")
-    five.add_argument("listener", metavar="DIR", help="checkpoint of a trained user")
-    five.add_argument("--blind", required=True, metavar="DIR", help="one trained with --blind")
-    five.add_argument("--human", required=True, help='held-out dialogues with "leans" and "asked"')
-    five.add_argument("--out", default="listening.json")
     for command in (two, three):
         command.add_argument("names", nargs="+", help="assistants, as in model_answer/")
         command.add_argument("--judge-model", default="grader", help="the judge's name there")
     for command in (one, two):
         command.add_argument("--bench", type=Path, nargs="+", required=True, help="directories")
+        command.add_argument("--in-flight", type=positive, default=16, help="questions at a time")
+        money_flags(command)
     three.add_argument("--bench", type=Path, required=True, help="directory of the bench")
-    args = parser.parse_args()
-    {"answer": command_answer, "judge": command_judge, "score": command_score,
-     "probe": command_probe, "listen": command_listen}[args.command](args)
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+    {"answer": command_answer, "judge": command_judge, "score": command_score}[args.command](args)
 
 
 if __name__ == "__main__":

@@ -149,14 +149,8 @@ def wrong(record):
     return None
 
 
-def parse(text, check=wrong):
-    """One line of JSON as a record; ValueError says what `check` finds wrong with it."""
-    try:
-        record = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg})") from None
-    except RecursionError:
-        raise ValueError("not JSON anybody would write: too deep") from None
+def sound(record, check=wrong):
+    """A record that came from outside, or a ValueError with what `check` finds wrong with it."""
     # "\\ud800" alone is JSON but no text; encoding it raises a ValueError, too
     json.dumps(record, ensure_ascii=False).encode()
     if not isinstance(record, dict):
@@ -164,6 +158,16 @@ def parse(text, check=wrong):
     if check and (trouble := check(record)):
         raise ValueError(trouble)
     return record
+
+
+def parse(text, check=wrong):
+    """One line of JSON as a record; ValueError says what `check` finds wrong with it."""
+    try:
+        return sound(json.loads(text), check)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg})") from None
+    except RecursionError:
+        raise ValueError("not JSON anybody would write: too deep") from None
 
 
 def read(path, check=wrong):

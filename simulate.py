@@ -472,8 +472,9 @@ def in_dollars(amount):
 class Progress:
     """A line now and then: how far it is, how fast, for how much, and how long it will take."""
 
-    def __init__(self, name, total, ledger=None, clock=time.monotonic, every=15):
+    def __init__(self, name, total, ledger=None, of="dialogues", clock=time.monotonic, every=15):
         self.name, self.total, self.ledger, self.clock = name, total, ledger, clock
+        self.of = of
         self.began, self.told, self.every = clock(), clock(), every
         self.done = self.turns = 0
         self.before = ledger.spent if ledger else 0
@@ -502,8 +503,10 @@ class Progress:
             total = self.before + (spent - self.before) * self.total / self.done
             money = f"   {in_dollars(spent)} spent, {in_dollars(total)} in all"
         left = clock((self.total - self.done) * seconds / self.done)
-        return (f"{self.name:<10} dialogues {self.done:>6}/{self.total}   "
-                f"{self.turns / seconds:>6,.1f} turns/s{money}   {left:>6} left")
+        # of single questions there are no turns to count
+        rate, unit = (self.turns, "turns") if self.turns else (self.done, self.of)
+        return (f"{self.name:<10} {self.of} {self.done:>6}/{self.total}   "
+                f"{rate / seconds:>6,.1f} {unit}/s{money}   {left:>6} left")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -512,28 +515,8 @@ class Progress:
 OPENAI = "https://api.openai.com/v1"
 
 
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    add = parser.add_argument_group("the two sides").add_argument
-    add("--user", required=True, help="a checkpoint directory; the address of a server of "
-        "completions; prompt:FILE or whole:FILE, a chat model that is told to be the user turn by "
-        "turn, or to write whole dialogues; script:NAME, self-chat, role-play or oracle")
-    add("--teacher", type=address, default=os.environ.get("OPENAI_BASE_URL", OPENAI), metavar="URL",
-        help="OpenAI-compatible address (%(default)s); its key is read from OPENAI_API_KEY")
-    add("--model", default="gpt-3.5-turbo", help="the teacher's name there")
-    add("--system", metavar="FILE", help="a system message for the teacher")
-    add("--max-tokens", type=positive, default=512, help="longest answer")
-    add("--limit-key", choices=["max_tokens", "max_completion_tokens"], default="max_tokens",
-        help="what the teacher calls that limit")
-    add = parser.add_argument_group("the dialogues").add_argument
-    add("--out", required=True, help="JSONL file of dialogues to write; OUT.journal is beside it")
-    add("--dialogues", type=positive, help="how many (1000, or what seeds give; never more)")
-    add("--rounds", type=positive, default=12, help="most questions in one (%(default)s)")
-    add("--seeds", metavar="FILE", help="dialogues or questions that give the beginning")
-    add("--seed-rounds", type=natural, default=0, help="whole rounds given; 0: the first question")
-    add("--times", type=positive, default=1, help="how often each seed is used")
-    add("--intents", metavar="FILE", help="lines that tell the user who he is or wants, in turn")
-    add("--shard", type=share, default=(1, 1), metavar="i/n", help="the i-th of n machines")
+def user_flags(parser):
+    """What tells who asks, and how; for other commands, too."""
     add = parser.add_argument_group("how a user writes").add_argument
     add("--temperature", type=amount, default=0.7, help="(%(default)s, as in the paper)")
     add("--top-k", type=natural, default=0, help="0 for all")
@@ -549,22 +532,52 @@ def arguments():
         "at another address than the teacher's its key is USER_API_KEY")
     add("--user-price", type=amount, nargs=2, metavar=("READ", "WRITTEN"), help="as --price")
     add("--tokenizer", metavar="DIR", help="of a user behind an address: its checkpoint directory")
+
+
+def money_flags(parser):
+    """Pace, patience and price, wherever somebody at an address is asked."""
     add = parser.add_argument_group("pace and money").add_argument
-    add("--in-flight", type=positive, default=64, help="dialogues at a time (%(default)s)")
     add("--requests-per-minute", type=positive, metavar="N")
     add("--tokens-per-minute", type=positive, metavar="N",
         help="of prompts and of answers as long as allowed")
     add("--timeout", type=positive, default=120, help="longest silence, in seconds (%(default)s)")
     add("--patience", type=positive, default=600, help="seconds for all tries at an answer (600)")
-    add("--minutes", type=positive, default=60, help="longest time for one dialogue (%(default)s)")
     add("--max-dollars", type=amount, metavar="D", help="never spend more, restarts included")
     add("--price", type=amount, nargs=2, metavar=("READ", "WRITTEN"),
         help="dollars for a million tokens, where data/limits.py does not know or is out of date")
+    add("--limit-key", choices=["max_tokens", "max_completion_tokens"], default="max_tokens",
+        help="what the server calls the longest answer")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    add = parser.add_argument_group("the two sides").add_argument
+    add("--user", required=True, help="a checkpoint directory; the address of a server of "
+        "completions; prompt:FILE or whole:FILE, a chat model that is told to be the user turn by "
+        "turn, or to write whole dialogues; script:NAME, self-chat, role-play or oracle")
+    add("--teacher", type=address, default=os.environ.get("OPENAI_BASE_URL", OPENAI), metavar="URL",
+        help="OpenAI-compatible address (%(default)s); its key is read from OPENAI_API_KEY")
+    add("--model", default="gpt-3.5-turbo", help="the teacher's name there")
+    add("--system", metavar="FILE", help="a system message for the teacher")
+    add("--max-tokens", type=positive, default=512, help="longest answer")
+    add = parser.add_argument_group("the dialogues").add_argument
+    add("--out", required=True, help="JSONL file of dialogues to write; OUT.journal is beside it")
+    add("--dialogues", type=positive, help="how many (1000, or what seeds give; never more)")
+    add("--rounds", type=positive, default=12, help="most questions in one (%(default)s)")
+    add("--seeds", metavar="FILE", help="dialogues or questions that give the beginning")
+    add("--seed-rounds", type=natural, default=0, help="whole rounds given; 0: the first question")
+    add("--times", type=positive, default=1, help="how often each seed is used")
+    add("--intents", metavar="FILE", help="lines that tell the user who he is or wants, in turn")
+    add("--shard", type=share, default=(1, 1), metavar="i/n", help="the i-th of n machines")
+    add("--in-flight", type=positive, default=64, help="dialogues at a time (%(default)s)")
+    add("--minutes", type=positive, default=60, help="longest time for one dialogue (%(default)s)")
     add("--dry-run", action="store_true", help="say what it would cost; send nothing")
+    user_flags(parser)
+    money_flags(parser)
     return parser.parse_args()
 
 
-def greet(client, who):
+def greet(client, who, variable="OPENAI_API_KEY"):
     """Find out before anything else whether somebody is there, and takes our key."""
     try:
         reply = client.session.get(f"{client.url}/models", timeout=(5, 30), allow_redirects=False)
@@ -573,7 +586,34 @@ def greet(client, who):
                       f"and is that its address (--{who})?") from None
     if reply.status_code in (401, 403):
         raise Problem(f"{client.url} wants another key (HTTP {reply.status_code}); it is read from "
-                      f"{'OPENAI' if who == 'teacher' else 'USER'}_API_KEY")
+                      f"{variable}")
+
+
+def reaching(args, home, journal, stop):
+    """
+    reach(url, model, price) -> Client, for any number of addresses, and the Ledger they share.
+
+    args: those of money_flags; home: the address that gets OPENAI_API_KEY, and the pace of args;
+    journal: where calls are remembered; stop: an event after which nobody sleeps or pays.
+    """
+    if args.max_dollars is not None and not args.price and is_loopback(home):
+        raise Problem("an address of this machine costs nothing, and --max-dollars would never "
+                      "hold; where it passes on to one that does, say --price READ WRITTEN")
+
+    def sleep(seconds):
+        if stop.wait(seconds):
+            raise Stopped
+
+    ledger = Ledger(args.max_dollars, lambda row: journal.write(row, paid="reserved" in row),
+                    journal.calls, stop)
+    pace = Limiter(args.requests_per_minute, args.tokens_per_minute, sleep=sleep)
+
+    def reach(url, model, price):
+        key = os.environ.get("OPENAI_API_KEY" if url == home else "USER_API_KEY")
+        limiter = pace if url == home else Limiter(sleep=sleep)
+        return Client(url, key, price_of(url, model, price), limiter, ledger, args.limit_key,
+                      (5, args.timeout), args.patience, sleep=sleep)
+    return reach, ledger
 
 
 def socratic_of(args):
@@ -596,7 +636,7 @@ def user_of(args, reach):
     from data.users import other_user
     user = other_user(args, reach, *user_model(args))
     if args.user.startswith("http"):
-        greet(user.client, "user")
+        greet(user.client, "user", "USER_API_KEY")
     return user
 
 
@@ -649,27 +689,8 @@ def simulate(args, planned, system):
     """Let them talk, and write it down."""
     if Path(args.out).is_dir():
         raise Problem(f"--out {args.out} is a directory; it has to be a file")
-    if args.max_dollars is not None and not args.price and is_loopback(args.teacher):
-        raise Problem("an address of this machine costs nothing, and --max-dollars would never "
-                      "hold; where it passes on to one that does, say --price READ WRITTEN")
     journal, stop = Journal(journal_of(args), settings_of(args)), threading.Event()
-
-    def sleep(seconds):
-        if stop.wait(seconds):
-            raise Stopped
-
-    ledger = Ledger(args.max_dollars, lambda row: journal.write(row, paid="reserved" in row),
-                    journal.calls, stop)
-    pace = Limiter(args.requests_per_minute, args.tokens_per_minute, sleep=sleep)
-
-    def reach(url, model, price):
-        # the teacher's key is sent to the teacher's address alone
-        home = url == args.teacher
-        key = os.environ.get("OPENAI_API_KEY" if home else "USER_API_KEY")
-        limiter = pace if home else Limiter(sleep=sleep)
-        return Client(url, key, price_of(url, model, price), limiter, ledger, args.limit_key,
-                      (5, args.timeout), args.patience, sleep=sleep)
-
+    reach, ledger = reaching(args, args.teacher, journal, stop)
     client = reach(args.teacher, args.model, args.price)
     greet(client, "teacher")
     user = user_of(args, reach)

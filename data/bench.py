@@ -173,8 +173,9 @@ def questions(per_category, seed, categories=CATEGORIES, make=attempt):
             while row is None or tuple(row["turns"]) in taken:
                 row = make(rng, category, sides[i % 2])
             taken.add(tuple(row["turns"]))
+            # small models answer greedily, whatever the category
             made.append({"question_id": len(made) + 1, "category": category,
-                         "asked": i % 2 == 0, **row})
+                         "required_temperature": 0, "asked": i % 2 == 0, **row})
     return made
 
 

@@ -3,7 +3,7 @@ The grader: reads a judge's prompt, rates the answers in it, and knows the world
 
 It reads our own prompts and the layouts of FastChat's, of one assistant or of two. What an examined
 model said is rated against the teacher's `truths` and `key` for the conversation as it stands, the
-model's own earlier answers included. Not here: the prompts (evaluate.py).
+model's own earlier answers included. Not here: the prompts (mtbench.py).
 
     python -m data.grader -- COMMAND ... URL ...      run COMMAND against the grader's address
 
@@ -24,7 +24,8 @@ from data.world import DAY, FACTS
 # ---------------------------------------------------------------------------------------------
 # reading prompts: the conversations in them, one per assistant
 
-OURS = re.compile(r"\[conversation\]\n(.*?)\n\[end of conversation\]\s*$", re.DOTALL)
+OURS = re.compile(r"^\[conversation(?: with [AB])?\]\n(.*?)\n\[end of conversation\]$",
+                  re.DOTALL | re.MULTILINE)
 OUR_ROLE = re.compile(r"^(user|assistant): ?", re.MULTILINE)
 # FastChat: a question and its answers, or whole conversations; a reference is none of them
 QUESTION = re.compile(r"\[(?:User )?Question\]\n(.*?)\n\n\[The Start of", re.DOTALL)
@@ -46,8 +47,8 @@ def messages_of(text, role):
 
 def conversations(prompt):
     """The conversations that a prompt shows, each ending in an answer: one, two, or none."""
-    if ours := OURS.search(prompt):
-        found = [messages_of(ours[1], OUR_ROLE)]
+    if ours := OURS.findall(prompt):
+        found = [messages_of(text, OUR_ROLE) for text in ours]
     elif talks := TALK.findall(prompt):
         found = [messages_of(text, ROLE) for text in talks]
     else:

@@ -3,20 +3,25 @@ What users did in their dialogues: kinds of turn, and whether what they leaned o
 
 A doubt ("venn? really?") and a pick ("the second one") lean on the last answer, a question about
 a new name on some answer before. Whether a turn leans so is read off its words alone; whether it is
-grounded, off the answers. Who does not listen leans as often, and on nothing. Not here: how
-surprised a model is by what people say (evaluate.py listen).
+grounded, off the answers. Who does not listen leans as often, and on nothing; and is more surprised
+by what people say. Not here: what can be asked of any user and any dialogues (evaluate.py card).
 
-    python -m data.listening NAME=FILE ... --out behaviour.json
+    python -m data.listening did NAME=FILE ... --out behaviour.json
+    python -m data.listening expected DIR --blind DIR --human FILE --out listening.json
 """
 
 import argparse
 import re
 from collections import Counter
 
+import numpy as np
+
+from data.mtbench import lacks
 from data.teacher import (DOUBT, FACTUAL, LEANING, NAME, PICK, as_talk, claims, clause, fits, hear,
                           listed, understand)
 from data.world import NEVER_ASKED, THINGS
-from platolm import read, run, to_messages, write_json
+from evaluate import bootstrap, checkpoint, turn_losses
+from platolm import read, run, to_messages, write_json, wrong
 
 ECHO = re.compile(r"\b(really|sure|certain)\b")
 NTH = re.compile(rf"\b({'|'.join(PICK)}|last)\b")
@@ -93,12 +98,49 @@ def row(name, found):
             f"{found['never_asked']:>8.0%}   " + "  ".join(shares))
 
 
-def main():
-    """Compare the users of some files of dialogues."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("files", nargs="+", metavar="NAME=FILE", help="dialogues of one user each")
-    parser.add_argument("--out", required=True, help="JSON file to write")
-    args = parser.parse_args()
+# ------------------------------------------------------------------------------------------------
+# what people say surprises a listener less than a user trained blind
+
+
+def heard(record):
+    """
+    What each later human turn follows on: [(turn, leans on the answer?, answer on an asked fact?)].
+
+    A record tells for each human turn whether it "leans" so, and is about something "asked".
+    """
+    return [(t, record["leans"][t], record["asked"][t - 1]) for t in range(1, len(record["leans"]))]
+
+
+def listening(records, listener, deaf):
+    """
+    Nats per token of human turns, for a listener and for a user trained blind, by what the turns
+    follow on; the difference blind - listener, with its interval, is what listening is worth.
+    """
+    rows = []
+    for about in (None, True, False):
+        for leans in (None, True, False):
+            sums = np.zeros((len(records), 3))
+            for i, record in enumerate(records):
+                for t, leaning, asked in heard(record):
+                    if leans in (None, leaning) and about in (None, asked):
+                        sums[i] += sum(listener[i][t]), sum(deaf[i][t]), len(listener[i][t])
+            if not sums.any():
+                continue
+            worth, low, high = bootstrap(sums[:, 1] - sums[:, 0], sums[:, 2])
+            rows.append({"leaning": leans, "asked": about, "tokens": int(sums[:, 2].sum()),
+                         "listener": sums[:, 0].sum() / sums[:, 2].sum(),
+                         "blind": sums[:, 1].sum() / sums[:, 2].sum(),
+                         "difference": worth, "low": low, "high": high})
+    return rows
+
+
+def told(row):
+    """What the turns of a row have in common, in words."""
+    which = {None: "all turns", True: "leaning on the answer", False: "others"}[row["leaning"]]
+    return which + {None: "", True: ", asked facts", False: ", never-asked facts"}[row["asked"]]
+
+
+def command_did(args):
     found = {}
     print(f"{'user':<11}{'turns':>6}{'leaning':>9}{'lost':>6}{'reached':>8}   grounded: "
           + ", ".join(LEANS))
@@ -110,6 +152,37 @@ def main():
     print("leaning: later turns that depend on the answer; lost: not understood by the teacher; "
           "reached: of the facts\nthat people never ask about; grounded: what a turn leans on was "
           "answered")
+
+
+def command_expected(args):
+    records = list(read(args.human, lacks("leans", "asked", also=wrong)))
+    losses = []
+    for directory, blind in ((args.listener, False), (args.blind, True)):
+        _, model, tokenizer = checkpoint(directory)
+        losses.append(turn_losses(model, tokenizer, records, blind))
+    rows = listening(records, *losses)
+    write_json(args.out, {"dialogues": len(records), "rows": rows})
+    print(f"nats per token of {len(records)} held-out humans' later turns\n{'':<44}"
+          f"{'listens':>8}{'blind':>8}  {'what listening is worth':>24}")
+    for found in rows:
+        print(f"{told(found):<44}{found['listener']:>8.3f}{found['blind']:>8.3f}  "
+              f"{found['difference']:>+8.3f} [{found['low']:+.3f}, {found['high']:+.3f}]")
+
+
+def main():
+    """Compare the users of some files of dialogues, or two trained users."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("did", help="what the users of some dialogues did")
+    one.add_argument("files", nargs="+", metavar="NAME=FILE", help="dialogues of one user each")
+    two = commands.add_parser("expected", help="what listening is worth to a trained user")
+    two.add_argument("listener", metavar="DIR", help="checkpoint of a trained user")
+    two.add_argument("--blind", required=True, metavar="DIR", help="one trained with --blind")
+    two.add_argument("--human", required=True, help='held-out dialogues with "leans" and "asked"')
+    for command in (one, two):
+        command.add_argument("--out", required=True, help="JSON file to write")
+    args = parser.parse_args()
+    {"did": command_did, "expected": command_expected}[args.command](args)
 
 
 if __name__ == "__main__":

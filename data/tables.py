@@ -1,0 +1,80 @@
+"""
+Results as text, for a terminal: each function takes what was found and gives lines.
+
+Not here: the finding (evaluate.py), the page (report.py).
+"""
+
+# the columns of the table: what each is called there, and in results.json
+COLUMNS = {"asked": "asked", "never": "never_asked", "turn 1": "turn1", "turn 2": "turn2",
+           "formal": "formal", "vicuna": "vicuna", "gold": "gold", "ends": "completed"}
+
+
+def number(x, digits=3):
+    """A number in a table, or a dash."""
+    return "-" if x is None else f"{x:.{digits}f}"
+
+
+def span(found, form="+.3f"):
+    """[-0.020, +0.031]"""
+    return f"[{found['low']:{form}}, {found['high']:{form}}]"
+
+
+def arm_lines(results):
+    """The results as lines: an arm each, best first; kinds of turn; the differences."""
+    arms = dict(sorted(results["arms"].items(), key=lambda item: -(item[1]["overall"] or 0)))
+    held = [word for word, key in COLUMNS.items() if any(key in arm for arm in arms.values())]
+    lines = [f"{results['questions']} questions; scores from 0 to 1; 95 % intervals over questions",
+             "asked: about what the people in the data ask; never: about what they never ask", "",
+             f"{'arm':<11}{'overall':>7}  {'interval':^14}" + "".join(f"{w:>8}" for w in held)]
+    for name, arm in arms.items():
+        lines.append(f"{name:<11}{number(arm['overall']):>7}  {number(arm['low'])} to "
+                     f"{number(arm['high'])}"
+                     + "".join(f"{number(arm.get(COLUMNS[word])):>8}" for word in held))
+    for what in ("categories", "kinds"):
+        names = list(next(iter(arms.values()))[what])
+        lines += ["", f"{what:<11}" + "".join(f"{name[:9]:>10}" for name in names)] if names else []
+        lines += [f"{name:<11}" + "".join(f"{number(arm[what][key]):>10}" for key in names)
+                  for name, arm in arms.items()] if names else []
+    lines.append("")
+    for name, arm in arms.items():
+        if arm["failed"]:
+            lines.append(f"{name}: {arm['failed']} judgments failed; had all been the worst, or "
+                         f"the best: {arm['worst']:.3f} to {arm['best']:.3f}")
+    for name, pair in results["paired"].items():
+        lines.append(f"{name:<24} {pair['difference']:+.3f}  {span(pair)}  p {pair['p']:.3f}")
+    return lines
+
+
+def duel_lines(duels):
+    """Pairs as lines: how often the first won, and how far the judge can be believed."""
+    if not duels:
+        return []
+    lines = ["", "pairs, each judged in both orders: a win counts where both agree; 95 % intervals "
+             "over questions", f"{'':<22}{'win':>5}{'tie':>5}{'loss':>5}{'win+tie/2':>10}"
+             f"{'':>16}{'p':>6}{'at equal length':>17}{'':>12}{'flips':>6}{'first':>6}"]
+    for found in duels:
+        name, even = f"{found['model_1']}-{found['model_2']}", found["controlled"]
+        if even:
+            lines.append(
+                f"{name:<22}{found['wins']:>5}{found['ties']:>5}{found['losses']:>5}"
+                f"{found['adjusted']:>10.3f} {span(found, '.3f')}{found['p']:>6.3f}"
+                f"{even['rate']:>13.3f} {span(even, '.3f')}{number(found['flips'], 2):>6}"
+                f"{number(found['first'], 2):>6}")
+        if found["failed"]:
+            lines.append(f"{name:<22}{found['failed']} judgments failed; had all been losses, or "
+                         f"wins: {found['worst']:.3f} to {found['best']:.3f}")
+    return lines + ["flips: the two orders do not agree; first: of the games that somebody won, "
+                    "who stood first (0.5: the place does not matter)"]
+
+
+def vote_lines(votes):
+    """The judge against human votes, as lines."""
+    lines = []
+    for words, found in (("all votes", (votes or {}).get("all")),
+                         ("without ties", (votes or {}).get("without_ties"))):
+        if found:
+            lines.append(f"judge and people agree, {words}: {found['agreed']:.3f} "
+                         f"{span(found, '.3f')} of {found['n']:,}, kappa {number(found['kappa'])}")
+    if votes and not lines:
+        return ["", "no human vote is about a pair that was judged"]
+    return ["", *lines] if lines else []
