@@ -185,7 +185,7 @@ $(JUDGED): $(TAUGHT:%=$(R)/assistant/%/model.safetensors) $(BENCHES:%=%/question
 PAIRED   = $(R)/bench/model_judgment/grader_pair.jsonl
 
 $(PAIRED): $(JUDGED)
-	$(with_grader) $(python) evaluate.py judge socratic --mode pairwise-all human self-chat role-play --bench $(R)/bench --judge URL
+	$(with_grader) $(python) evaluate.py judge human self-chat role-play --mode pairwise-baseline --baseline socratic --bench $(R)/bench --judge URL
 
 $(R)/results.json: $(JUDGED) $(R)/probes.json $(R)/listening.json $(R)/behaviour.json
 	$(python) evaluate.py score $(ARMS) --bench $(R)/bench --beside formal=$(R)/bench-formal vicuna=$(R)/bench-vicuna --probes $(R)/probes.json --seconds $(R)/seconds.jsonl --out $@

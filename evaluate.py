@@ -28,13 +28,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from data import mtbench
-from data.errands import errands
+from data import clean, mtbench, sets
+from data.errands import errands, kept
+from data.formats import items
 from data.journal import Journal
 from data.judging import Judge
 from data.mtbench import questions_of
 from data.plan import address, natural
-from data.tables import arm_lines, duel_lines, vote_lines
+from data.tables import arm_lines, columns, duel_lines, vote_lines
 from model import Llama, generate, machine, nll, read_json
 from platolm import (IGNORE, Problem, Tokenizer, blanked, encode, positive, prompt, read, run,
                      shift, to_messages, turns, write, write_json)
@@ -595,6 +596,60 @@ def command_score(args):
     print(f"\nall numbers: {args.out}")
 
 
+def outside(args, stop, home):
+    """A journal beside args.out, and reach(url, model, price) for whoever is asked from there."""
+    settings = {name: getattr(args, name, None) for name in ("judge_model", "embed_model", "seed")}
+    journal = Journal(f"{args.out}.journal", settings)
+    return journal, reaching(args, home, journal, stop)[0]
+
+
+def judged_sessions(path, args, client, journal, stop):
+    """Means of what a judge says of the first dialogues of a file, with intervals and failures."""
+    asked, long = sets.questions_about(items(path), args.judged)
+    names = {name: mtbench.name_of(text) for name, text in asked.items()}
+    tasks = {names[name]: partial(client.chat, args.judge_model, [{"role": "user", "content": text}],
+                                  100, temperature=0)
+             for name, text in asked.items()
+             if not any(map(sets.ratings, kept(journal, names[name])))}
+    failed = errands(journal, tasks, args.in_flight, stop,
+                     Progress(Path(path).stem, len(tasks), client.ledger, "judgments"))
+    missing_is_a_problem([why for why in failed.values() if why in ("error", "budget")],
+                         "judgments")
+    marks = [next(filter(None, map(sets.ratings, kept(journal, name))), None)
+             for name in names.values()]
+    rated = np.array([mark for mark in marks if mark]).reshape(-1, len(sets.JUDGED))
+    found = {name: mean_of(column) for name, column in zip(sets.JUDGED, rated.T)}
+    return found | {"sessions judged": len(rated), "failed": len(marks) - len(rated),
+                    "too long to be judged": long}
+
+
+def command_stats(args):
+    stop, others, found = threading.Event(), {}, {}
+    if args.judge or args.embedder:
+        journal, reach = outside(args, stop, args.judge or args.embedder)
+    if args.embedder:
+        client = reach(args.embedder, args.embed_model, args.price)
+        others["embed"] = sets.embed_over(client, args.embed_model, journal, args.in_flight, stop)
+    if args.tokenizer:
+        tokenizer = Tokenizer.load(args.tokenizer)
+        others["count"] = lambda text: len(tokenizer.encode(text))
+    if args.human:
+        others["human"] = sets.sampled(items(args.human), 0)
+    if args.bench:
+        others["overlap"] = clean.bench(argparse.Namespace(bench=args.bench, words=8))
+    for path in args.files:
+        began = time.time()
+        numbers = sets.statistics(partial(items, path), **others)
+        if args.judge:
+            client = reach(args.judge, args.judge_model, args.price)
+            numbers |= judged_sessions(path, args, client, journal, stop)
+        # two files may have one name
+        found[Path(path).stem if Path(path).stem not in found else str(path)] = numbers
+        print(f"{path}: {numbers['sessions']:,} sessions in {time.time() - began:.0f} s", flush=True)
+    write_json(args.out, found)
+    print("\n".join(["", *columns(found), "", f"all numbers: {args.out}"]))
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=" ".join(__doc__.split("\n\n")[0].split()))
     commands = parser.add_subparsers(dest="command", required=True)
@@ -621,6 +676,8 @@ def arguments():
     three.add_argument("--probes", help="what data/probes.py wrote: further columns")
     three.add_argument("--seconds", help="JSONL of stages and how long they took, to be kept too")
     three.add_argument("--out", default="results.json")
+    four = commands.add_parser("stats", help="what the dialogues of some files are like")
+    stats_flags(four)
     for command in (two, three):
         command.add_argument("names", nargs="+", help="assistants, as in model_answer/")
         command.add_argument("--judge-model", default="grader", help="the judge's name there")
@@ -632,9 +689,29 @@ def arguments():
     return parser.parse_args()
 
 
+def stats_flags(parser):
+    add = parser.add_argument
+    add("files", nargs="+", metavar="FILE", help="dialogues: ShareGPT's array, or a record a line")
+    add("--tokenizer", metavar="DIR", help="of a checkpoint directory; without it tokens are words "
+        "and signs")
+    add("--human", metavar="FILE", help="dialogues of people: how well can the files be told from "
+        "them?")
+    add("--bench", nargs="+", metavar="FILE", help="question.jsonl: are its words in the files?")
+    add("--embedder", type=address, metavar="URL", help="address of /v1/embeddings; without it "
+        "vectors are hashed runs of characters")
+    add("--embed-model", default="text-embedding-3-small", help="its name there (%(default)s)")
+    add("--judge", type=address, metavar="URL", help="have the first sessions rated")
+    add("--judge-model", default="grader", help="the judge's name there")
+    add("--judged", type=positive, default=100, help="how many sessions (%(default)s)")
+    add("--in-flight", type=positive, default=16, help="requests at a time (%(default)s)")
+    add("--out", default="stats.json", help="JSON file to write (%(default)s)")
+    money_flags(parser)
+
+
 def main():
     args = arguments()
-    {"answer": command_answer, "judge": command_judge, "score": command_score}[args.command](args)
+    {"answer": command_answer, "judge": command_judge, "score": command_score,
+     "stats": command_stats}[args.command](args)
 
 
 if __name__ == "__main__":

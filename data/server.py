@@ -5,7 +5,7 @@ A function behind the OpenAI wire: messages in, text out, over HTTP.
 
 `reply(messages) -> text` gets what the client sent as [{"role", "content"}, ...]. Served are
 chat completions, whole or streamed, the list of models, and errors in OpenAI's shape; and, where
-there is a function for them, completions of token ids. Nothing here knows what the functions say
+there is a function for them, completions of token ids and embeddings. Nothing here knows what the functions say
 or who asks; nothing of the project is imported. Not here: a server that misbehaves (chaos.py).
 """
 
@@ -68,9 +68,9 @@ def completion(kind, model, choice, **more):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection; `reply`, `complete` and `name` are set on a subclass by `serving`."""
+    """One connection; `reply`, `complete`, `embed` and `name` are set on a subclass by `serving`."""
 
-    complete = None
+    complete = embed = None
     protocol_version = "HTTP/1.1"
     # one write per answer: small ones would wait for delayed acknowledgements
     wbufsize = -1
@@ -105,6 +105,8 @@ class Handler(BaseHTTPRequestHandler):
             path = self.path.rstrip("/")
             if path == "/v1/completions" and self.complete:
                 return 200, self.completed(body)
+            if path == "/v1/embeddings" and self.embed:
+                return 200, self.embedded(body)
             if path != "/v1/chat/completions":
                 raise Refused(404, "not_found_error", f"no {self.path} here")
             request, messages = messages_of(body)
@@ -129,6 +131,15 @@ class Handler(BaseHTTPRequestHandler):
         read = len(request["prompt"])
         counted = {"prompt_tokens": read, "completion_tokens": wrote, "total_tokens": read + wrote}
         return completion("text_completion", self.name, choice, usage=counted)
+
+    def embedded(self, body):
+        """Embeddings: embed(texts) gives a list of numbers for each."""
+        texts = json.loads(body)["input"]
+        rows = [{"object": "embedding", "index": i, "embedding": row}
+                for i, row in enumerate(self.embed(texts))]
+        used = sum(len(text.split()) for text in texts)
+        return {"object": "list", "model": self.name, "data": rows,
+                "usage": {"prompt_tokens": used, "total_tokens": used}}
 
     def stream(self, request, messages, text, why):
         """Server-sent events: the role, the words one by one, the end; the usage if asked for."""

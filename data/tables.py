@@ -78,3 +78,15 @@ def vote_lines(votes):
     if votes and not lines:
         return ["", "no human vote is about a pair that was judged"]
     return ["", *lines] if lines else []
+
+
+def columns(found):
+    """{set: {measure: number}} as lines: a measure each, a column for each set."""
+    names = list(dict.fromkeys(name for numbers in found.values() for name in numbers))
+    width = max(9, *(len(name) + 2 for name in found))
+
+    def cell(x):
+        return f"{x:,}" if isinstance(x, int) else number(x, 3 if x is None or abs(x) < 10 else 1)
+    return [f"{'':<44}" + "".join(f"{name:>{width}}" for name in found)] + [
+        f"{name:<44}" + "".join(f"{cell(numbers.get(name)):>{width}}" for numbers in found.values())
+        for name in names]
