@@ -52,7 +52,7 @@ with_grader = env -u OPENAI_API_KEY $(python) -m data.grader --
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help all hello smoke test show clean parity chaos bench-simulate coverage
+.PHONY: help all hello smoke test show clean parity chaos bench-simulate coverage card
 
 help: ## this list
 	@echo "PlatoLM from scratch: a user simulator, its dialogues, and the assistant they train"
@@ -187,7 +187,7 @@ PAIRED   = $(R)/bench/model_judgment/grader_pair.jsonl
 $(PAIRED): $(JUDGED)
 	$(with_grader) $(python) evaluate.py judge human self-chat role-play --mode pairwise-baseline --baseline socratic --bench $(R)/bench --judge URL
 
-$(R)/results.json: $(JUDGED) $(R)/probes.json $(R)/listening.json $(R)/behaviour.json
+$(R)/results.json: $(JUDGED) $(PAIRED) $(R)/probes.json $(R)/listening.json $(R)/behaviour.json
 	$(python) evaluate.py score $(ARMS) --bench $(R)/bench --beside formal=$(R)/bench-formal vicuna=$(R)/bench-vicuna --probes $(R)/probes.json --seconds $(R)/seconds.jsonl --out $@
 
 # does it listen?
@@ -199,10 +199,17 @@ USERS = human socratic blind self-chat role-play oracle ceiling
 $(R)/behaviour.json: $(USERS:%=$(R)/chat/%.jsonl)
 	$(python) -m data.listening did $(foreach user,$(USERS),$(user)=$(R)/chat/$(user).jsonl) --out $@
 
+# how like people are users? the twin is the same base, trained on answers; told to be a user, it is the prompted one
+$(R)/card.json: $(R)/socratic/model.safetensors $(R)/assistant/human/model.safetensors $(R)/chat/socratic.jsonl $(R)/chat/self-chat.jsonl $(R)/held-out.jsonl
+	env -u OPENAI_API_KEY $(python) -m data.serve $(R)/assistant/human -- $(python) evaluate.py card --user $(R)/socratic --human $(R)/held-out.jsonl --twin $(R)/assistant/human --beside base=$(R)/base --teacher URL --model model --simulated user=$(R)/chat/socratic.jsonl self-chat=$(R)/chat/self-chat.jsonl --out $@
+
+$(R)/stats.json: $(USERS:%=$(R)/chat/%.jsonl) $(R)/held-out.jsonl $(R)/bench/question.jsonl $(R)/base/model.safetensors
+	$(python) evaluate.py stats $(USERS:%=$(R)/chat/%.jsonl) --tokenizer $(R)/base --human $(R)/held-out.jsonl --bench $(R)/bench/question.jsonl --out $@
+
 $(R)/questions.json: $(R)/socratic/model.safetensors $(R)/held-out.jsonl
 	$(python) -m data.questions --user $(R)/socratic --human $(R)/held-out.jsonl --out $@
 
-$(R)/report.html: $(R)/results.json $(R)/questions.json
+$(R)/report.html: $(R)/results.json $(R)/questions.json $(R)/card.json $(R)/stats.json
 	$(python) -m data.report $(R) --out $@
 
 # side by side, a thread each; the base, for which all else waits, has all cores
@@ -211,6 +218,7 @@ $(R)/base/model.safetensors: export OMP_NUM_THREADS = $(JOBS)
 
 # ---- simulation that can be trusted, and how fast it is ------------------------------------------
 
+card: $(R)/card.json ## the simulator's report card, in make all, too: 1.5 minutes after it
 chaos: $(install) $(and $(install),$(VENV)/installed-tests) ## 200 dialogues through every fault, killed with -9 five times: 1 minute
 	$(python) -m tests.drill
 

@@ -23,19 +23,18 @@ from collections import Counter
 from functools import partial
 from itertools import combinations, groupby, product
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from data import clean, mtbench, sets
-from data.errands import errands, kept
-from data.formats import items
+from data import card, mtbench, sets
+from data.errands import counted, errands, nothing_missing
 from data.journal import Journal
-from data.judging import Judge
+from data.judging import Case, Judge, judgment, messages_of, name_of
 from data.mtbench import questions_of
+from data.places import exchanged, places_of
 from data.plan import address, natural
-from data.tables import arm_lines, columns, duel_lines, vote_lines
+from data.tables import arm_lines, duel_lines, vote_lines
 from model import Llama, generate, machine, nll, read_json
 from platolm import (IGNORE, Problem, Tokenizer, blanked, encode, positive, prompt, read, run,
                      shift, to_messages, turns, write, write_json)
@@ -88,7 +87,7 @@ def answer_over(client, model, questions, limit, journal, in_flight, stop):
             for row in journal.turns(name)[:1]:
                 talks[i].append({"from": "gpt", "value": row["value"]})
                 cut[i] += [turn] if row["finish"] == "length" else []
-    missing_is_a_problem(failed.values(), "answers")
+    nothing_missing(failed.values(), "answers")
     return [[said["value"] for said in talk if said["from"] == "gpt"] for talk in talks], cut
 
 
@@ -114,12 +113,6 @@ def verdict(judgment):
     return None
 
 
-class Case(NamedTuple):
-    """One judgment: what it is about, in FastChat's keys; the prompts (name, system, text)."""
-    row: dict
-    asked: list
-
-
 def cases(bench, names, pairs, prompts, judge):
     """
     The judgments of a bench: of each assistant's answers alone or, with pairs [(a, b), ...], of
@@ -136,46 +129,6 @@ def cases(bench, names, pairs, prompts, judge):
             asked = [mtbench.asking(prompts, question, turn, order, right)
                      for order in ((shown, shown[::-1]) if pairs else (shown,))]
             yield Case({"question_id": question["question_id"], **about, "turn": turn}, asked)
-
-
-def name_of(asked):
-    """What a prompt is called in the journal; the same words are judged once."""
-    return mtbench.name_of(asked[0], asked[2])
-
-
-def messages_of(asked):
-    """A prompt as messages."""
-    system = [{"role": "system", "content": asked[1]}] if asked[1] else []
-    return system + [{"role": "user", "content": asked[2]}]
-
-
-def judgment(case, judge, texts, failed):
-    """
-    A case and what the judge said of it, as a row of FastChat's. texts: {name: [text, ...]}, of
-    several that of the median; failed: {name: why}. Who failed has score -1, or the winner "error".
-    """
-    read, names = (verdict if len(case.asked) == 2 else rating), [*map(name_of, case.asked)]
-    marks = [[mark for mark in map(read, texts.get(name, ())) if mark is not None]
-             for name in names]
-    said = [texts[name][0] if texts.get(name) else "" for name in names]
-    marks = [float(np.median(found)) if found else None for found in marks]
-    row = case.row | {"judge": [judge, case.asked[0][0]], "tstamp": time.time()}
-    if None in marks:
-        row["failure"] = next((failed[name] for name in names if name in failed), "unparsed")
-    if len(names) == 1:
-        return row | {"user_prompt": case.asked[0][2], "judgment": said[0],
-                      "score": -1 if marks[0] is None else marks[0]}
-    for game, (mark, order) in enumerate(zip(marks, ((1, 2), (2, 1)))):
-        row |= {f"g{game + 1}_winner": winner(mark, order), f"g{game + 1}_judgment": said[game],
-                f"g{game + 1}_user_prompt": case.asked[game][2]}
-    return row
-
-
-def winner(mark, order):
-    """Who won a game, from what the first got; order: whose answer stood first and second."""
-    if mark is None:
-        return "error"
-    return "tie" if mark == 0.5 else f"model_{order[0] if mark > 0.5 else order[1]}"
 
 
 # ------------------------------------------------------------------------------------------------
@@ -407,7 +360,7 @@ def agreed(both):
 
 
 # ------------------------------------------------------------------------------------------------
-# does a user listen? what humans say next surprises a listener less than a user trained blind
+# a user's card: what people say, and when they leave, as a trained user expects it
 
 @torch.no_grad()
 def turn_losses(model, tokenizer, records, blind=False, budget=8192):
@@ -430,6 +383,64 @@ def turn_losses(model, tokenizer, records, blind=False, budget=8192):
     return found
 
 
+def surprise(model, tokenizer, records, blind=False):
+    """
+    Bits per byte of what humans say (a turn's end counts as a byte), so that tokenizers compare;
+    and how many bits more it takes a user whose answers are blanked, or other dialogues' (for each
+    kind of turn, too): what hearing the answers is worth to this user.
+    """
+    ways = {"heard": turn_losses(model, tokenizer, records, blind),
+            "blanked": turn_losses(model, tokenizer, records, True),
+            "exchanged": turn_losses(model, tokenizer, exchanged(records), blind)}
+    bits = {way: [[sum(nats) / np.log(2) for nats in talk] for talk in found]
+            for way, found in ways.items()}
+    rows = [(place.dialogue, place.number, place.kind, len((place.said or "").encode()) + 1)
+            for place in places_of(records)]
+
+    def mean(fits, way, minus=None):
+        sums = np.zeros((len(records), 2))
+        for i, number, kind, size in rows:
+            if fits(number, kind):
+                more = bits[way][i][number] - (bits[minus][i][number] if minus else 0)
+                sums[i] += more, size
+        return dict(zip(("mean", "low", "high"), bootstrap(*sums.T)))
+
+    later = lambda number, kind: number > 0
+    found = {"bits": mean(lambda number, kind: True, "heard"),
+             "by number": [mean(lambda number, kind: number == n, "heard")["mean"]
+                           for n in range(min(8, 1 + max(row[1] for row in rows)))],
+             "blanked": mean(later, "blanked", "heard"),
+             "exchanged": mean(later, "exchanged", "heard"), "kinds": {}}
+    for name in sorted({kind for _, number, kind, _ in rows if number}):
+        of = lambda number, kind: number > 0 and kind == name
+        found["kinds"][name] = {"turns": sum(of(*row[1:3]) for row in rows), "bits":
+                                mean(of, "heard")["mean"], "blanked": mean(of, "blanked", "heard"),
+                                "exchanged": mean(of, "exchanged", "heard")}
+    if any(record.get("intent") for record in records):
+        told_nothing = [record | {"intent": ""} for record in records]
+        bits["untold"] = [[sum(nats) / np.log(2) for nats in talk]
+                          for talk in turn_losses(model, tokenizer, told_nothing, blind)]
+        found["without intent"] = mean(lambda number, kind: True, "untold", "heard")
+    return found
+
+
+def leaving_chances(model, tokenizer, places, blind=False):
+    """The chance that a trained user leaves at each place: of the end as the turn's first token."""
+    # who leaves says a turn of nothing but its end
+    left = [{"conversations": place.before or [{"from": "human", "value": ""}], "end": "left",
+             "intent": place.intent} for place in places]
+    losses = turn_losses(model, tokenizer, left, blind)
+    return np.array([np.exp(-found[-1][0]) if place.before else np.nan
+                     for found, place in zip(losses, places)])
+
+
+def expected(directory, records, places, blind=False):
+    """What a trained user expects of people, for the card: its surprise, and chances of leaving."""
+    _, model, tokenizer = checkpoint(directory)
+    return (surprise(model, tokenizer, records, blind),
+            leaving_chances(model, tokenizer, places, blind))
+
+
 # ------------------------------------------------------------------------------------------------
 # commands
 
@@ -439,18 +450,6 @@ def checkpoint(word):
     (name, _, directory), fast = word.rpartition("="), machine()
     model = Llama.load(directory, fast["attention"]).to(fast["device"])
     return name or Path(directory).name, model, Tokenizer.load(directory)
-
-
-def missing_is_a_problem(failures, what):
-    """What was never answered, for lack of money or of a server, has to be asked for again."""
-    if failures:
-        raise Problem(f"{len(failures)} {what} are missing ({counted(failures)}); the same command "
-                      "asks for them again, and for no others")
-
-
-def counted(words):
-    """["a", "b", "a"] -> "2 a, 1 b"."""
-    return ", ".join(f"{n} {word}" for word, n in Counter(words).most_common())
 
 
 def answers_by(word, benches, args):
@@ -508,7 +507,8 @@ def judge_bench(bench, args, prompts, stop):
         new = judge.ask(asked, lambda text: read(text) is not None)
     finally:
         judge.journal.close()
-    rows = [judgment(case, args.judge_model, judge.texts, judge.failed) for case in found]
+    rows = [judgment(case, args.judge_model, judge.texts, judge.failed, read)
+            for case in found]
     write(path, mtbench.merged(mtbench.judgments_of(path), rows))
     failures = [row["failure"] for row in rows if "failure" in row]
     print(f"{path}: {len(rows):,} judgments, for which {new:,} of {len(asked):,} prompts were "
@@ -521,7 +521,7 @@ def command_judge(args):
     # the first comes last: where its judgments are, all are
     failures = [why for bench in reversed(args.bench)
                 for why in judge_bench(bench, args, prompts, stop)]
-    missing_is_a_problem([why for why in failures if why in ("error", "budget")], "judgments")
+    nothing_missing(failures, "judgments")
 
 
 def scores_of(bench, judge_model, names, questions):
@@ -596,60 +596,6 @@ def command_score(args):
     print(f"\nall numbers: {args.out}")
 
 
-def outside(args, stop, home):
-    """A journal beside args.out, and reach(url, model, price) for whoever is asked from there."""
-    settings = {name: getattr(args, name, None) for name in ("judge_model", "embed_model", "seed")}
-    journal = Journal(f"{args.out}.journal", settings)
-    return journal, reaching(args, home, journal, stop)[0]
-
-
-def judged_sessions(path, args, client, journal, stop):
-    """Means of what a judge says of the first dialogues of a file, with intervals and failures."""
-    asked, long = sets.questions_about(items(path), args.judged)
-    names = {name: mtbench.name_of(text) for name, text in asked.items()}
-    tasks = {names[name]: partial(client.chat, args.judge_model, [{"role": "user", "content": text}],
-                                  100, temperature=0)
-             for name, text in asked.items()
-             if not any(map(sets.ratings, kept(journal, names[name])))}
-    failed = errands(journal, tasks, args.in_flight, stop,
-                     Progress(Path(path).stem, len(tasks), client.ledger, "judgments"))
-    missing_is_a_problem([why for why in failed.values() if why in ("error", "budget")],
-                         "judgments")
-    marks = [next(filter(None, map(sets.ratings, kept(journal, name))), None)
-             for name in names.values()]
-    rated = np.array([mark for mark in marks if mark]).reshape(-1, len(sets.JUDGED))
-    found = {name: mean_of(column) for name, column in zip(sets.JUDGED, rated.T)}
-    return found | {"sessions judged": len(rated), "failed": len(marks) - len(rated),
-                    "too long to be judged": long}
-
-
-def command_stats(args):
-    stop, others, found = threading.Event(), {}, {}
-    if args.judge or args.embedder:
-        journal, reach = outside(args, stop, args.judge or args.embedder)
-    if args.embedder:
-        client = reach(args.embedder, args.embed_model, args.price)
-        others["embed"] = sets.embed_over(client, args.embed_model, journal, args.in_flight, stop)
-    if args.tokenizer:
-        tokenizer = Tokenizer.load(args.tokenizer)
-        others["count"] = lambda text: len(tokenizer.encode(text))
-    if args.human:
-        others["human"] = sets.sampled(items(args.human), 0)
-    if args.bench:
-        others["overlap"] = clean.bench(argparse.Namespace(bench=args.bench, words=8))
-    for path in args.files:
-        began = time.time()
-        numbers = sets.statistics(partial(items, path), **others)
-        if args.judge:
-            client = reach(args.judge, args.judge_model, args.price)
-            numbers |= judged_sessions(path, args, client, journal, stop)
-        # two files may have one name
-        found[Path(path).stem if Path(path).stem not in found else str(path)] = numbers
-        print(f"{path}: {numbers['sessions']:,} sessions in {time.time() - began:.0f} s", flush=True)
-    write_json(args.out, found)
-    print("\n".join(["", *columns(found), "", f"all numbers: {args.out}"]))
-
-
 def arguments():
     parser = argparse.ArgumentParser(description=" ".join(__doc__.split("\n\n")[0].split()))
     commands = parser.add_subparsers(dest="command", required=True)
@@ -676,8 +622,8 @@ def arguments():
     three.add_argument("--probes", help="what data/probes.py wrote: further columns")
     three.add_argument("--seconds", help="JSONL of stages and how long they took, to be kept too")
     three.add_argument("--out", default="results.json")
-    four = commands.add_parser("stats", help="what the dialogues of some files are like")
-    stats_flags(four)
+    sets.flags(commands.add_parser("stats", help="what the dialogues of some files are like"))
+    card.flags(commands.add_parser("card", help="how like people is a user, and does it listen?"))
     for command in (two, three):
         command.add_argument("names", nargs="+", help="assistants, as in model_answer/")
         command.add_argument("--judge-model", default="grader", help="the judge's name there")
@@ -689,29 +635,10 @@ def arguments():
     return parser.parse_args()
 
 
-def stats_flags(parser):
-    add = parser.add_argument
-    add("files", nargs="+", metavar="FILE", help="dialogues: ShareGPT's array, or a record a line")
-    add("--tokenizer", metavar="DIR", help="of a checkpoint directory; without it tokens are words "
-        "and signs")
-    add("--human", metavar="FILE", help="dialogues of people: how well can the files be told from "
-        "them?")
-    add("--bench", nargs="+", metavar="FILE", help="question.jsonl: are its words in the files?")
-    add("--embedder", type=address, metavar="URL", help="address of /v1/embeddings; without it "
-        "vectors are hashed runs of characters")
-    add("--embed-model", default="text-embedding-3-small", help="its name there (%(default)s)")
-    add("--judge", type=address, metavar="URL", help="have the first sessions rated")
-    add("--judge-model", default="grader", help="the judge's name there")
-    add("--judged", type=positive, default=100, help="how many sessions (%(default)s)")
-    add("--in-flight", type=positive, default=16, help="requests at a time (%(default)s)")
-    add("--out", default="stats.json", help="JSON file to write (%(default)s)")
-    money_flags(parser)
-
-
 def main():
     args = arguments()
     {"answer": command_answer, "judge": command_judge, "score": command_score,
-     "stats": command_stats}[args.command](args)
+     "stats": sets.command, "card": partial(card.command, expected=expected)}[args.command](args)
 
 
 if __name__ == "__main__":

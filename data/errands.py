@@ -9,8 +9,10 @@ the client (simulate.py), dialogues, in which one answer leads to the next quest
 """
 
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
+from data.journal import OPEN
 from data.wire import Unanswered
 from platolm import End, Problem
 
@@ -69,3 +71,16 @@ def outcome(done, name, failed, unanswered):
                           f"kept, start again to go on: {problem}") from None
         return unanswered + 1
     return 0
+
+
+def nothing_missing(failures, what):
+    """A Problem where something failed for lack of money or of a server: that can be mended."""
+    missing = [why for why in failures if why in OPEN]
+    if missing:
+        raise Problem(f"{len(missing)} {what} are missing ({counted(missing)}); the same command "
+                      "asks for them again, and for no others")
+
+
+def counted(words):
+    """["a", "b", "a"] -> "2 a, 1 b"."""
+    return ", ".join(f"{n} {word}" for word, n in Counter(words).most_common())

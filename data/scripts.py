@@ -4,10 +4,14 @@ Scripted users: the baselines that a trained simulator is compared with.
     self-chat    Baize: a human's first question, then formulaic ones about what the answer named
     role-play    UltraChat: a thing from the list of everything, its relations walked through
     oracle       human phrasings and the full list of facts: what no simulator could know
+    follow-up    "could you tell me more about ...?": in any world, about the last answer's longest
+                 new word
 
 Each user is a class with `.ask(turns)`, as people are. Not here: the teacher (teacher.py), and
 dialogues of the two (talks.py).
 """
+
+import re
 
 from data.people import question
 from data.teacher import NAME, understand
@@ -83,4 +87,22 @@ class Oracle(RolePlay):
         return question(self.rng, self.facts[n]) if n < self.length else None
 
 
-SCRIPTS = {"self-chat": SelfChat, "role-play": RolePlay, "oracle": Oracle}
+class FollowUp:
+    """A greeting, then more about the longest word of the last answer that was not asked about."""
+
+    def __init__(self, rng):
+        self.length = rng.randint(2, 6)
+
+    def ask(self, turns):
+        """The next question; None when as many were asked as was planned, or nothing is new."""
+        if not turns:
+            return "hello, could you help me?"
+        asked = " ".join(turn["value"].lower() for turn in turns if turn["from"] == "human")
+        new = [word for word in re.findall(r"[^\W\d_]+", turns[-1]["value"])
+               if word.lower() not in asked]
+        if len(turns) >= 2 * self.length or not new:
+            return None
+        return f"could you tell me more about {max(new, key=len)}?"
+
+
+SCRIPTS = {"follow-up": FollowUp, "self-chat": SelfChat, "role-play": RolePlay, "oracle": Oracle}

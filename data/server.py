@@ -5,8 +5,9 @@ A function behind the OpenAI wire: messages in, text out, over HTTP.
 
 `reply(messages) -> text` gets what the client sent as [{"role", "content"}, ...]. Served are
 chat completions, whole or streamed, the list of models, and errors in OpenAI's shape; and, where
-there is a function for them, completions of token ids and embeddings. Nothing here knows what the functions say
-or who asks; nothing of the project is imported. Not here: a server that misbehaves (chaos.py).
+there is a function for them, completions of token ids and embeddings. Nothing here knows what the
+functions say or who asks; nothing of the project is imported. Not here: a server that misbehaves
+(chaos.py).
 """
 
 import argparse
@@ -68,7 +69,7 @@ def completion(kind, model, choice, **more):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection; `reply`, `complete`, `embed` and `name` are set on a subclass by `serving`."""
+    """One connection; `serving` sets `reply`, `complete`, `embed`, `name` on a subclass."""
 
     complete = embed = None
     protocol_version = "HTTP/1.1"

@@ -2,22 +2,32 @@
 What the dialogues of a file are like, in numbers: the paper's statistics (PAPER.md, "Statistics").
 
 `statistics` goes through a file once, in pieces, so that it may be larger than the memory.
-Not here: the measures themselves (texts.py), the table (tables.py), who is asked (evaluate.py).
+Not here: the measures themselves (texts.py), the table (tables.py).
 """
 
+import argparse
 import re
+import threading
+import time
 from base64 import b64decode, b64encode
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
-from data.errands import errands, kept
+from data import clean
+from data.errands import errands, kept, nothing_missing
+from data.formats import items
+from data.judging import outside
 from data.limits import worst_case
 from data.mtbench import name_of
+from data.plan import address
+from data.tables import columns
 from data.texts import auc, mean_cosine, mtld, out_of_fold, unit, vectors, words_of
 from data.wire import Trouble
-from platolm import Problem
+from platolm import Problem, Tokenizer, positive, write_json
+from simulate import Progress, money_flags
 
 # dialogues at a time; turns of each side that a classifier learns from, and is tried on
 PIECE, SAMPLE = 256, 1500
@@ -240,3 +250,75 @@ def ratings(text):
     found = [re.search(rf"{name}\W{{1,5}}(\d+)", text, re.I) for name in JUDGED]
     marks = [int(match[1]) for match in found if match]
     return marks if len(marks) == len(JUDGED) and all(1 <= mark <= 10 for mark in marks) else None
+
+
+def judged_sessions(path, args, client, journal, stop):
+    """Means of what a judge says of the first dialogues of a file, with intervals and failures."""
+    asked, long = questions_about(items(path), args.judged)
+    names = {name: name_of(text) for name, text in asked.items()}
+    tasks = {names[name]: partial(client.chat, args.judge_model,
+                                  [{"role": "user", "content": text}], 100, temperature=0)
+             for name, text in asked.items()
+             if not any(map(ratings, kept(journal, names[name])))}
+    failed = errands(journal, tasks, args.in_flight, stop,
+                     Progress(Path(path).stem, len(tasks), client.ledger, "judgments"))
+    nothing_missing(failed.values(), "judgments")
+    marks = [next(filter(None, map(ratings, kept(journal, name))), None)
+             for name in names.values()]
+    rated = np.array([mark for mark in marks if mark]).reshape(-1, len(JUDGED))
+    found = {name: float(column.mean()) if len(rated) else None
+             for name, column in zip(JUDGED, rated.T)}
+    return found | {"sessions judged": len(rated), "failed": len(marks) - len(rated),
+                    "too long to be judged": long}
+
+
+# ------------------------------------------------------------------------------------------------
+# the command: evaluate.py stats
+
+
+def flags(parser):
+    add = parser.add_argument
+    add("files", nargs="+", metavar="FILE", help="dialogues: ShareGPT's array, or a record a line")
+    add("--tokenizer", metavar="DIR", help="of a checkpoint directory; without it tokens are words "
+        "and signs")
+    add("--human", metavar="FILE", help="dialogues of people: how well can the files be told from "
+        "them?")
+    add("--bench", nargs="+", metavar="FILE", help="question.jsonl: are its words in the files?")
+    add("--embedder", type=address, metavar="URL", help="address of /v1/embeddings; without it "
+        "vectors are hashed runs of characters")
+    add("--embed-model", default="text-embedding-3-small", help="its name there (%(default)s)")
+    add("--judge", type=address, metavar="URL", help="have the first sessions rated")
+    add("--judge-model", default="grader", help="the judge's name there")
+    add("--judged", type=positive, default=100, help="how many sessions (%(default)s)")
+    add("--in-flight", type=positive, default=16, help="requests at a time (%(default)s)")
+    add("--out", default="stats.json", help="JSON file to write (%(default)s)")
+    money_flags(parser)
+
+
+def command(args):
+    """Print the numbers of some files beside each other, and write them."""
+    stop, others, found = threading.Event(), {}, {}
+    if args.judge or args.embedder:
+        journal, reach = outside(args, stop, args.judge or args.embedder)
+    if args.embedder:
+        client = reach(args.embedder, args.embed_model, args.price)
+        others["embed"] = embed_over(client, args.embed_model, journal, args.in_flight, stop)
+    if args.tokenizer:
+        tokenizer = Tokenizer.load(args.tokenizer)
+        others["count"] = lambda text: len(tokenizer.encode(text))
+    if args.human:
+        others["human"] = sampled(items(args.human), 0)
+    if args.bench:
+        others["overlap"] = clean.bench(argparse.Namespace(bench=args.bench, words=8))
+    for path in args.files:
+        began = time.time()
+        numbers = statistics(partial(items, path), **others)
+        if args.judge:
+            client = reach(args.judge, args.judge_model, args.price)
+            numbers |= judged_sessions(path, args, client, journal, stop)
+        # two files may have one name
+        found[Path(path).stem if Path(path).stem not in found else str(path)] = numbers
+        print(f"{path}: {numbers['sessions']:,} sessions in {time.time() - began:.0f} s",
+              flush=True)
+    write_json(args.out, found)
+    print("\n".join(["", *columns(found), "", f"all numbers: {args.out}"]))

@@ -83,10 +83,70 @@ def vote_lines(votes):
 def columns(found):
     """{set: {measure: number}} as lines: a measure each, a column for each set."""
     names = list(dict.fromkeys(name for numbers in found.values() for name in numbers))
-    width = max(9, *(len(name) + 2 for name in found))
+    width = 2 + max(8, *map(len, found))
 
     def cell(x):
         return f"{x:,}" if isinstance(x, int) else number(x, 3 if x is None or abs(x) < 10 else 1)
+    names = [name for name in names if any(row.get(name) is not None for row in found.values())]
     return [f"{'':<44}" + "".join(f"{name:>{width}}" for name in found)] + [
         f"{name:<44}" + "".join(f"{cell(numbers.get(name)):>{width}}" for numbers in found.values())
         for name in names]
+
+
+def flat(user):
+    """A user's part of a card as {measure: number}."""
+    found = {name: value for name, value in user.items()
+             if value is None or isinstance(value, (int, float))}
+    if "topic" in user:
+        found |= {"nearness to the answer before": user["topic"]["own answer"],
+                  "nearness to another's answer": user["topic"]["another's"],
+                  "words a turn: Wasserstein": user["lengths"]["wasserstein"],
+                  "words a turn: Kolmogorov": user["lengths"]["kolmogorov"],
+                  "told from people: AUC": user["detector"]["auc"],
+                  "the same, at equal lengths": user["detector"]["matched"]}
+    if user.get("steering"):
+        found |= {"intent's words said": user["steering"]["own"],
+                  "another intent's words said": user["steering"]["another's"],
+                  "copied from the intent": user["steering"]["copied"]}
+    if user.get("leaving"):
+        left = user["leaving"]
+        found |= {"leaving: F1 at 0.5": left["f1"], "leaving: best F1": left["best"][1],
+                  "leaving: Brier": left["brier"]}
+    if "surprise" in user:
+        found["bits per byte of people"] = user["surprise"]["bits"]["mean"]
+        for way in ("blanked", "exchanged"):
+            found[f"more if answers are {way}"] = user["surprise"][way]["mean"]
+        if "without intent" in user["surprise"]:
+            found["more without the intent"] = user["surprise"]["without intent"]["mean"]
+    if "dialogues" in user:
+        whole = user["dialogues"]
+        found |= {"turns a simulated dialogue": whole["turns"],
+                  "turns a dialogue: Wasserstein": whole["wasserstein"],
+                  "turns a dialogue: Kolmogorov": whole["kolmogorov"]}
+    return found
+
+
+def card_lines(card):
+    """A card as lines: a measure each; people themselves first."""
+    order = ["human", "user", *(name for name in card["users"] if name not in ("human", "user"))]
+    users = {name: flat(card["users"][name]) for name in order}
+    lines = [f"{card['people']['dialogues']} dialogues of people: half of them the reference, "
+             f"{card['people']['places']} places of the others asked at",
+             *(f"{name}: {word}" for name, word in card["who"].items()),
+             "random: what people said, at other places; number: leaving by the number of turns "
+             "alone", "",
+             *columns({"reference": card["reference"], **users}), ""]
+    for name in order:
+        found = card["users"][name].get("detector", {})
+        # who cannot be told from people is not given away
+        if found.get("telltales") and found["low"] > 0.5:
+            lines.append(f"{name + ' given away by':<22}"
+                         + "  ".join(f"{text!r}" for text in found["telltales"]))
+    if found := card["users"]["user"].get("surprise"):
+        lines += ["", f"{'later turns of people, bits per byte':<38}{'turns':>7}{'heard':>8}"
+                  f"{'answers blanked':>26}{'exchanged':>26}"]
+        lines += [f"{name:<38}{kind['turns']:>7}{kind['bits']:>8.3f}"
+                  + "".join(f"{kind[way]['mean']:>+9.3f} {span(kind[way]):<16}"
+                            for way in ("blanked", "exchanged"))
+                  for name, kind in found["kinds"].items()]
+    return lines + ["", *card["notes"]]

@@ -152,7 +152,7 @@ def out_of_fold(x, y, groups, folds=5, seed=0):
 
 
 def auc(scores, y):
-    """The chance that a 1 scores above a 0, half for ties (Mann & Whitney 1947); None of one kind."""
+    """The chance that a 1 scores above a 0, a tie being half (Mann & Whitney 1947); or None."""
     ones = int((y == 1).sum())
     zeros = len(y) - ones
     if not ones or not zeros:
@@ -189,8 +189,8 @@ ANAPHORA = re.compile(r"(it|its|that|this|these|those|they|them|he|she|his|her|a
                       r"|the (first|second|third|last|other)( one)?|what about|how about)\b", re.I)
 LEAKS = re.compile(r"</?s>|<\|?(im_start|im_end|endoftext)|\[/?INST\]|^\W*(human|user|assistant"
                    r"|system)\s*:", re.I | re.M)
-SERVES = re.compile(r"\b(as an ai|how (can|may) i (help|assist)|i('d| would) be happy to|feel free to"
-                    r"|(is|let me know if) there('s| is)? anything else)\b"
+SERVES = re.compile(r"\b(as an ai|how (can|may) i (help|assist)|i('d| would) be happy to"
+                    r"|feel free to|(is|let me know if) there('s| is)? anything else)\b"
                     r"|^(sure|certainly|of course|absolutely)[!,.]", re.I)
 
 SHAPE = {
@@ -201,7 +201,7 @@ SHAPE = {
 }
 
 ACTS = (
-    ("thanks or good-bye", r"^\W*(thanks|thank you|thx|cheers|bye|goodbye|great|perfect|awesome)\b"),
+    ("thanks or praise", r"^\W*(thanks|thank you|thx|cheers|bye|goodbye|great|perfect)\b"),
     ("correction", r"^\W*(no|nope|wrong|actually|not)\b|\b(i (meant|said)|that's not|isn't|wasn't|"
                    r"wasnt|are you sure|really)\b"),
     ("points back", ANAPHORA.pattern),
@@ -217,10 +217,11 @@ def act(text):
     return "other"
 
 
-STOP = set("a an and are as at be but by can could do does for from had has have he her his how i if "
-           "in is it its me my no not of on or our she should so some that the their them then there "
-           "these they this to was we were what when where which who why will with would you your "
-           "please tell about".split())
+STOP = set(
+    "a about an and are as at be but by can could do does for from had has have he her his how i "
+    "if in is it its me my no not of on or our please she should so some tell that the their them "
+    "then there these they this to was we were what when where which who why will with would you "
+    "your".split())
 
 
 def content(text):

@@ -1,0 +1,64 @@
+"""
+A checkpoint of ours behind the OpenAI wire, as an assistant.
+
+    python -m data.serve DIR -- COMMAND ... URL ...      run COMMAND against its address
+    python -m data.serve DIR --port 8000
+
+One answer at a time: for classrooms and tests. Not here: the wire (server.py), many texts at once
+(model.Engine; for load, any server of Llama directories will do).
+"""
+
+import sys
+import threading
+import zlib
+
+import numpy as np
+
+from model import Llama, generate, machine
+from platolm import Problem, Tokenizer, prompt, run
+
+WHO = {"user": "human", "assistant": "gpt"}
+
+
+def turns_of(messages):
+    """Messages as turns: a system message opens the first turn, and who speaks twice speaks on."""
+    turns = []
+    for message in messages:
+        who = WHO.get(message.get("role"), "human")
+        if turns and turns[-1]["from"] == who:
+            turns[-1]["value"] += "\n" + message["content"]
+        else:
+            turns.append({"from": who, "value": message["content"]})
+    return turns
+
+
+def assistant(directory, limit=64, temperature=0.7):
+    """reply(messages) -> text, by the assistant of a checkpoint directory."""
+    fast, lock = machine(), threading.Lock()
+    model = Llama.load(directory, fast["attention"]).to(fast["device"])
+    tokenizer = Tokenizer.load(directory)
+
+    def reply(messages):
+        ids = prompt(turns_of(messages), tokenizer, "gpt")
+        # the system line stays, and as much of the end as there is room for
+        head, room = len(prompt([], tokenizer, "gpt")), model.config.context - limit
+        ids = ids if len(ids) <= room else ids[:head] + ids[head - room:]
+        # the same messages, the same answer
+        draw = np.random.default_rng(zlib.crc32(repr(ids).encode())).random
+        with lock:
+            row, = generate(model, [ids], [tokenizer.eos], limit, 1, [draw],
+                            temperature=temperature)
+        return tokenizer.decode(row.wrote)
+    return reply
+
+
+def main():
+    """Serve a checkpoint to a command, or at a port."""
+    from data.server import run_with
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        raise Problem("which checkpoint? python -m data.serve DIR -- COMMAND ... URL ...")
+    raise SystemExit(run_with(assistant(sys.argv[1]), name="model", argv=sys.argv[2:]))
+
+
+if __name__ == "__main__":
+    run(main)
