@@ -219,6 +219,7 @@ $(R)/base/model.safetensors: export OMP_NUM_THREADS = $(JOBS)
 # ---- simulation that can be trusted, and how fast it is ------------------------------------------
 
 card: $(R)/card.json ## the simulator's report card, in make all, too: 1.5 minutes after it
+
 chaos: $(install) $(and $(install),$(VENV)/installed-tests) ## 200 dialogues through every fault, killed with -9 five times: 1 minute
 	$(python) -m tests.drill
 

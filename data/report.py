@@ -1,8 +1,8 @@
 """
 The report: one page that holds all of a run's results, in words, tables and pictures.
 
-It needs no network and no script; light and dark follow the reader's choice. Everything that was
-said in a dialogue is escaped. Not here: any computation of a result (evaluate.py, listening.py).
+It needs no network and no script; light and dark follow the reader's choice. Not here: any
+computation of a result (evaluate.py, listening.py), tables and pictures (pictures.py).
 
     python -m data.report runs/tiny --out runs/tiny/report.html
 """
@@ -13,6 +13,8 @@ from html import escape
 from itertools import groupby, islice
 from pathlib import Path
 
+from data.pictures import bars, curves, figure, number, table, tag, talk
+from data.tables import flat
 from platolm import Problem, Tokenizer, encode, piece, put, read, run, turns
 
 ARMS = {
@@ -37,7 +39,7 @@ body { margin: 0 auto; padding: 1.2rem; max-width: 70rem; background: var(--page
 h1 { font-size: 1.7rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.6rem; }
 p { max-width: 42rem; } .soft, figcaption, th { color: var(--soft); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .8rem; font-size: .9rem; }
-dd { margin: 0; color: var(--soft); } ul { padding-left: 1.2rem; }
+dd { margin: 0; color: var(--soft); } ul { padding-left: 1.2rem; max-width: 46rem; }
 figcaption { font-size: .85rem; max-width: 42rem; } figure { margin: 1rem 0; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
 table, svg, .talk { font-family: system-ui, sans-serif; }
@@ -45,7 +47,7 @@ td, th { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid var
   font-weight: normal; white-space: nowrap; }
 td:first-child, th:first-child { text-align: left; position: sticky; left: 0;
   background: var(--page); }
-svg { width: 100%; max-width: 44rem; height: auto; display: block; }
+svg { width: 100%; max-width: 36rem; height: auto; display: block; }
 svg text { fill: var(--ink); font-size: 11px; } svg .soft { fill: var(--soft); }
 svg polyline { stroke-width: 1.6; }
 .cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
@@ -56,90 +58,6 @@ svg polyline { stroke-width: 1.6; }
 .mask { font: .78rem/1.7 ui-monospace, monospace; white-space: pre-wrap;
   overflow-wrap: anywhere; } .mask mark { background: var(--mark); color: inherit; }
 """
-
-# ---------------------------------------------------------------------------------------------
-# pieces of a page
-
-
-def tag(name, inside, **attributes):
-    """An element; class_ is written class. What is `inside` must be HTML already."""
-    words = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
-                    for key, value in attributes.items())
-    return f"<{name}{words}>{inside}</{name}>"
-
-
-def number(x, digits=2):
-    """A number in a table, or a dash."""
-    return "–" if x is None else f"{x:,}" if isinstance(x, int) else f"{x:.{digits}f}"
-
-
-def table(head, rows):
-    """A table that scrolls where it does not fit; cells are text or numbers."""
-    def cells(kind, row):
-        return tag("tr", "".join(tag(kind, escape(cell if isinstance(cell, str) else number(cell)))
-                                 for cell in row))
-    return tag("div", tag("table", cells("th", head) + "".join(cells("td", row) for row in rows)),
-               class_="scroll")
-
-
-def figure(inside, caption):
-    """A picture or table with the words under it."""
-    return tag("figure", inside + tag("figcaption", escape(caption)))
-
-
-def talk(title, said, after=""):
-    """A dialogue as a card."""
-    lines = [tag("div", ("<b>" if turn["from"] == "human" else "") + escape(turn["value"])
-                 + ("</b>" if turn["from"] == "human" else ""), class_=turn["from"])
-             for turn in said]
-    return tag("div", tag("h3", escape(title)) + "".join(lines) + after, class_="talk")
-
-
-# ---------------------------------------------------------------------------------------------
-# pictures
-
-
-def bars(rows, low=0.0, high=1.0):
-    """Points with their intervals, one row each: [(name, middle, low, high, colour)] as SVG."""
-    x = lambda value: 95 + 250 * (value - low) / (high - low)
-    lines = []
-    for tick in (0, 0.25, 0.5, 0.75, 1):
-        at = x(low + tick * (high - low))
-        lines.append(f'<line x1="{at}" x2="{at}" y1="6" y2="{22 * len(rows) + 8}" '
-                     'stroke="var(--line)"/>')
-        lines.append(tag("text", number(low + tick * (high - low)), x=at, class_="soft",
-                         y=22 * len(rows) + 22, text_anchor="middle"))
-    for i, (name, middle, a, b, colour) in enumerate(rows):
-        y = 22 * i + 18
-        lines.append(tag("text", escape(name), x=88, y=y + 4, text_anchor="end"))
-        lines.append(f'<line x1="{x(a):.1f}" x2="{x(b):.1f}" y1="{y}" y2="{y}" '
-                     f'stroke="{colour}" stroke-width="5" stroke-opacity=".45"/>')
-        lines.append(f'<circle cx="{x(middle):.1f}" cy="{y}" r="4.5" fill="{colour}"/>')
-    return tag("svg", "".join(lines), viewBox=f"0 0 360 {22 * len(rows) + 28}", role="img")
-
-
-def curves(series, unit):
-    """Lines over updates: {name: ([(x, y)], colour)} as SVG; both axes begin where the data do."""
-    points = [point for line, _ in series.values() for point in line]
-    left, right = min(x for x, _ in points), max(x for x, _ in points)
-    low, high = min(y for _, y in points), max(y for _, y in points)
-    px = lambda x: 40 + 230 * (x - left) / max(1e-9, right - left)
-    py = lambda y: 150 - 135 * (y - low) / max(1e-9, high - low)
-    lines = [tag("text", f"{y:.2f}", x=34, y=py(y) + 4, text_anchor="end", class_="soft")
-             for y in (low, high)]
-    lines += [tag("text", f"{x:,}", x=px(x), y=166, text_anchor="middle", class_="soft")
-              for x in (left, right)]
-    lines.append(tag("text", escape(unit), x=155, y=166, text_anchor="middle", class_="soft"))
-    ends = sorted((py(line[-1][1]), name, colour) for name, (line, colour) in series.items())
-    below = 0
-    for y, name, colour in ends:
-        below = max(y + 4, below + 12)
-        lines.append(f'<text x="276" y="{below:.1f}" style="fill:{colour}">{escape(name)}</text>')
-    for line, colour in series.values():
-        path = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in line)
-        lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}"/>')
-    return tag("svg", "".join(lines), viewBox=f"0 0 360 {max(172, below + 8):.0f}", role="img")
-
 
 def mask(record, tokenizer, learn):
     """The ids of a dialogue as text, with what is learnt marked."""
@@ -175,12 +93,12 @@ def colour(name):
 
 def verdict(a, b, pair):
     """One honest sentence on the paired difference between two arms."""
-    gap = f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]"
+    found = f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]"
     if pair["low"] > 0:
-        return f"{a} scored higher than {b}: {gap}."
+        return f"{a} scored higher than {b}: {found}."
     if pair["high"] < 0:
-        return f"{a} scored lower than {b}: {gap}."
-    return f"No difference between {a} and {b} that these questions could show: {gap}."
+        return f"{a} scored lower than {b}: {found}."
+    return f"No difference between {a} and {b} that these questions could show: {found}."
 
 
 def next_questions(run):
@@ -219,6 +137,28 @@ def arms(results):
     page += tag("ul", "".join(tag("li", escape(sentence)) for sentence in said))
     return page + tag("p", "The intervals cover the choice of questions; they do not cover the "
                            "luck of training. This is one seed.", class_="soft")
+
+
+def pairs(results):
+    if not results.get("duels"):
+        return ""
+    rows = [[f"{duel['model_1']} – {duel['model_2']}", duel["wins"], duel["ties"], duel["losses"],
+             span(duel["adjusted"], duel), number(duel["p"], 3),
+             span(duel["controlled"]["rate"], duel["controlled"]), duel["flips"], duel["first"]]
+            for duel in results["duels"] if duel["controlled"]]
+    return tag("h2", "The same answers in pairs") + figure(
+        table(["first – second", "win", "tie", "loss", "wins and half the ties", "p",
+               "at equal length", "flips", "first place"], rows),
+        "Each pair is judged in both orders, and a win counts where both agree. p: of no "
+        "difference, by permutation over questions. At equal length: what remains when the "
+        "judge's liking for longer answers is taken out. Flips: how often the orders disagree. "
+        "First place: of the games that somebody won, who stood first; 0.50 means that the place "
+        "does not matter.")
+
+
+def span(middle, found):
+    """0.50 [0.45, 0.55]"""
+    return f"{number(middle)} [{number(found['low'])}, {number(found['high'])}]"
 
 
 def by_kind(results):
@@ -261,6 +201,104 @@ def listening(run):
                    "who ask about everything: Socratic, and the same trained blind. The gap is "
                    "what hearing the answers is worth.")
     return page
+
+
+WHO = {"human": "people, their second half", "user": "Socratic",
+       "base": "the base, not trained to be a user",
+       "twin": "the same base, trained on the answers", "prompted": "the twin, told to be a user",
+       "script": "“could you tell me more about ...?”",
+       "random": "what people said, at other places", "number": "the number of turns alone"}
+HUES = {"human": "var(--b)", "user": "var(--a)"}
+ROWS = ("told from people: AUC", "the same, at equal lengths", "speaks as a human", "words a turn",
+        "words a turn: Wasserstein", "MTLD of all turns", "different pairs of words",
+        "variety of first turns", "starts in lower case", "ends without a mark",
+        "has a question mark", "starts by pointing back", "says the same again",
+        "nearness to the answer before", "nearness to another's answer", "leaving: F1 at 0.5",
+        "leaving: best F1", "leaving: Brier", "bits per byte of people",
+        "more if answers are blanked", "more if answers are exchanged",
+        "turns a simulated dialogue", "turns a dialogue: Wasserstein",
+        "turns a dialogue: Kolmogorov")
+
+
+def report_card(run):
+    card = load(run / "card.json")
+    users = {name: card["users"][name] for name in [*HUES, *card["users"]] if name in card["users"]}
+    told = [(name, found["auc"], found["low"], found["high"], HUES.get(name, "var(--c)"))
+            for name, user in users.items() if (found := user.get("detector", {})).get("auc")]
+    page = tag("h2", "The simulator's report card: how like people is it?")
+    page += figure(bars(told), "How well a classifier tells a user's turns from people's "
+                   "(AUC, 95 % over dialogues): 0.50 means that it cannot. Every user spoke at the "
+                   f"same {card['people']['places']:,} places of held-out people's dialogues.")
+    page += tag("dl", "".join(tag("dt", escape(name)) + tag("dd", escape(WHO.get(name, "")))
+                              for name in users))
+    numbers = {name: flat(user) for name, user in users.items()}
+    rows = [[row, card["reference"].get(row), *(found.get(row) for found in numbers.values())]
+            for row in ROWS if any(found.get(row) is not None for found in numbers.values())]
+    page += figure(table(["", "reference", *users], rows), "Reference: the other half of people. "
+                   "Nobody can be expected to be nearer to it than people are.")
+    page += tag("ul", "".join(tag("li", escape(note)) for note in card["notes"]))
+    return page + leaving_curves(users) + expectations(card["users"]["user"].get("surprise"))
+
+
+def leaving_curves(users):
+    """Three pictures: are the chances right, where to draw the line, when do they leave?"""
+    known = {name: user["leaving"] for name, user in users.items()
+             if user.get("leaving") and name in ("user", "twin", "number")}
+    if "user" not in known:
+        return ""
+    line = lambda key: {name: ([point[:2] for point in found[key]], HUES.get(name, "var(--c)"))
+                        for name, found in known.items()}
+    unit_box, people = ((0, 1), (0, 1)), known["user"]["people"]
+    last = people[-1][0]
+    hazards = line("hazard") | {"people": (people, HUES["human"])}
+    cards = [
+        curves({"right": ([(0, 0), (1, 1)], "var(--line)")} | line("reliability"),
+               "chance given to leaving", unit_box),
+        curves(line("curve"), "counts as leaving from here", unit_box),
+        curves(hazards, "turns so far", ((people[0][0], last), (0, 1)))]
+    titles = ("How often people did leave", "F1 of leaving", "Leaving at this turn")
+    return figure(tag("div", "".join(tag("div", tag("h3", title) + picture, class_="talk")
+                                     for title, picture in zip(titles, cards)), class_="cards"),
+                  "Does it leave when people do? Left: of the places to which it gave such a "
+                  "chance, the share at which the person left; the straight line would be right. "
+                  "Middle: F1 by the chance from which it counts as leaving. Right: the chance of "
+                  "leaving by the number of turns.")
+
+
+def expectations(surprise):
+    """What people say, as the simulator expects it, by kind of turn."""
+    if not surprise:
+        return ""
+    rows = [[name, kind["turns"], number(kind["bits"], 3), gap(kind["blanked"]),
+             gap(kind["exchanged"])] for name, kind in surprise["kinds"].items()
+            # of fewer there is no telling
+            if kind["turns"] >= 10]
+    return figure(table(["people's later turns", "turns", "bits per byte", "answers blanked",
+                         "answers exchanged"], rows),
+                  "How surprised the simulator is by what people say, and how much more if the "
+                  "answers they had heard are blanked, or another dialogue's: what it hears.")
+
+
+def gap(found):
+    """+0.10 [+0.05, +0.15]"""
+    return f"{found['mean']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
+
+
+def statistics(run):
+    found = load(run / "stats.json")
+    measures = list(dict.fromkeys(name for numbers in found.values() for name in numbers))
+    rows = [[measure, *(cell(numbers.get(measure)) for numbers in found.values())]
+            for measure in measures]
+    return tag("h2", "Statistics of the dialogues") + figure(
+        table(["", *found], rows), "Taken for human, and AUC: a classifier of runs of characters, "
+        "trained on held-out people against this set, cross-validated over dialogues. Cosines and "
+        "topics: of hashed runs of characters, so they see words and not meanings. A session that "
+        "shares words with the bench has eight in a row, or all of a shorter question.")
+
+
+def cell(x):
+    """A number of any size."""
+    return number(x, 3 if isinstance(x, float) and abs(x) < 10 else 1)
 
 
 def training(run):
@@ -341,8 +379,9 @@ about models a thousand times larger.</p>"""
 def page(run):
     """The whole page as HTML."""
     results = load(run / "results.json")
-    body = [ABOUT, next_questions(run), arms(results), by_kind(results), listening(run), masks(run),
-            dialogues(run), equal(run, results), training(run), stages(results)]
+    body = [ABOUT, next_questions(run), arms(results), pairs(results), by_kind(results),
+            report_card(run), listening(run), statistics(run), masks(run), dialogues(run),
+            equal(run, results), training(run), stages(results)]
     head = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
             f"<title>PlatoLM in a tiny world</title><style>{STYLE}</style>")
     inside = tag("head", head) + tag("body", "".join(body))

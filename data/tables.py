@@ -148,5 +148,5 @@ def card_lines(card):
         lines += [f"{name:<38}{kind['turns']:>7}{kind['bits']:>8.3f}"
                   + "".join(f"{kind[way]['mean']:>+9.3f} {span(kind[way]):<16}"
                             for way in ("blanked", "exchanged"))
-                  for name, kind in found["kinds"].items()]
+                  for name, kind in found["kinds"].items() if kind["turns"] >= 10]
     return lines + ["", *card["notes"]]
