@@ -52,7 +52,7 @@ with_grader = env -u OPENAI_API_KEY $(python) -m data.grader --
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help all hello smoke test show clean parity chaos bench-simulate coverage card
+.PHONY: help all hello smoke test show clean parity chaos bench-simulate coverage card real
 
 help: ## this list
 	@echo "PlatoLM from scratch: a user simulator, its dialogues, and the assistant they train"
@@ -229,6 +229,34 @@ bench-simulate: $(R)/socratic/model.safetensors ## turns per second against what
 
 coverage: $(install) ## how often a 95 % interval holds the truth, and where it falls short: 15 seconds
 	$(python) -m tests.coverage
+
+# ---- the same on real people: a small model from scratch, on dialogues of yours ------------------
+
+# make real DATA=dialogues.json WHERE=source=taskmaster4
+REAL       = runs/real$(if $(WHERE),-$(lastword $(subst =, ,$(WHERE))))
+REAL_SHAPE = --vocab 2048 --dim 192 --layers 4 --heads 6 --hidden 512 --context 512
+REAL_LEARN = --held-out $(REAL)/held-out.jsonl --tokens 2048 --resume --seed $(SEED)
+
+real: $(REAL)/card.json ## Socratic from scratch on people's dialogues (DATA=FILE), and its card: 5 minutes
+
+$(REAL)/human.jsonl: $(DATA) | $(install) runs/machine.json
+	@test -n "$(DATA)" || { echo "make real DATA=FILE: which dialogues? (ShareGPT's array, or a record a line)"; exit 1; }
+	mkdir -p $(@D) && $(python) -m data.formats $(DATA) --where $(WHERE) --out $@ --held-out $(REAL)/held-out.jsonl
+
+$(REAL)/base/model.safetensors: $(REAL)/human.jsonl
+	$(python) train.py --learn all --data $< --out $(@D) $(REAL_SHAPE) --steps 400 --optimizer muon --lr 4e-3 $(REAL_LEARN)
+
+$(REAL)/socratic/model.safetensors: $(REAL)/human.jsonl $(REAL)/base/model.safetensors
+	$(python) train.py --learn human --data $< --base $(REAL)/base --out $(@D) --steps 150 --lr 1e-3 $(REAL_LEARN)
+
+$(REAL)/assistant/model.safetensors: $(REAL)/human.jsonl $(REAL)/base/model.safetensors
+	$(python) train.py --learn gpt --data $< --base $(REAL)/base --out $(@D) --steps 150 --lr 1e-3 $(REAL_LEARN)
+
+$(REAL)/card.json: $(REAL)/socratic/model.safetensors $(REAL)/assistant/model.safetensors
+	env -u OPENAI_API_KEY $(python) -m data.serve $(REAL)/assistant -- $(python) evaluate.py card --user $(REAL)/socratic --human $(REAL)/held-out.jsonl --twin $(REAL)/assistant --beside base=$(REAL)/base --teacher URL --model model --out $@
+
+$(REAL)/socratic/model.safetensors $(REAL)/assistant/model.safetensors: export OMP_NUM_THREADS = 1
+$(REAL)/base/model.safetensors: export OMP_NUM_THREADS = $(JOBS)
 
 # ---- the same logits and ids as transformers? in an environment of its own ------------------------
 

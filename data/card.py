@@ -188,12 +188,13 @@ class Roles:
         return float((vectors([text for _, text in pairs]) @ self.w + self.bias > 0).mean())
 
 
+LENGTHS = {"words a turn: Wasserstein": wasserstein, "words a turn: Kolmogorov": kolmogorov}
+
+
 def lengths(pairs, people):
-    """How far the words a turn are from people's: {"wasserstein", "kolmogorov"}."""
-    if not pairs:
-        return {"wasserstein": None, "kolmogorov": None}
-    ours, theirs = [[len(words_of(text)) for _, text in found] for found in (pairs, people)]
-    return {"wasserstein": wasserstein(ours, theirs), "kolmogorov": kolmogorov(ours, theirs)}
+    """How far the numbers of words a turn are from people's: {name of the distance: number}."""
+    sizes = [[len(words_of(text)) for _, text in found] for found in (pairs, people)]
+    return {name: distance(*sizes) if all(sizes) else None for name, distance in LENGTHS.items()}
 
 
 def topic(pairs, most=6):
@@ -341,7 +342,7 @@ def ceiling(records):
     How far people are from people: for each measure the gaps between two random halves, as
     {"mean", "high"}, over SPLITS of them; "high" is the largest.
     """
-    gaps = {name: [] for name in [*MEASURES, "wasserstein", "kolmogorov"]}
+    gaps = {name: [] for name in [*MEASURES, *LENGTHS]}
     for split in range(SPLITS):
         sides = [spoken([place.said for place in half], half)
                  for half in map(places_of, halves(records, split))]
@@ -381,10 +382,10 @@ def notes(users, reference, limits):
             f"told from people: {', '.join(harder)} less often than people, beyond people's "
             "interval: the two halves of people differ")
     if ties:
-        found.insert(0, "ties, nearer to people than people were, but by less than halves of people "
-                     "differ: " + ", ".join(ties))
-    return found + ["leaving: nobody can say what another person would have done at the same place; "
-                    "the chance by the number of turns alone is the floor"]
+        found.insert(0, "ties, nearer to people than people were, but by less than halves of "
+                     "people differ: " + ", ".join(ties))
+    return found + ["leaving: nobody can say what another person would have done at the same "
+                    "place; the chance by the number of turns alone is the floor"]
 
 
 # ------------------------------------------------------------------------------------------------

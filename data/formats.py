@@ -1,13 +1,21 @@
 """
 Files as others write them: JSON lines or one JSON array, told apart by what is in them.
 
-An array is read piece by piece, so that it may be larger than the memory. Not here: what a dialogue
-must look like (platolm.wrong), the files of benches (mtbench.py).
+An array is read piece by piece, so that it may be larger than the memory.
+
+    python -m data.formats FILE --out human.jsonl --held-out held-out.jsonl --where source=hh
+
+turns it into our records, a line each, some of them held out. Not here: what a dialogue must look
+like (platolm.wrong), the files of benches (mtbench.py).
 """
 
+import argparse
 import json
+from itertools import count
 
-from platolm import Problem, sound, wrong
+import numpy as np
+
+from platolm import Problem, positive, run, sound, write, wrong
 
 PIECE = 1 << 20
 
@@ -63,3 +71,38 @@ def array(file):
             if not more:
                 raise
             text += more
+
+
+def records(path, where):
+    """
+    The dialogues of a file that have these words under these keys {key: word}, with ids. Who has
+    the last answer and says no more has left, unless the record tells otherwise.
+    """
+    number = count()
+    for item in items(path):
+        if all(str(item.get(key)) == word for key, word in where.items()):
+            end = "left" if item["conversations"][-1]["from"] == "gpt" else "cut"
+            yield {"id": str(next(number)), "end": end, **item}
+
+
+def main():
+    """Write the dialogues of a file as records, some of them held out."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("file", help="dialogues: ShareGPT's array, or a record a line")
+    parser.add_argument("--out", required=True, help="JSONL file to write")
+    parser.add_argument("--held-out", required=True, help="JSONL file of those held out")
+    parser.add_argument("--share", type=positive, default=10, help="one in so many held out (10)")
+    parser.add_argument("--where", nargs="*", default=[], metavar="KEY=WORD", help="only these")
+    args = parser.parse_args()
+    found = list(records(args.file, dict(word.split("=", 1) for word in args.where)))
+    if len(found) < args.share:
+        raise Problem(f"{args.file} holds {len(found)} such dialogues: too few to hold some out")
+    order = np.random.default_rng(0).permutation(len(found)).tolist()
+    held = set(order[:len(found) // args.share])
+    write(args.held_out, (record for i, record in enumerate(found) if i in held))
+    write(args.out, (record for i, record in enumerate(found) if i not in held))
+    print(f"{args.out}: {len(found) - len(held):,} dialogues; {args.held_out}: {len(held):,}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -48,7 +48,8 @@ def assistant(directory, limit=64, temperature=0.7):
         with lock:
             row, = generate(model, [ids], [tokenizer.eos], limit, 1, [draw],
                             temperature=temperature)
-        return tokenizer.decode(row.wrote)
+        # on this wire silence would count as a fault
+        return tokenizer.decode(row.wrote).strip() or "..."
     return reply
 
 

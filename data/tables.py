@@ -100,9 +100,7 @@ def flat(user):
     if "topic" in user:
         found |= {"nearness to the answer before": user["topic"]["own answer"],
                   "nearness to another's answer": user["topic"]["another's"],
-                  "words a turn: Wasserstein": user["lengths"]["wasserstein"],
-                  "words a turn: Kolmogorov": user["lengths"]["kolmogorov"],
-                  "told from people: AUC": user["detector"]["auc"],
+                  **user["lengths"], "told from people: AUC": user["detector"]["auc"],
                   "the same, at equal lengths": user["detector"]["matched"]}
     if user.get("steering"):
         found |= {"intent's words said": user["steering"]["own"],

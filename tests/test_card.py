@@ -144,13 +144,13 @@ def test_dialogues_are_compared_by_their_turns():
 
 def test_a_note_says_where_people_were_not_the_nearest():
     user = lambda value, auc: {name: value for name in card.MEASURES} | {
-        "lengths": {"wasserstein": 0.3, "kolmogorov": 0.2}, "detector": {"auc": auc, "low": 0.4, "high": 0.6}}
+        "lengths": dict.fromkeys(card.LENGTHS, 0.3), "detector": {"auc": auc, "low": 0.4, "high": 0.6}}
     users = {"human": user(0.5, 0.52), "user": user(0.6, 0.5), "script": user(0.9, 1.0), "random": user(0.7, 0.1)}
     reference = {name: 0.7 for name in card.MEASURES}
-    limits = {"words a turn": {"high": 0.3}, "MTLD of all turns": {"high": 0.1}, "wasserstein": {"high": 1}}
+    limits = {"words a turn": {"high": 0.3}, "MTLD of all turns": {"high": 0.1}, "words a turn: Wasserstein": {"high": 1}}
     tied, differ, leaving = card.notes(users, reference, limits)
     assert "words a turn (user)" in tied and "told from people (user)" in tied and "script" not in tied
-    assert differ.startswith("MTLD of all turns: user") and "wasserstein" not in tied + differ
+    assert differ.startswith("MTLD of all turns: user") and "Wasserstein" not in tied + differ
     assert leaving.startswith("leaving")
 
 
