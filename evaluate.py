@@ -7,11 +7,10 @@ may be; and measure users: what they say, and whether they listen.
     python evaluate.py score NAME ... --bench bench                 the tables, and results.json
     python evaluate.py stats FILE ...                               what dialogues are like
     python evaluate.py card --user DIR --human FILE                 how like people is a user?
-    python evaluate.py listen DIR --blind DIR --human FILE          does a user listen?
-    python evaluate.py probe NAME=DIR ... --gold FILE --sentences FILE    what needs no judge
 
-A bench is a directory in MT-Bench's layout (data/mtbench.py). Not here: a judge (data/grader.py),
-what is counted in texts (data/texts.py), the page (data/report.py).
+A bench is a directory in MT-Bench's layout (data/mtbench.py). Not here: the judge (data/judging.py,
+data/grader.py), what is counted in texts (data/texts.py), what a card and statistics are made of
+(data/card.py, data/sets.py), the page (data/report.py).
 Read before: platolm.py, model.py, simulate.py.
 """
 
@@ -37,7 +36,7 @@ from data.plan import address, natural
 from data.tables import arm_lines, duel_lines, vote_lines
 from model import Llama, generate, machine, nll, read_json
 from platolm import (IGNORE, Problem, Tokenizer, blanked, encode, positive, prompt, read, run,
-                     shift, to_messages, turns, write, write_json)
+                     shift, turns, write, write_json)
 from simulate import Progress, money_flags, reaching
 from train import batches, pad
 
@@ -50,10 +49,10 @@ def answer(model, tokenizer, questions, limit, slots=64, seed=0):
     An assistant's answers, turn by turn, at most `limit` tokens each, as freely drawn as their
     category asks for (mtbench.temperature).
 
-    questions: [{"category", "turns": [text, ...]}]  ->  for each, the list of its answers, and the
-    places of those that were cut at the limit.
+    questions: [{"category", "turns": [text, ...]}, ...]. Returns for each its answers, and why
+    some of them do not end where the assistant ended: {turn, from 1: "length"}.
     """
-    talks, cut = [[] for _ in questions], [[] for _ in questions]
+    talks, ends = [[] for _ in questions], [{} for _ in questions]
     freely = [mtbench.temperature(question) for question in questions]
     turns_of = [len(question["turns"]) for question in questions]
     for turn, heat in product(range(max(turns_of)), sorted(set(freely))):
@@ -65,30 +64,35 @@ def answer(model, tokenizer, questions, limit, slots=64, seed=0):
         rows = generate(model, prompts, [tokenizer.eos], limit, slots, draws, temperature=heat)
         for i, row in zip(asked, rows):
             talks[i].append({"from": "gpt", "value": tokenizer.decode(row.wrote)})
-            cut[i] += [turn] if row.why != "stop" else []
-    return [[said["value"] for said in talk if said["from"] == "gpt"] for talk in talks], cut
+            ends[i] |= {turn + 1: row.why} if row.why != "stop" else {}
+    return [[said["value"] for said in talk if said["from"] == "gpt"] for talk in talks], ends
 
 
 def answer_over(client, model, questions, limit, journal, in_flight, stop):
-    """The same from a model behind an address; every answer is in the journal before it counts."""
-    talks, cut, failed = [[] for _ in questions], [[] for _ in questions], {}
+    """
+    The same from a model behind an address. Every answer is in the journal before it counts; one
+    that is refused stays empty, and so do those after it.
+    """
+    answers, ends = [[] for _ in questions], [{} for _ in questions]
     for turn in range(max(len(question["turns"]) for question in questions)):
-        names = {}
+        names, tasks = {}, {}
         for i, question in enumerate(questions):
-            if turn < len(question["turns"]) and len(talks[i]) == 2 * turn:
-                talks[i].append({"from": "human", "value": question["turns"][turn]})
-                names[i] = mtbench.name_of(str(i), *(said["value"] for said in talks[i]))
-        tasks = {name: partial(client.chat, model, to_messages(talks[i]), limit,
-                               temperature=mtbench.temperature(questions[i]))
-                 for i, name in names.items() if not journal.turns(name)}
-        failed |= errands(journal, tasks, in_flight, stop,
-                          Progress(f"{model}, turn {turn + 1}", len(tasks), client.ledger))
-        for i, name in names.items():
-            for row in journal.turns(name)[:1]:
-                talks[i].append({"from": "gpt", "value": row["value"]})
-                cut[i] += [turn] if row["finish"] == "length" else []
-    nothing_missing(failed.values(), "answers")
-    return [[said["value"] for said in talk if said["from"] == "gpt"] for talk in talks], cut
+            if turn < len(question["turns"]) and not set(ends[i].values()) - {"length"}:
+                talk = mtbench.talk_so_far(question["turns"], answers[i])
+                names[i] = mtbench.name_of(repr(talk), str(question["question_id"]))
+                if not journal.turns(names[i]):
+                    tasks[names[i]] = partial(client.chat, model, talk, limit,
+                                              temperature=mtbench.temperature(question))
+        told = Progress(f"{model}, turn {turn + 1}", len(tasks), client.ledger, "answers")
+        failed = errands(journal, tasks, in_flight, stop, told)
+        nothing_missing(failed.values(), "answers")
+        for i, question in enumerate(questions):
+            row = {"value": "", "finish": ends[i].get(turn, failed.get(names.get(i)))}
+            row = next(iter(journal.turns(names[i])), row) if i in names else row
+            if turn < len(question["turns"]):
+                answers[i].append(row["value"])
+                ends[i] |= {turn + 1: row["finish"]} if row["finish"] != "stop" else {}
+    return answers, ends
 
 
 # ------------------------------------------------------------------------------------------------
@@ -453,7 +457,7 @@ def checkpoint(word):
 
 
 def answers_by(word, benches, args):
-    """The answers of NAME=DIR or NAME=URL to each bench: its name, and {bench: (answers, cut)}."""
+    """The answers of NAME=DIR or NAME=URL to each bench: its name, and {bench: (answers, ends)}."""
     name, _, url = word.partition("=")
     if not url.startswith(("http://", "https://")):
         name, model, tokenizer = checkpoint(word)
@@ -476,13 +480,13 @@ def command_answer(args):
     for word in args.models:
         began = time.time()
         name, found = answers_by(word, benches, args)
-        for bench, (texts, cut) in found.items():
-            rows = mtbench.answer_rows(name, benches[bench], texts, cut)
+        for bench, (texts, ends) in found.items():
+            rows = mtbench.answer_rows(name, benches[bench], texts, ends)
             write(bench / "model_answer" / f"{name}.jsonl", rows)
-        cuts = sum(len(turns) for _, cut in found.values() for turns in cut)
+        why = counted(end for _, ends in found.values() for turns in ends for end in turns.values())
         print(f"{name}: answers to {sum(map(len, benches.values()))} questions in "
-              f"{time.time() - began:.0f} s" + (f"; {cuts} cut at {args.limit} tokens" if cuts
-                                                 else ""), flush=True)
+              f"{time.time() - began:.0f} s" + (f"; not ended by itself: {why}" if why else ""),
+              flush=True)
 
 
 def pairs_of(args):

@@ -86,12 +86,18 @@ def answers_to(bench, name, questions):
     return [found[question["question_id"]] for question in questions]
 
 
-def answer_rows(name, questions, answers, cut):
-    """Answers as rows of model_answer/; which of them were cut at the limit is told, too."""
+def answer_rows(name, questions, answers, ends):
+    """Answers as rows of model_answer/; ends: where the assistant did not end, {turn: why}."""
     return [{"question_id": question["question_id"], "answer_id": uuid.uuid4().hex,
              "model_id": name, "tstamp": time.time(),
-             "choices": [{"index": 0, "turns": texts, **({"cut": places} if places else {})}]}
-            for question, texts, places in zip(questions, answers, cut)]
+             "choices": [{"index": 0, "turns": texts, **({"ended": why} if why else {})}]}
+            for question, texts, why in zip(questions, answers, ends)]
+
+
+def talk_so_far(questions, answers):
+    """The talk up to the first question without an answer, as messages."""
+    said = [text for pair in zip(questions, answers) for text in pair] + [questions[len(answers)]]
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
 
 
 def references_of(bench, judge):

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import evaluate as e
-from data import card, places, serve
+from data import card, serve
 from data.places import Place, exchanged, halves, places_of
 from data.server import serving
-from platolm import Problem, line, prompt, read
+from platolm import line, prompt, read
 from data.talks import dialogues
 from data.world import asked
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -28,8 +27,8 @@ def bench(tmp_path):
 def test_a_second_answer_follows_from_the_first(make_model, tokenizer):
     model = make_model()
     first, second = e.answer(model, tokenizer, QUESTIONS, limit=6, slots=1)[0][0]
-    (alone,), cut = e.answer(model, tokenizer, [QUESTIONS[0] | {"turns": QUESTIONS[0]["turns"][:1]}], limit=6)
-    assert alone == [first] and cut == [[0]], "six tokens were no end: the first answer is marked"
+    (alone,), ends = e.answer(model, tokenizer, [QUESTIONS[0] | {"turns": QUESTIONS[0]["turns"][:1]}], limit=6)
+    assert alone == [first] and ends == [{1: "length"}], "six tokens were no end: the first answer is marked"
     talk = [{"from": "human", "value": "how much is the rope"}, {"from": "gpt", "value": first},
             {"from": "human", "value": "times 2?"}]
     row, = e.generate(model, [prompt(talk, tokenizer, "gpt")], [tokenizer.eos], 6, temperature=0)

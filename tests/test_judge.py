@@ -44,7 +44,7 @@ def bench(tmp_path):
     put(tmp_path / "question.jsonl", QUESTIONS)
     for name, words in (("terse", 1), ("plain", 3), ("wordy", 9)):
         texts = [[f"{name} {turn} " + "word " * words for turn in range(len(q["turns"]))] for q in QUESTIONS]
-        put(tmp_path / f"model_answer/{name}.jsonl", mtbench.answer_rows(name, QUESTIONS, texts, [[]] * 3))
+        put(tmp_path / f"model_answer/{name}.jsonl", mtbench.answer_rows(name, QUESTIONS, texts, [{}] * 3))
     return tmp_path
 
 
@@ -111,8 +111,8 @@ def test_what_is_filled_in_is_never_a_pattern_itself():
 
 
 def test_references_are_for_math_reasoning_and_coding_and_the_judges_own_come_first(tmp_path):
-    put(tmp_path / "reference_answer/a.jsonl", mtbench.answer_rows("a", QUESTIONS[:1], [["5", "10"]], [[]]))
-    put(tmp_path / "reference_answer/b.jsonl", mtbench.answer_rows("b", QUESTIONS[:1], [["6", "12"]], [[]]))
+    put(tmp_path / "reference_answer/a.jsonl", mtbench.answer_rows("a", QUESTIONS[:1], [["5", "10"]], [{}]))
+    put(tmp_path / "reference_answer/b.jsonl", mtbench.answer_rows("b", QUESTIONS[:1], [["6", "12"]], [{}]))
     of = lambda judge, question: mtbench.reference(question, mtbench.references_of(tmp_path, judge))
     assert of("b", QUESTIONS[0]) == ["6", "12"] and of("other", QUESTIONS[0]) == ["5", "10"]
     assert of("b", QUESTIONS[1] | {"reference": ["x"]}) is None, "stem needs none"
@@ -209,7 +209,7 @@ def test_judging_twice_adds_nothing_and_changed_answers_are_judged_again(bench):
         assert len(asked) == 15 and (bench / "model_judgment/j_single.jsonl").read_bytes() == before
         put(bench / "model_answer/terse.jsonl", mtbench.answer_rows(
             "terse", QUESTIONS, [["new", "terse 1 word "], ["terse 0 word ", "terse 1 word "], ["terse 0 word "]],
-            [[]] * 3))
+            [{}] * 3))
         e.command_judge(args_of(bench, url))
     # of the first talk both turns: the second is judged by what came before it
     assert len(asked) == 17 and len(rows_of(bench)) == 15
@@ -317,7 +317,24 @@ def test_an_answer_over_the_wire_is_asked_for_once_and_marked_where_it_was_cut(t
     assert len(asked) == 5, "the second run finds all in the journal"
     assert ["how much is the rope", "reply 1 word word", "times 2?"] in asked
     row, *_ = read(tmp_path / "model_answer/there.jsonl", None)
-    assert row["choices"][0] == {"index": 0, "turns": ["reply 1 word word", "reply 3 word word"], "cut": [0, 1]}
+    assert row["choices"][0] == {"index": 0, "turns": ["reply 1 word word", "reply 3 word word"], "ended": {"1": "length", "2": "length"}}
+
+
+def test_an_answer_that_is_refused_stays_empty_and_what_would_follow_it_too(tmp_path):
+    put(tmp_path / "question.jsonl", QUESTIONS)
+
+    def reply(messages):
+        if messages[-1]["content"] in ("hi", "times 2?"):
+            raise Refused(400, "content_policy_violation", "no")
+        return "five coins"
+    args = Namespace(**vars(args_of(tmp_path, None)), models=None, limit=9, seed=0)
+    with serving(reply) as url:
+        args.models = [f"there={url}"]
+        e.command_answer(args)
+    assert [row["choices"][0] for row in read(tmp_path / "model_answer/there.jsonl", None)] == [
+        {"index": 0, "turns": ["five coins", ""], "ended": {"2": "content_filter"}},
+        {"index": 0, "turns": ["", ""], "ended": {"1": "content_filter", "2": "content_filter"}},
+        {"index": 0, "turns": ["five coins"]}]
 
 
 def test_from_a_checkpoint_to_the_table(bench, talker, tokenizer, tmp_path):
