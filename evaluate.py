@@ -248,7 +248,7 @@ def summary(scores, questions, asked_turns=None):
     categories = np.array([question["category"] for question in questions])
     worst, best = bounded(scores[there], 0, 1)
     return {"overall": mean, "low": low, "high": high, "worst": worst, "best": best,
-            "failed": int((there & ~rated).sum()),
+            "rating": None if mean is None else 1 + 9 * mean, "failed": int((there & ~rated).sum()),
             "asked": mean_of(scores[asked]), "never_asked": mean_of(scores[~asked]),
             **{f"turn{i + 1}": mean_of(scores[:, i]) for i in range(scores.shape[1])},
             "categories": {name: mean_of(scores[categories == name])

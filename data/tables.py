@@ -5,7 +5,7 @@ Not here: the finding (evaluate.py), the page (report.py).
 """
 
 # the columns of the table: what each is called there, and in results.json
-COLUMNS = {"asked": "asked", "never": "never_asked", "turn 1": "turn1", "turn 2": "turn2",
+COLUMNS = {"of 10": "rating", "asked": "asked", "never": "never_asked", "turn 1": "turn1", "turn 2": "turn2",
            "formal": "formal", "vicuna": "vicuna", "gold": "gold", "ends": "completed"}
 
 
@@ -22,10 +22,15 @@ def span(found, form="+.3f"):
 def arm_lines(results):
     """The results as lines: an arm each, best first; kinds of turn; the differences."""
     arms = dict(sorted(results["arms"].items(), key=lambda item: -(item[1]["overall"] or 0)))
-    held = [word for word, key in COLUMNS.items() if any(key in arm for arm in arms.values())]
-    lines = [f"{results['questions']} questions; scores from 0 to 1; 95 % intervals over questions",
-             "asked: about what the people in the data ask; never: about what they never ask", "",
-             f"{'arm':<11}{'overall':>7}  {'interval':^14}" + "".join(f"{w:>8}" for w in held)]
+    held = [word for word, key in COLUMNS.items()
+            if any(arm.get(key) is not None for arm in arms.values())]
+    lines = [f"{results['questions']} questions; scores from 0 to 1; 95 % intervals over questions"]
+    if "never" in held:
+        lines.append("asked: about what the people in the data ask; never: about what they never "
+                     "ask")
+    else:
+        held.remove("asked")
+    lines += ["", f"{'arm':<11}{'overall':>7}  {'interval':^14}" + "".join(f"{w:>8}" for w in held)]
     for name, arm in arms.items():
         lines.append(f"{name:<11}{number(arm['overall']):>7}  {number(arm['low'])} to "
                      f"{number(arm['high'])}"

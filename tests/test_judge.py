@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+import threading
 from argparse import Namespace
 
 import numpy as np
@@ -251,6 +252,26 @@ def test_a_dead_or_dear_judge_is_a_problem_and_nothing_said_is_lost(bench, capsy
         e.command_judge(args_of(bench, url, max_dollars=9.0, price=(1.0, 1.0)))
         assert len(asked) == 15
     assert "spent" in capsys.readouterr().out
+
+
+def test_after_a_kill_the_judge_is_asked_for_the_rest_alone(bench):
+    asked, hold, held = [], threading.Event(), threading.Event()
+
+    def judge(messages):
+        asked.append(messages[0]["content"])
+        if len(asked) == 7 and not hold.is_set():
+            held.set(), hold.wait(60)
+        return "[[6]]"
+    with serving(judge) as url:
+        words = [sys.executable, "evaluate.py", "judge", "terse", "plain", "wordy", "--bench", bench, "--judge", url,
+                 "--judge-model", "j", "--in-flight", "1"]
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        assert held.wait(60)
+        process.kill(), process.wait(), hold.set()
+        assert not (bench / "model_judgment/j_single.jsonl").exists()
+        e.command_judge(args_of(bench, url))
+    # six were in the journal; the seventh was under way
+    assert len(asked) == 16 and len(set(asked)) == 15 and len(rows_of(bench)) == 15
 
 
 def test_of_several_judgments_the_median_counts_and_the_missing_ones_are_asked(bench):
