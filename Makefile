@@ -179,16 +179,16 @@ JUDGED   = $(R)/bench/model_judgment/grader_single.jsonl
 
 $(JUDGED): $(TAUGHT:%=$(R)/assistant/%/model.safetensors) $(BENCHES:%=%/question.jsonl)
 	$(python) evaluate.py answer $(TRAINED) --bench $(BENCHES) --limit 48
-	$(with_grader) $(python) evaluate.py judge $(ARMS) --bench $(BENCHES) --judge URL
+	$(with_grader) $(python) evaluate.py judge $(ARMS) --bench $(BENCHES) --judge URL --judge-model grader
 
 # PlatoLM against who stands for Vicuna, Baize and UltraLLaMA, in pairs
 PAIRED   = $(R)/bench/model_judgment/grader_pair.jsonl
 
 $(PAIRED): $(JUDGED)
-	$(with_grader) $(python) evaluate.py judge human self-chat role-play --mode pairwise-baseline --baseline socratic --bench $(R)/bench --judge URL
+	$(with_grader) $(python) evaluate.py judge human self-chat role-play --mode pairwise-baseline --baseline socratic --bench $(R)/bench --judge URL --judge-model grader
 
 $(R)/results.json: $(JUDGED) $(PAIRED) $(R)/probes.json $(R)/listening.json $(R)/behaviour.json
-	$(python) evaluate.py score $(ARMS) --bench $(R)/bench --beside formal=$(R)/bench-formal vicuna=$(R)/bench-vicuna --probes $(R)/probes.json --seconds $(R)/seconds.jsonl --out $@
+	$(python) evaluate.py score $(ARMS) --bench $(R)/bench --judge-model grader --beside formal=$(R)/bench-formal vicuna=$(R)/bench-vicuna --probes $(R)/probes.json --seconds $(R)/seconds.jsonl --out $@
 
 # does it listen?
 $(R)/listening.json: $(R)/socratic/model.safetensors $(R)/blind/model.safetensors $(R)/held-out-all.jsonl

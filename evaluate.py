@@ -29,10 +29,10 @@ import torch
 from data import card, mtbench, sets
 from data.errands import counted, errands, nothing_missing
 from data.journal import Journal
-from data.judging import Case, Judge, judgment, messages_of, name_of
+from data.judging import Case, Judge, messages_of, one_cap
 from data.mtbench import questions_of
 from data.places import exchanged, places_of
-from data.plan import address, natural
+from data.plan import address, naming, natural
 from data.tables import arm_lines, duel_lines, vote_lines
 from model import Llama, generate, machine, nll, read_json
 from platolm import (IGNORE, Problem, Tokenizer, blanked, encode, positive, prompt, read, run,
@@ -74,24 +74,28 @@ def answer_over(client, model, questions, limit, journal, in_flight, stop):
     that is refused stays empty, and so do those after it.
     """
     answers, ends = [[] for _ in questions], [{} for _ in questions]
+    refused = [None] * len(questions)
     for turn in range(max(len(question["turns"]) for question in questions)):
         names, tasks = {}, {}
         for i, question in enumerate(questions):
-            if turn < len(question["turns"]) and not set(ends[i].values()) - {"length"}:
+            if turn < len(question["turns"]) and not refused[i]:
                 talk = mtbench.talk_so_far(question["turns"], answers[i])
                 names[i] = mtbench.name_of(repr(talk), str(question["question_id"]))
                 if not journal.turns(names[i]):
                     tasks[names[i]] = partial(client.chat, model, talk, limit,
                                               temperature=mtbench.temperature(question))
-        told = Progress(f"{model}, turn {turn + 1}", len(tasks), client.ledger, "answers")
+        told = Progress(f"{model}, turn {turn + 1}", len(tasks), client.ledger, of="answers")
         failed = errands(journal, tasks, in_flight, stop, told)
         nothing_missing(failed.values(), "answers")
         for i, question in enumerate(questions):
-            row = {"value": "", "finish": ends[i].get(turn, failed.get(names.get(i)))}
-            row = next(iter(journal.turns(names[i])), row) if i in names else row
             if turn < len(question["turns"]):
+                refused[i] = refused[i] or failed.get(names[i])
+                row = {"value": "", "finish": refused[i]} if refused[i] else \
+                    journal.turns(names[i])[0]
                 answers[i].append(row["value"])
-                ends[i] |= {turn + 1: row["finish"]} if row["finish"] != "stop" else {}
+                # servers have many words for an end; that it was cut short has one
+                if row["finish"] in ("length", refused[i]):
+                    ends[i][turn + 1] = row["finish"]
     return answers, ends
 
 
@@ -130,8 +134,10 @@ def cases(bench, names, pairs, prompts, judge):
         shown = [answers[name][i] for name in who]
         about = {"model_1": who[0], "model_2": who[1]} if pairs else {"model": who[0]}
         for turn in range(1, len(question["turns"]) + 1):
-            asked = [mtbench.asking(prompts, question, turn, order, right)
-                     for order in ((shown, shown[::-1]) if pairs else (shown,))]
+            orders = (shown, shown[::-1]) if pairs else (shown,)
+            refused = any(None in answers[:turn] for answers in shown)
+            asked = [] if refused else [mtbench.asking(prompts, question, turn, order, right)
+                                        for order in orders]
             yield Case({"question_id": question["question_id"], **about, "turn": turn}, asked)
 
 
@@ -150,6 +156,9 @@ def bootstrap(sums, counts=None, draws=2000, seed=0):
     counts = np.ones(len(sums)) if counts is None else np.asarray(counts, dtype=float)
     if not counts.sum():
         return None, None, None
+    if (counts > 0).sum() == 1:
+        # one question says nothing of others
+        return sums.sum() / counts.sum(), None, None
     picks = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
     drawn = counts[picks].sum(axis=1)
     low, high = np.percentile(sums[picks].sum(axis=1)[drawn > 0] / drawn[drawn > 0], [2.5, 97.5])
@@ -173,10 +182,17 @@ def permutation(differences, draws=10000, seed=0):
 
 
 def paired(a, b):
-    """Mean difference a - b over the same questions: {"difference", "low", "high", "p"}."""
+    """
+    Mean difference a - b of scores (questions, turns), over the turns that both were rated for:
+    {"difference", "low", "high", "p"}; None if there are none.
+    """
     gaps = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
-    gaps = gaps[~np.isnan(gaps)]
-    return dict(zip(("difference", "low", "high"), bootstrap(gaps))) | {"p": permutation(gaps)}
+    counts = (~np.isnan(gaps)).sum(axis=1)
+    sums, counts = np.nansum(gaps, axis=1)[counts > 0], counts[counts > 0]
+    if not len(sums):
+        return None
+    found = dict(zip(("difference", "low", "high"), bootstrap(sums, counts)))
+    return found | {"p": permutation(sums / counts)}
 
 
 def bounded(values, worst, best):
@@ -225,12 +241,6 @@ def length_controlled(outcomes, longer, weights=None, ridge=0.01, steps=25):
 def scale(ratings):
     """Ratings of 1 to 10 as scores of 0 to 1."""
     return (np.asarray(ratings, dtype=float) - 1) / 9
-
-
-def mean_over_turns(scores):
-    """(questions, turns) -> (questions,); NaN where nothing was rated."""
-    rated = (~np.isnan(scores)).sum(axis=1)
-    return np.where(rated, np.nansum(scores, axis=1) / np.maximum(rated, 1), np.nan)
 
 
 def summary(scores, questions, asked_turns=None):
@@ -325,8 +335,12 @@ def ratio(part, whole):
 
 
 def controlled(outcomes, longer, group, draws=500, seed=0):
-    """The win rate at equal length with its interval over questions: {"rate", "low", "high"}."""
-    if not len(outcomes):
+    """
+    The win rate at equal length with its interval over questions: {"rate", "low", "high"}; None
+    where there are no two questions, or every answer is longer by as much.
+    """
+    _, group = np.unique(group, return_inverse=True)
+    if len(set(group)) < 2 or np.std(longer) == 0 and np.any(longer):
         return None
     questions = group.max() + 1
     picks = np.random.default_rng(seed).integers(questions, size=(draws, questions))
@@ -344,7 +358,7 @@ def agreement(rows, votes):
     judged = {}
     for row in rows:
         if not np.isnan(outcome(row)):
-            place, one, two = (row["question_id"], row["turn"]), row["model_1"], row["model_2"]
+            place, one, two = mtbench.about(row)[:2], row["model_1"], row["model_2"]
             judged[(*place, one, two)] = {1.0: "a", 0.0: "b"}.get(outcome(row), "tie")
             judged[(*place, two, one)] = {1.0: "b", 0.0: "a"}.get(outcome(row), "tie")
     both = [(vote[0], judged[vote[:4]], vote[4]) for vote in votes if vote[:4] in judged]
@@ -387,44 +401,52 @@ def turn_losses(model, tokenizer, records, blind=False, budget=8192):
     return found
 
 
+def bits(model, tokenizer, records, blind=False):
+    """The same in bits, one sum for each turn: [[bits, ...], ...]."""
+    return [[sum(nats) / np.log(2) for nats in talk]
+            for talk in turn_losses(model, tokenizer, records, blind)]
+
+
+def readable(model, tokenizer, record):
+    """Whether a dialogue fits into a model's context."""
+    ids, _ = encode(turns(record), tokenizer, "human", record.get("intent", ""))
+    return len(ids) <= model.config.context
+
+
 def surprise(model, tokenizer, records, blind=False):
     """
     Bits per byte of what humans say (a turn's end counts as a byte), so that tokenizers compare;
     and how many bits more it takes a user whose answers are blanked, or other dialogues' (for each
     kind of turn, too): what hearing the answers is worth to this user.
     """
-    ways = {"heard": turn_losses(model, tokenizer, records, blind),
-            "blanked": turn_losses(model, tokenizer, records, True),
-            "exchanged": turn_losses(model, tokenizer, exchanged(records), blind)}
-    bits = {way: [[sum(nats) / np.log(2) for nats in talk] for talk in found]
-            for way, found in ways.items()}
-    rows = [(place.dialogue, place.number, place.kind, len((place.said or "").encode()) + 1)
-            for place in places_of(records)]
+    swapped, untold = exchanged(records), [record | {"intent": ""} for record in records]
+    heard = bits(model, tokenizer, records, blind)
+    ways = {"blanked": bits(model, tokenizer, records, True),
+            "exchanged": bits(model, tokenizer, swapped, blind)}
+    if any(record.get("intent") for record in records):
+        ways["without intent"] = bits(model, tokenizer, untold, blind)
+    # what longer answers of another's push out of the context cannot be told
+    fits = {"exchanged": [readable(model, tokenizer, record) for record in swapped]}
+    rows = [(place, len((place.said or "").encode()) + 1) for place in places_of(records)]
 
-    def mean(fits, way, minus=None):
+    def mean(wanted, way=None):
+        """Bits per byte of the places that are wanted; with a way, how many more it takes."""
         sums = np.zeros((len(records), 2))
-        for i, number, kind, size in rows:
-            if fits(number, kind):
-                more = bits[way][i][number] - (bits[minus][i][number] if minus else 0)
-                sums[i] += more, size
+        for place, size in rows:
+            i, t = place.dialogue, place.number
+            if wanted(place) and fits.get(way, [True] * len(records))[i]:
+                sums[i] += ways[way][i][t] - heard[i][t] if way else heard[i][t], size
         return dict(zip(("mean", "low", "high"), bootstrap(*sums.T)))
 
-    later = lambda number, kind: number > 0
-    found = {"bits": mean(lambda number, kind: True, "heard"),
-             "by number": [mean(lambda number, kind: number == n, "heard")["mean"]
-                           for n in range(min(8, 1 + max(row[1] for row in rows)))],
-             "blanked": mean(later, "blanked", "heard"),
-             "exchanged": mean(later, "exchanged", "heard"), "kinds": {}}
-    for name in sorted({kind for _, number, kind, _ in rows if number}):
-        of = lambda number, kind: number > 0 and kind == name
-        found["kinds"][name] = {"turns": sum(of(*row[1:3]) for row in rows), "bits":
-                                mean(of, "heard")["mean"], "blanked": mean(of, "blanked", "heard"),
-                                "exchanged": mean(of, "exchanged", "heard")}
-    if any(record.get("intent") for record in records):
-        told_nothing = [record | {"intent": ""} for record in records]
-        bits["untold"] = [[sum(nats) / np.log(2) for nats in talk]
-                          for talk in turn_losses(model, tokenizer, told_nothing, blind)]
-        found["without intent"] = mean(lambda number, kind: True, "untold", "heard")
+    later = lambda place: place.number > 0
+    found = {"bits": mean(lambda place: True), "kinds": {},
+             "by number": [mean(lambda place: place.number == n)["mean"]
+                           for n in range(min(8, 1 + max(place.number for place, _ in rows)))],
+             **{way: mean(later, way) for way in ways}}
+    for kind in sorted({place.kind for place, _ in rows if later(place)}):
+        of = lambda place: later(place) and place.kind == kind
+        found["kinds"][kind] = {"turns": sum(of(place) for place, _ in rows),
+                                "bits": mean(of)["mean"], **{way: mean(of, way) for way in ways}}
     return found
 
 
@@ -440,7 +462,7 @@ def leaving_chances(model, tokenizer, places, blind=False):
 
 def expected(directory, records, places, blind=False):
     """What a trained user expects of people, for the card: its surprise, and chances of leaving."""
-    _, model, tokenizer = checkpoint(directory)
+    model, tokenizer = load(directory)
     return (surprise(model, tokenizer, records, blind),
             leaving_chances(model, tokenizer, places, blind))
 
@@ -449,24 +471,35 @@ def expected(directory, records, places, blind=False):
 # commands
 
 
+def load(directory):
+    """A checkpoint directory as (model, tokenizer)."""
+    fast = machine()
+    model = Llama.load(directory, fast["attention"]).to(fast["device"])
+    return model, Tokenizer.load(directory)
+
+
 def checkpoint(word):
     """NAME=DIR, or a directory that is its own name, as (name, model, tokenizer)."""
-    (name, _, directory), fast = word.rpartition("="), machine()
-    model = Llama.load(directory, fast["attention"]).to(fast["device"])
-    return name or Path(directory).name, model, Tokenizer.load(directory)
+    name, _, directory = word.rpartition("=")
+    return name or Path(directory).name, *load(directory)
+
+
+def is_address(word):
+    """Whether NAME=PLACE is a model behind an address."""
+    return word.partition("=")[2].startswith(("http://", "https://"))
 
 
 def answers_by(word, benches, args):
     """The answers of NAME=DIR or NAME=URL to each bench: its name, and {bench: (answers, ends)}."""
     name, _, url = word.partition("=")
-    if not url.startswith(("http://", "https://")):
+    if not is_address(word):
         name, model, tokenizer = checkpoint(word)
         return name, {bench: answer(model, tokenizer, questions, args.limit, seed=args.seed)
                       for bench, questions in benches.items()}
     found = {}
     for bench, questions in benches.items():
         stop = threading.Event()
-        journal = Journal(bench / "model_answer" / f"{name}.journal",
+        journal = Journal(mtbench.answers_at(bench, name).with_suffix(".journal"),
                           {"model": name, "limit": args.limit})
         reach, _ = reaching(args, url, journal, stop)
         found[bench] = answer_over(reach(url, name, args.price), name, questions, args.limit,
@@ -477,12 +510,16 @@ def answers_by(word, benches, args):
 
 def command_answer(args):
     benches = {bench: questions_of(bench) for bench in args.bench}
+    addresses = [word.partition("=")[2] for word in args.models if is_address(word)]
+    if len(set(addresses)) > 1:
+        raise Problem("one address at a time: OPENAI_API_KEY and --price are for one")
+    one_cap(args, addresses * len(benches), "bench and model")
     for word in args.models:
         began = time.time()
         name, found = answers_by(word, benches, args)
         for bench, (texts, ends) in found.items():
             rows = mtbench.answer_rows(name, benches[bench], texts, ends)
-            write(bench / "model_answer" / f"{name}.jsonl", rows)
+            write(mtbench.answers_at(bench, name), rows)
         why = counted(end for _, ends in found.values() for turns in ends for end in turns.values())
         print(f"{name}: answers to {sum(map(len, benches.values()))} questions in "
               f"{time.time() - began:.0f} s" + (f"; not ended by itself: {why}" if why else ""),
@@ -493,11 +530,14 @@ def pairs_of(args):
     """Which assistants are held against each other, as (a, b); none where each is rated alone."""
     if args.mode == "single":
         return []
-    if args.mode == "pairwise-all":
-        return list(combinations(args.names, 2))
-    if not args.baseline:
-        raise Problem("--mode pairwise-baseline needs --baseline NAME")
-    return [(name, args.baseline) for name in args.names if name != args.baseline]
+    found = list(combinations(dict.fromkeys(args.names), 2))
+    if args.mode == "pairwise-baseline":
+        if not args.baseline:
+            raise Problem("--mode pairwise-baseline needs --baseline NAME")
+        found = [(name, args.baseline) for name in args.names if name != args.baseline]
+    if not found:
+        raise Problem(f"--mode {args.mode} of {' '.join(args.names)} makes no pair")
+    return found
 
 
 def judge_bench(bench, args, prompts, stop):
@@ -505,22 +545,23 @@ def judge_bench(bench, args, prompts, stop):
     kind, read = ("single", rating) if args.mode == "single" else ("pair", verdict)
     path = mtbench.judgments_at(bench, args.judge_model, kind)
     found = list(cases(bench, args.names, pairs_of(args), prompts, args.judge_model))
-    asked = {name_of(prompt): messages_of(prompt) for case in found for prompt in case.asked}
-    judge = Judge(path, args, stop)
+    asked = {mtbench.name_of(*prompt): messages_of(prompt)
+             for case in found for prompt in case.asked}
+    judge = Judge(path, args, stop, {row["name"]: row.get("system_prompt", "") for row in prompts})
     try:
         new = judge.ask(asked, lambda text: read(text) is not None)
+        rows = [judge.row(case, read) for case in found]
     finally:
         judge.journal.close()
-    rows = [judgment(case, args.judge_model, judge.texts, judge.failed, read)
-            for case in found]
     write(path, mtbench.merged(mtbench.judgments_of(path), rows))
     failures = [row["failure"] for row in rows if "failure" in row]
-    print(f"{path}: {len(rows):,} judgments, for which {new:,} of {len(asked):,} prompts were "
-          f"asked; failed: {counted(failures) or 'none'}{judge.spent()}", flush=True)
+    print(f"{path}: {len(rows):,} judgments of {len(asked):,} prompts, {new:,} of which had none "
+          f"before; failed: {counted(failures) or 'none'}{judge.spent()}", flush=True)
     return failures
 
 
 def command_judge(args):
+    one_cap(args, args.bench, "bench")
     prompts, stop = mtbench.prompts_of(args.prompts), threading.Event()
     # the first comes last: where its judgments are, all are
     failures = [why for bench in reversed(args.bench)
@@ -547,18 +588,19 @@ def scores_of(bench, judge_model, names, questions):
     return found
 
 
-def duels_of(bench, judge_model, questions):
-    """Every pair that was judged: [{"model_1", "model_2", ...}], as `duel` finds them."""
-    rows = mtbench.judgments_of(mtbench.judgments_at(bench, judge_model, "pair"))
-    number = {question["question_id"]: i for i, question in enumerate(questions)}
-    rows = [row for row in rows if row["question_id"] in number]
+def duels_of(bench, judge_model, names, questions):
+    """The pairs of these assistants that were judged: [{"model_1", "model_2", ...}], by `duel`."""
+    place = {(question["question_id"], turn): (i, turn - 1) for i, question in enumerate(questions)
+             for turn in range(1, len(question["turns"]) + 1)}
+    rows = [row for row in mtbench.judgments_of(mtbench.judgments_at(bench, judge_model, "pair"))
+            if mtbench.about(row)[:2] in place and {row["model_1"], row["model_2"]} <= set(names)]
     found, lengths = [], {}
     for one, two in dict.fromkeys((row["model_1"], row["model_2"]) for row in rows):
         for name in {one, two} - set(lengths):
-            lengths[name] = [[len(text) for text in texts]
+            lengths[name] = [[len(text or "") for text in texts]
                              for texts in mtbench.answers_to(bench, name, questions)]
         pair = [row for row in rows if (row["model_1"], row["model_2"]) == (one, two)]
-        places = [(number[row["question_id"]], row["turn"] - 1) for row in pair]
+        places = [place[mtbench.about(row)[:2]] for row in pair]
         longer = [lengths[one][i][turn] - lengths[two][i][turn] for i, turn in places]
         found.append({"model_1": one, "model_2": two, **duel(pair, longer)})
     return found
@@ -567,23 +609,24 @@ def duels_of(bench, judge_model, questions):
 def results_of(args):
     """All that `score` finds, as results.json has it."""
     questions = questions_of(args.bench)
-    scores = scores_of(args.bench, args.judge_model, args.names, questions)
-    arms = {name: summary(scores[name], questions) for name in args.names}
-    for word in args.beside:
-        column, _, bench = word.partition("=")
+    pairs_only = not mtbench.judgments_at(args.bench, args.judge_model, "single").exists() and \
+        mtbench.judgments_at(args.bench, args.judge_model, "pair").exists()
+    scores = {} if pairs_only else scores_of(args.bench, args.judge_model, args.names, questions)
+    arms = {name: summary(scores[name], questions) for name in scores}
+    for column, bench in args.beside:
         found = scores_of(Path(bench), args.judge_model, args.names, questions_of(Path(bench)))
-        for name in args.names:
+        for name in arms:
             arms[name][column] = mean_of(found[name])
     if args.probes:
         probes = read_json(Path(args.probes))
         if missing := [name for name in arms if name not in probes]:
             raise Problem(f"{args.probes} says nothing about {', '.join(missing)}")
         arms = {name: arm | probes[name] for name, arm in arms.items()}
-    means = {name: mean_over_turns(scores[name]) for name in args.names}
-    results = {"questions": len(questions), "arms": arms, "paired": {
-        f"{args.against}-{name}": paired(means[args.against], means[name])
-        for name in args.names if args.against in means and name != args.against}}
-    results["duels"] = duels_of(args.bench, args.judge_model, questions)
+    pairs = {f"{args.against}-{name}": paired(scores[args.against], scores[name])
+             for name in scores if args.against in scores and name != args.against}
+    results = {"questions": len(questions), "arms": arms,
+               "paired": {name: pair for name, pair in pairs.items() if pair},
+               "duels": duels_of(args.bench, args.judge_model, args.names, questions)}
     if args.votes:
         rows = mtbench.judgments_of(mtbench.judgments_at(args.bench, args.judge_model, "pair"))
         results["votes"] = agreement(rows, list(mtbench.votes_of(args.votes)))
@@ -620,7 +663,7 @@ def arguments():
     two.add_argument("--max-tokens", type=positive, default=2048, help="longest judgment (2048)")
     three = commands.add_parser("score", help="compare what was judged")
     three.add_argument("--against", default="socratic", help="the arm that others are held against")
-    three.add_argument("--beside", nargs="+", default=[], metavar="COLUMN=BENCH",
+    three.add_argument("--beside", nargs="+", default=[], metavar="COLUMN=BENCH", type=naming,
                        help="further benches, one column each")
     three.add_argument("--votes", metavar="FILE", help="human votes: does the judge agree?")
     three.add_argument("--probes", help="what data/probes.py wrote: further columns")
@@ -630,7 +673,7 @@ def arguments():
     card.flags(commands.add_parser("card", help="how like people is a user, and does it listen?"))
     for command in (two, three):
         command.add_argument("names", nargs="+", help="assistants, as in model_answer/")
-        command.add_argument("--judge-model", default="grader", help="the judge's name there")
+        command.add_argument("--judge-model", required=True, help="the judge's name there")
     for command in (one, two):
         command.add_argument("--bench", type=Path, nargs="+", required=True, help="directories")
         command.add_argument("--in-flight", type=positive, default=16, help="questions at a time")

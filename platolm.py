@@ -79,7 +79,7 @@ ENDS = {
     "left": "the human had enough",
     "cut": "the file holds no more of it",
     "turn_limit": "as many questions as allowed",
-    "token_limit": "a question longer than allowed; it is not kept",
+    "token_limit": "a text longer than allowed; it is not kept",
     "context_full": "no room for another question",
     "repeats": "the human asked the same again",
     "role_leak": "the human began to write the other's part",

@@ -472,9 +472,8 @@ def in_dollars(amount):
 class Progress:
     """A line now and then: how far it is, how fast, for how much, and how long it will take."""
 
-    def __init__(self, name, total, ledger=None, of="dialogues", clock=time.monotonic, every=15):
-        self.name, self.total, self.ledger, self.clock = name, total, ledger, clock
-        self.of = of
+    def __init__(self, name, total, ledger=None, clock=time.monotonic, every=15, of="dialogues"):
+        self.name, self.total, self.ledger, self.clock, self.of = name, total, ledger, clock, of
         self.began, self.told, self.every = clock(), clock(), every
         self.done = self.turns = 0
         self.before = ledger.spent if ledger else 0

@@ -16,15 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats import items
+from data.formats import dialogues
 from data.judging import outside
-from data.places import ask_at, halves, people_of, places_of
-from data.plan import address
+from data.places import SETTINGS, ask_at, halves, people_of, places_of
+from data.plan import address, naming
 from data.plan import content as content_of
 from data.tables import card_lines
 from data.texts import (LEAKS, SERVES, SHAPE, auc, content, distinct, grams_in, jaccard_diversity,
                         kolmogorov, logistic, mtld, out_of_fold, vectors, wasserstein, words_of)
-from platolm import positive, write_json
+from data.users import dialled
+from platolm import Problem, positive, write_json
 from simulate import money_flags, user_flags
 
 VERSION = 1
@@ -210,24 +211,26 @@ def topic(pairs, most=6):
     firsts = (own * vectors([first_of(place) for place, _ in later])).sum(axis=1)
     heard = vectors([place.before[-1]["value"] for place, _ in later])
     answers = (own * heard).sum(axis=1)
-    # the next dialogue's answer at a place as late, or the first such
-    other = elsewhere([place for place, _ in later])
+    other, far = elsewhere([place for place, _ in later])
     numbers = np.array([place.number for place, _ in later])
     curve = lambda values: [float(values[numbers == n].mean()) for n in range(1, most)
                             if (numbers == n).any()]
     return {"first": curve(firsts), "answer": curve(answers), "own answer": float(answers.mean()),
-            "another's": float((own * heard[other]).sum(axis=1).mean())}
+            "another's": float((own * heard[other]).sum(axis=1)[far].mean()) if far.any() else None}
 
 
 def elsewhere(places):
-    """For each place, another with as many turns before it, of the next dialogue that has one."""
+    """
+    For each place, another with as many turns before it, of another dialogue: its index, and
+    whether there is one.
+    """
     same = {}
     for i, place in enumerate(places):
         same.setdefault(place.number, []).append(i)
     found = np.arange(len(places))
     for rows in same.values():
-        found[rows] = np.roll(rows, 1)
-    return found
+        found[rows] = np.roll(rows, -1)
+    return found, found != np.arange(len(places))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -247,9 +250,12 @@ def leaving(p, places):
         return None
     curve = [(t, f1(p >= t, y)) for t in np.linspace(0.05, 0.95, 19).round(2).tolist()]
     numbers = np.array([places[i].number for i in fit])
+    # of who says yes or no, and never how likely, chances cannot be told
+    sampled = set(p) <= {0.0, 1.0}
     return {"f1": f1(p >= 0.5, y), "best": max(curve, key=lambda point: point[1]),
-            "brier": float(((p - y) ** 2).mean()), "reliability": reliability(p, y),
-            "curve": curve, "hazard": hazard(numbers, p), "people": hazard(numbers, y)}
+            "brier": None if sampled else float(((p - y) ** 2).mean()),
+            "reliability": reliability(p, y), "curve": curve,
+            "hazard": hazard(numbers, p), "people": hazard(numbers, y)}
 
 
 def f1(said, y):
@@ -297,13 +303,15 @@ def steering(said, places):
             words.setdefault(place.dialogue, (place.intent, set()))[1].update(content(text))
             if content(text):
                 copied.append(len(content(text) & content(place.intent)) / len(content(text)))
-    if len(words) < 2:
-        return None
     found = [(content(intent), said) for intent, said in words.values() if content(intent)]
+    # the next intent that is another
+    others = [next((wanted for wanted, _ in found[i + 1:] + found[:i] if wanted != own), None)
+              for i, (own, _) in enumerate(found)]
+    if len(found) < 2 or None in others:
+        return None
     cover = lambda wanted, said: len(wanted & said) / len(wanted)
-    others = found[1:] + found[:1]
     return {"own": float(np.mean([cover(wanted, said) for wanted, said in found])),
-            "another's": float(np.mean([cover(wanted, said) for (wanted, _), (_, said)
+            "another's": float(np.mean([cover(wanted, said) for wanted, (_, said)
                                         in zip(others, found)])),
             "copied": float(np.mean(copied))}
 
@@ -312,15 +320,19 @@ def steering(said, places):
 # whole dialogues, where a simulation was run
 
 
-def dialogues(records, people):
-    """How many turns dialogues have, against people's: mean, distances, hazard."""
+def whole(records, people):
+    """How many turns dialogues have, against people's: mean, distances, chances of leaving."""
     ours, theirs = [np.array([sum(turn["from"] == "human" for turn in record["conversations"])
                               for record in found]) for found in (records, people)]
-    ended = lambda counts: [(int(n), float((counts == n).sum() / (counts >= n).sum()))
-                            for n in range(1, 13) if (counts >= n).sum() >= 10]
+
+    def ended(counts, found):
+        # who was cut off did not leave
+        left = np.array([record.get("end") == "left" for record in found])
+        return [(n, float(left[counts == n].sum() / (counts >= n).sum()))
+                for n in range(1, 13) if (counts >= n).sum() >= 10]
     return {"dialogues": len(ours), "turns": float(ours.mean()), "people": float(theirs.mean()),
             "wasserstein": wasserstein(ours, theirs), "kolmogorov": kolmogorov(ours, theirs),
-            "hazard": ended(ours), "hazard of people": ended(theirs)}
+            "hazard": ended(ours, records), "hazard of people": ended(theirs, people)}
 
 
 # ------------------------------------------------------------------------------------------------
@@ -397,8 +409,8 @@ def flags(parser):
     add("--user", required=True, help="whose card it is: as simulate.py --user")
     add("--human", required=True, metavar="FILE", help="dialogues of people, held out")
     add("--twin", metavar="DIR", help="the same base, trained on the answers")
-    add("--beside", nargs="+", default=[], metavar="NAME=USER", help="further users")
-    add("--simulated", nargs="+", default=[], metavar="NAME=FILE",
+    add("--beside", nargs="+", default=[], metavar="NAME=USER", type=naming, help="further users")
+    add("--simulated", nargs="+", default=[], metavar="NAME=FILE", type=naming,
         help="what simulate.py wrote: whole dialogues of these users")
     add("--dialogues", type=positive, default=400, help="of people, at most (%(default)s)")
     add("--teacher", type=address, metavar="URL", help="a chat model: told to be a user "
@@ -410,12 +422,17 @@ def flags(parser):
     money_flags(parser)
 
 
+OURS = {"user", "script", "prompted", "twin", "human", "random", "number"}
+
+
 def users_of(args):
     """Who is put beside whom on the card: {name: word as for --user}."""
+    if taken := OURS & {name for name, _ in args.beside}:
+        raise Problem(f"{', '.join(taken)} is on the card already: take another name")
     found = {"user": args.user, "script": "script:follow-up"}
     found |= {"prompted": "prompt:data/user.txt"} if args.teacher else {}
     found |= {"twin": args.twin} if args.twin else {}
-    return found | dict(word.split("=", 1) for word in args.beside)
+    return found | dict(args.beside)
 
 
 def row_of(word, places, records, reference, roles, args, asked, expected):
@@ -425,11 +442,16 @@ def row_of(word, places, records, reference, roles, args, asked, expected):
     p = np.array([np.nan if text is None else float(not text) for text in texts])
     if Path(word).is_dir():
         found["surprise"], p = expected(word, records, places, args.blind and word == args.user)
+        if word == args.user:
+            p = np.array([dialled(chance, args.leave) for chance in p])
     return found | {"leaving": leaving(p, places)}
 
 
 def card_of(args, asked_at, expected):
-    """The whole card; see data/py for how it comes about."""
+    """The whole card."""
+    simulated = {name: list(dialogues(path)) for name, path in args.simulated}
+    if empty := [name for name, found in simulated.items() if not found]:
+        raise Problem(f"--simulated {empty[0]} holds no dialogues")
     people = people_of(args.human, args.dialogues,
                        [word for word in users_of(args).values() if Path(word).is_dir()])
     reference, records = halves(people)
@@ -442,24 +464,20 @@ def card_of(args, asked_at, expected):
     users["human"] = measured(own, places, learnt, roles)
     spoke = [i for i, text in enumerate(own) if text]
     mixed = dict(zip(spoke, np.random.default_rng(0).permutation(spoke)))
-    users["random"] = measured([own[mixed[i]] if i in mixed else None
-                                     for i in range(len(own))], places, learnt, roles)
+    users["random"] = measured([own[mixed[i]] if i in mixed else None for i in range(len(own))],
+                               places, learnt, roles)
     users["number"] = {"leaving": leaving(by_number(places, learnt), places)}
-    for name, path in (word.split("=", 1) for word in args.simulated):
-        users.setdefault(name, {})["dialogues"] = dialogues(list(items(path)), people)
+    for name, found in simulated.items():
+        users.setdefault(name, {})["dialogues"] = whole(found, people)
     limits = ceiling(people)
     seen = {name: f(spoken([place.said for place in learnt], learnt))
             for name, f in MEASURES.items()}
     return {"version": VERSION, "people": {
         "file": content_of(Path(args.human)), "dialogues": len(people), "places": len(places)},
-        "settings": {name: getattr(args, name) for name in SETTINGS}, "who": users_of(args),
-        "reference": seen, "ceiling": limits, "users": users,
+        "settings": {name: getattr(args, name) for name in (*SETTINGS, "blind")},
+        "who": users_of(args), "reference": seen, "ceiling": limits, "users": users,
         "notes": notes({name: user for name, user in users.items() if "lengths" in user},
-                            seen, limits)}
-
-
-SETTINGS = ("temperature", "top_k", "top_p", "leave", "seed", "blind", "max_question", "model",
-            "user_model")
+                       seen, limits)}
 
 
 def command(args, expected):

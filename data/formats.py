@@ -22,6 +22,7 @@ PIECE = 1 << 20
 
 def items(path, check=wrong):
     """The JSON objects of a file, one by one; one that `check` finds wrong is a Problem."""
+    number = 0
     with open(path, encoding="utf-8-sig") as file:
         try:
             found = array if first(file) == "[" else lines
@@ -33,7 +34,12 @@ def items(path, check=wrong):
         except UnicodeDecodeError:
             raise Problem(f"{path} is not a UTF-8 text file") from None
         except (ValueError, RecursionError) as error:
-            raise Problem(f"{path} is not JSON ({error})") from None
+            raise Problem(f"{path}, after item {number}: not JSON ({error})") from None
+
+
+def dialogues(path):
+    """The dialogues of a file; other items, like a base model's texts, are passed over."""
+    return (item for item in items(path) if "conversations" in item)
 
 
 def first(file):
@@ -79,7 +85,7 @@ def records(path, where):
     the last answer and says no more has left, unless the record tells otherwise.
     """
     number = count()
-    for item in items(path):
+    for item in dialogues(path):
         if all(str(item.get(key)) == word for key, word in where.items()):
             end = "left" if item["conversations"][-1]["from"] == "gpt" else "cut"
             yield {"id": str(next(number)), "end": end, **item}

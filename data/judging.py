@@ -15,6 +15,7 @@ import numpy as np
 from data import mtbench
 from data.errands import errands, kept
 from data.journal import Journal
+from platolm import Problem
 from simulate import Progress, in_dollars, reaching
 
 
@@ -26,86 +27,88 @@ class Case(NamedTuple):
 
 class Judge:
     """
-    args: those of `evaluate.py judge`; path: the file; stop: an event after which nobody is asked.
+    args: those of `evaluate.py judge`; path: the file; stop: an event after which nobody is asked;
+    systems {prompt's name: its system message}.
 
-    texts {name: [text, ...]}: what he said of a prompt; failed {name: why}.
+    filed {name: [text, ...]}: what stands in the file of what he said of a prompt; failed {name:
+    why}: what could not be asked.
     """
 
-    def __init__(self, path, args, stop):
+    def __init__(self, path, args, stop, systems):
         self.path, self.args, self.stop = path, args, stop
         self.journal = Journal(f"{path}.journal", {"judge": args.judge_model, "temperature": 0})
         reach, self.ledger = reaching(args, args.judge, self.journal, stop)
         self.client = reach(args.judge, args.judge_model, args.price)
-        self.texts, self.failed = {}, {}
+        self.filed, self.failed = {}, {}
+        for name, texts in mtbench.judged(path, systems):
+            self.filed.setdefault(name, texts)
 
-    def know(self, names):
-        """Find what was said already."""
-        self.texts = {name: kept(self.journal, name) for name in names}
-        for name, text in mtbench.judged(self.path):
-            if self.texts.get(name) == []:
-                self.texts[name] = [text]
+    def texts(self, name):
+        """All that he said of a prompt."""
+        new = kept(self.journal, name)
+        return [text for text in self.filed.get(name, []) if text not in new] + new
 
-    def lacking(self, readable):
+    def lacking(self, prompts, readable):
         """The names of prompts with fewer judgments than wanted, of those that can be read."""
-        return [name for name, texts in self.texts.items() if name not in self.failed
-                and sum(map(readable, texts)) < self.args.repeats]
+        return [name for name in prompts if name not in self.failed
+                and sum(map(readable, self.texts(name))) < self.args.repeats]
 
     def ask(self, prompts, readable):
         """
         Have him judge the prompts {name: messages} that lack a judgment, as often as is wanted.
 
-        readable(text) tells whether a judgment can be read. Returns how many were asked.
+        readable(text) tells whether a judgment can be read. Returns how many lacked one.
         """
         args = self.args
-        self.know(prompts)
-        first = self.lacking(readable)
+        first = self.lacking(prompts, readable)
         for _ in range(args.repeats):
             tasks = {name: partial(self.client.chat, args.judge_model, prompts[name],
                                    args.max_tokens, temperature=0)
-                     for name in self.lacking(readable)}
-            told = Progress(self.path.stem, len(tasks), self.ledger, "judgments")
+                     for name in self.lacking(prompts, readable)}
+            told = Progress(self.path.stem, len(tasks), self.ledger, of="judgments")
             self.failed |= errands(self.journal, tasks, args.in_flight, self.stop, told)
-            for name in tasks:
-                self.texts[name] = kept(self.journal, name)
         return len(first)
 
     def spent(self):
         """What it has cost so far, in words; nothing where it was free."""
         return f"; {in_dollars(self.ledger.spent)} spent" if self.ledger.spent else ""
 
+    def row(self, case, read):
+        """
+        A case and what he said of it, as a row of FastChat's. read(text): the number in it, or
+        None; of several the median counts. What failed has the score -1, or the winner "error".
+        """
+        row = case.row | {"judge": [self.args.judge_model, *(asked[0] for asked in case.asked[:1])],
+                          "tstamp": time.time()}
+        found = [median(self.texts(mtbench.name_of(*asked)), read) for asked in case.asked]
+        if None in (mark for mark, _ in found) or not found:
+            why = [self.failed.get(mtbench.name_of(*asked)) for asked in case.asked]
+            # an answer that was refused has nothing to judge
+            row["failure"] = next(filter(None, why), "unparsed" if found else "no answer")
+        games = ("g1_", "g2_") if "model_1" in row else ("",)
+        for game, asked, (mark, texts) in zip(games, case.asked, found):
+            row |= {f"{game}user_prompt": asked[2], f"{game}judgment": texts[0] if texts else ""}
+            row |= {f"{game}judgments": texts} if len(texts) > 1 else {}
+            row |= {"system_prompt": asked[1]} if asked[1] else {}
+        marks = [mark for mark, _ in found] or [None, None]
+        if len(games) == 1:
+            return row | {"score": -1 if marks[0] is None else marks[0]}
+        return row | {"g1_winner": winner(marks[0], (1, 2)), "g2_winner": winner(marks[1], (2, 1))}
 
-def name_of(asked):
-    """What a prompt is called in the journal; the same words are judged once."""
-    return mtbench.name_of(asked[0], asked[2])
+
+def median(texts, read):
+    """The median of what can be read in some judgments, or None; and those, the nearest first."""
+    marks = [(read(text), text) for text in texts if read(text) is not None]
+    if not marks:
+        return None, texts[:1]
+    middle = float(np.median([mark for mark, _ in marks]))
+    return middle, [text for _, text in sorted(marks, key=lambda pair: abs(pair[0] - middle))]
 
 
 def messages_of(asked):
-    """A prompt as messages."""
+    """A prompt (name, system, text) as messages."""
     system = [{"role": "system", "content": asked[1]}] if asked[1] else []
     return system + [{"role": "user", "content": asked[2]}]
-
-
-def judgment(case, judge, texts, failed, read):
-    """
-    A case and what the judge said of it, as a row of FastChat's. texts {name: [text, ...]}: of
-    several the median counts; failed {name: why}; read(text): the number in it, or None. What
-    failed has the score -1, or the winner "error".
-    """
-    names = [name_of(asked) for asked in case.asked]
-    marks = [[mark for mark in map(read, texts.get(name, ())) if mark is not None]
-             for name in names]
-    said = [texts[name][0] if texts.get(name) else "" for name in names]
-    marks = [float(np.median(found)) if found else None for found in marks]
-    row = case.row | {"judge": [judge, case.asked[0][0]], "tstamp": time.time()}
-    if None in marks:
-        row["failure"] = next((failed[name] for name in names if name in failed), "unparsed")
-    if len(names) == 1:
-        return row | {"user_prompt": case.asked[0][2], "judgment": said[0],
-                      "score": -1 if marks[0] is None else marks[0]}
-    for game, (mark, order) in enumerate(zip(marks, ((1, 2), (2, 1)))):
-        row |= {f"g{game + 1}_winner": winner(mark, order), f"g{game + 1}_judgment": said[game],
-                f"g{game + 1}_user_prompt": case.asked[game][2]}
-    return row
 
 
 def winner(mark, order):
@@ -113,6 +116,12 @@ def winner(mark, order):
     if mark is None:
         return "error"
     return "tie" if mark == 0.5 else f"model_{order[0] if mark > 0.5 else order[1]}"
+
+
+def one_cap(args, places, what):
+    """A cap is kept in a journal: a Problem where there would be several."""
+    if args.max_dollars is not None and len(places) > 1:
+        raise Problem(f"--max-dollars holds for one {what} at a time; there are {len(places)}")
 
 
 def outside(args, stop, home):

@@ -20,7 +20,7 @@ from data.mtbench import lacks
 from data.teacher import (DOUBT, FACTUAL, LEANING, NAME, PICK, as_talk, claims, clause, fits, hear,
                           listed, understand)
 from data.world import NEVER_ASKED, THINGS
-from evaluate import bootstrap, checkpoint, turn_losses
+from evaluate import bootstrap, load, turn_losses
 from platolm import read, run, to_messages, write_json, wrong
 
 ECHO = re.compile(r"\b(really|sure|certain)\b")
@@ -158,8 +158,7 @@ def command_expected(args):
     records = list(read(args.human, lacks("leans", "asked", also=wrong)))
     losses = []
     for directory, blind in ((args.listener, False), (args.blind, True)):
-        _, model, tokenizer = checkpoint(directory)
-        losses.append(turn_losses(model, tokenizer, records, blind))
+        losses.append(turn_losses(*load(directory), records, blind))
     rows = listening(records, *losses)
     write_json(args.out, {"dialogues": len(records), "rows": rows})
     print(f"nats per token of {len(records)} held-out humans' later turns\n{'':<44}"

@@ -16,9 +16,10 @@ import hashlib
 import string
 import time
 import uuid
+from collections import Counter
 
 from data.formats import items
-from platolm import Problem, read
+from platolm import ENDS, Problem, read
 
 # the judge of these gets a right answer to compare with, where there is one
 NEEDS_REFERENCE = ("math", "reasoning", "coding")
@@ -41,16 +42,16 @@ def lacks(*keys, also=lambda row: None):
     return check
 
 
-def texts(turns):
+def wrong_texts(turns):
     """What is wrong with a list of texts, or None."""
     fine = isinstance(turns, list) and turns and all(isinstance(text, str) for text in turns)
     return None if fine else "turns that are no list of texts"
 
 
-def said(row):
+def wrong_choices(row):
     """What is wrong with a row of answers, or None."""
     try:
-        return texts(row["choices"][0]["turns"])
+        return wrong_texts(row["choices"][0]["turns"])
     except (LookupError, TypeError):
         return "no choices with turns in them"
 
@@ -63,21 +64,39 @@ def questions_of(bench):
     """The questions of a bench: each has a "question_id", a "category" and "turns"."""
     path = bench / "question.jsonl"
     found = list(read(path, lacks("question_id", "category", "turns",
-                                  also=lambda row: texts(row["turns"]))))
+                                  also=lambda row: wrong_texts(row["turns"]))))
     if not found:
         raise Problem(f"{path} holds no questions")
+    twice = [name for name, n in Counter(row["question_id"] for row in found).items() if n > 1]
+    if twice:
+        raise Problem(f"{path} holds question {twice[0]} twice")
     return found
 
 
+def file_of(name):
+    """The name of a model as that of a file: some have a slash."""
+    return name.replace("/", "_")
+
+
+def answers_at(bench, name):
+    """Where the answers of an assistant lie."""
+    return bench / "model_answer" / f"{file_of(name)}.jsonl"
+
+
 def answers_of(path):
-    """{question_id: [text, ...]} of a file of answers; of several to a question the last."""
-    rows = read(path, lacks("question_id", "choices", also=said))
-    return {row["question_id"]: row["choices"][0]["turns"] for row in rows}
+    """{question_id: [text, ...]} of a file of answers; of several to a question the last. Where
+    an answer was refused stands None."""
+    found = {}
+    for row in read(path, lacks("question_id", "choices", also=wrong_choices)):
+        ended = row["choices"][0].get("ended", {})
+        found[row["question_id"]] = [None if ended.get(str(turn)) in ENDS else text for turn, text
+                                     in enumerate(row["choices"][0]["turns"], 1)]
+    return found
 
 
 def answers_to(bench, name, questions):
     """The answers of one assistant, in the order of the questions; none may be missing."""
-    path = bench / "model_answer" / f"{name}.jsonl"
+    path = answers_at(bench, name)
     found = answers_of(path)
     missing = [q["question_id"] for q in questions
                if len(found.get(q["question_id"], ())) < len(q["turns"])]
@@ -103,7 +122,7 @@ def talk_so_far(questions, answers):
 def references_of(bench, judge):
     """{question_id: [text, ...]}: those of this judge, or else of the first that there is."""
     paths = sorted((bench / "reference_answer").glob("*.jsonl"))
-    paths.sort(key=lambda path: path.stem != judge)
+    paths.sort(key=lambda path: path.stem != file_of(judge))
     return answers_of(paths[0]) if paths else {}
 
 
@@ -220,15 +239,22 @@ def asking(prompts, question, turn, assistants, right=None):
 
 def judgments_at(bench, judge, kind):
     """Where the judgments of a judge lie; kind: "single" or "pair"."""
-    return bench / "model_judgment" / f"{judge.replace('/', '_')}_{kind}.jsonl"
+    return bench / "model_judgment" / f"{file_of(judge)}_{kind}.jsonl"
 
 
 def judgments_of(path):
     """The rows of a file of judgments; of several about the same the last."""
     found = {}
-    for row in read(path, lacks("question_id")) if path.exists() else ():
+    for row in read(path, lacks("question_id", also=wrong_judgment)) if path.exists() else ():
         found[about(row)] = row
     return list(found.values())
+
+
+def wrong_judgment(row):
+    """What is wrong with a row of judgments, or None."""
+    if {"model_1", "model_2"} <= set(row):
+        return None if {"g1_winner", "g2_winner"} <= set(row) or "winner" in row else "no winner"
+    return None if isinstance(row.get("score"), (int, float)) and "model" in row else "no score"
 
 
 def name_of(*texts):
@@ -236,12 +262,18 @@ def name_of(*texts):
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
 
 
-def judged(path):
-    """What a judge said, on file: (name_of(prompt's name, prompt), text), one by one."""
+def judged(path, systems):
+    """
+    What a judge said, on file: (name_of(prompt's name, system message, prompt), [text, ...]), one
+    by one. FastChat does not write system messages down: then those of `systems` are taken.
+    """
     for row in judgments_of(path):
         for game in ("", "g1_", "g2_"):
             if f"{game}user_prompt" in row:
-                yield name_of(row["judge"][1], row[f"{game}user_prompt"]), row[f"{game}judgment"]
+                name = row["judge"][1]
+                system = row.get("system_prompt", systems.get(name, ""))
+                yield (name_of(name, system, row[f"{game}user_prompt"]),
+                       row.get(f"{game}judgments", [row[f"{game}judgment"]]))
 
 
 def about(row):

@@ -6,6 +6,8 @@ What was said in a dialogue is escaped here. Not here: which pieces make the rep
 
 from html import escape
 
+from data.tables import number
+
 # ---------------------------------------------------------------------------------------------
 # pieces of a page
 
@@ -17,16 +19,11 @@ def tag(name, inside, **attributes):
     return f"<{name}{words}>{inside}</{name}>"
 
 
-def number(x, digits=2):
-    """A number in a table, or a dash."""
-    return "–" if x is None else f"{x:,}" if isinstance(x, int) else f"{x:.{digits}f}"
-
-
 def table(head, rows):
     """A table that scrolls where it does not fit; cells are text or numbers."""
     def cells(kind, row):
-        return tag("tr", "".join(tag(kind, escape(cell if isinstance(cell, str) else number(cell)))
-                                 for cell in row))
+        texts = [cell if isinstance(cell, str) else number(cell, 2) for cell in row]
+        return tag("tr", "".join(tag(kind, escape(text)) for text in texts))
     return tag("div", tag("table", cells("th", head) + "".join(cells("td", row) for row in rows)),
                class_="scroll")
 
@@ -56,7 +53,7 @@ def bars(rows, low=0.0, high=1.0):
         at = x(low + tick * (high - low))
         lines.append(f'<line x1="{at}" x2="{at}" y1="6" y2="{22 * len(rows) + 8}" '
                      'stroke="var(--line)"/>')
-        lines.append(tag("text", number(low + tick * (high - low)), x=at, class_="soft",
+        lines.append(tag("text", f"{low + tick * (high - low):.2f}", x=at, class_="soft",
                          y=22 * len(rows) + 22, text_anchor="middle"))
     for i, (name, middle, a, b, colour) in enumerate(rows):
         y = 22 * i + 18

@@ -8,17 +8,19 @@ import argparse
 from collections import Counter
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
 
 from data.errands import errands, kept, nothing_missing
-from data.formats import items
+from data.formats import dialogues
 from data.journal import Journal
+from data.limits import is_loopback
 from data.mtbench import name_of
 from data.texts import act
-from model import Llama
+from model import read_config
 from platolm import Problem, Tokenizer, encode, read_text, turns
 from simulate import Progress, user_of
 
@@ -72,9 +74,8 @@ def exchanged(records):
 
 def people_of(path, most, directories):
     """The first dialogues of a file that these users can read to the end; others are counted."""
-    records = list(islice(items(path), most))
-    rooms = [(Tokenizer.load(word), Llama.load(word).config.context)
-             for word in directories]
+    records = list(islice(dialogues(path), most))
+    rooms = [(Tokenizer.load(word), read_config(Path(word)).context) for word in directories]
     fits = [record for record in records if all(
         len(encode(turns(record), tokenizer, "human", record.get("intent", ""))[0]) <= context
         for tokenizer, context in rooms)]
@@ -95,23 +96,44 @@ def say_at(user, number, place):
         ask.leave()
 
 
+# what decides what a user says at a place, besides the place
+SETTINGS = ("temperature", "top_k", "top_p", "leave", "seed", "max_question", "model",
+            "user_model")
+
+
+def is_paid(word, args):
+    """Whether a user is behind an address that may want money: then nothing is asked twice."""
+    kind, _, rest = word.partition(":")
+    if kind == "prompt" and not args.teacher:
+        raise Problem("a prompted user needs --teacher URL: the chat model that is told to be one")
+    address = {"prompt": args.teacher, "http": word, "https": word}.get(kind)
+    return bool(address) and (bool(args.price or args.user_price) or not is_loopback(address))
+
+
+def names_of(word, places, args):
+    """What each place is called in a journal; the same words, asked for again, have a number."""
+    kind, _, file = word.partition(":")
+    how = read_text(file) if kind == "prompt" else kind
+    who, times = [how, *(str(getattr(args, name)) for name in SETTINGS)], Counter()
+    for place in places:
+        read = repr((place.intent, [turn["value"] for turn in place.before]))
+        yield name_of(*who, read, str(times[read]))
+        times[read] += 1
+
+
 def ask_at(word, places, args, reach, journal, stop):
     """
     What the user `word` says at each place: a text, "" for leaving, None where nothing came of it;
     and how often that was, by why.
     """
-    asking = argparse.Namespace(**{**vars(args), "user": word, "blind": args.blind
-                                   and word == args.user, "seeds": None})
-    kind, _, file = word.partition(":")
-    if kind == "whole":
+    asking = argparse.Namespace(**{**vars(args), "user": word, "seeds": None,
+                                   "blind": args.blind and word == args.user})
+    if word.startswith("whole:"):
         raise Problem("whole:FILE writes both sides; it has nothing to say in another's dialogue")
-    user, how = user_of(asking, reach), read_text(file) if kind == "prompt" else word
-    who = [how, str(args.user_model or args.model), str(args.temperature), str(args.seed)]
-    names = [name_of(*who, place.intent, *(turn["value"] for turn in place.before), str(i))
-             for i, place in enumerate(places)]
+    paid, names = is_paid(word, args), list(names_of(word, places, args))
+    user = user_of(asking, reach)
     with TemporaryDirectory() as folder:
-        # what is paid for is remembered; what is drawn here is drawn again
-        paid = kind in ("prompt", "http", "https")
+        # what was paid for is kept; what is free is asked for anew
         said = journal if paid else Journal(f"{folder}/said", {})
         tasks = {name: partial(say_at, user, i, place)
                  for i, (name, place) in enumerate(zip(names, places)) if not said.turns(name)}

@@ -103,6 +103,8 @@ amount = expecting("number from 0 up", among(0, 1e15))
 natural = expecting("whole number from 0 up", among(0, 2 ** 62, int))
 portion = expecting("number from 0 to 1", among(0, 1))
 share = expecting("share i/n with i from 1 to n", parts)
+naming = expecting("NAME=WORD", lambda text: tuple(text.split("=", 1))
+                   if all(text.partition("=")) else None)
 address = expecting("address (http://... or https://...)",
                     lambda text: text if text.startswith(("http://", "https://")) else None)
 

@@ -13,8 +13,8 @@ from html import escape
 from itertools import groupby, islice
 from pathlib import Path
 
-from data.pictures import bars, curves, figure, number, table, tag, talk
-from data.tables import flat
+from data.pictures import bars, curves, figure, table, tag, talk
+from data.tables import flat, number, span
 from platolm import Problem, Tokenizer, encode, piece, put, read, run, turns
 
 ARMS = {
@@ -93,7 +93,9 @@ def colour(name):
 
 def verdict(a, b, pair):
     """One honest sentence on the paired difference between two arms."""
-    found = f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]"
+    found = f"{pair['difference']:+.3f} {span(pair, sign='+')}"
+    if pair["low"] is None:
+        return f"One question tells nothing of {a} and {b}: {found}."
     if pair["low"] > 0:
         return f"{a} scored higher than {b}: {found}."
     if pair["high"] < 0:
@@ -143,9 +145,10 @@ def pairs(results):
     if not results.get("duels"):
         return ""
     rows = [[f"{duel['model_1']} – {duel['model_2']}", duel["wins"], duel["ties"], duel["losses"],
-             span(duel["adjusted"], duel), number(duel["p"], 3),
-             span(duel["controlled"]["rate"], duel["controlled"]), duel["flips"], duel["first"]]
-            for duel in results["duels"] if duel["controlled"]]
+             f"{number(duel['adjusted'], 2)} {span(duel, 2)}", number(duel["p"]),
+             "-" if not (even := duel["controlled"]) else
+             f"{number(even['rate'], 2)} {span(even, 2)}", duel["flips"], duel["first"]]
+            for duel in results["duels"]]
     return tag("h2", "The same answers in pairs") + figure(
         table(["first – second", "win", "tie", "loss", "wins and half the ties", "p",
                "at equal length", "flips", "first place"], rows),
@@ -154,11 +157,6 @@ def pairs(results):
         "judge's liking for longer answers is taken out. Flips: how often the orders disagree. "
         "First place: of the games that somebody won, who stood first; 0.50 means that the place "
         "does not matter.")
-
-
-def span(middle, found):
-    """0.50 [0.45, 0.55]"""
-    return f"{number(middle)} [{number(found['low'])}, {number(found['high'])}]"
 
 
 def by_kind(results):
@@ -209,17 +207,6 @@ WHO = {"human": "people, their second half", "user": "Socratic",
        "script": "“could you tell me more about ...?”",
        "random": "what people said, at other places", "number": "the number of turns alone"}
 HUES = {"human": "var(--b)", "user": "var(--a)"}
-ROWS = ("told from people: AUC", "the same, at equal lengths", "speaks as a human", "words a turn",
-        "words a turn: Wasserstein", "MTLD of all turns", "different pairs of words",
-        "variety of first turns", "starts in lower case", "ends without a mark",
-        "has a question mark", "starts by pointing back", "says the same again",
-        "nearness to the answer before", "nearness to another's answer", "leaving: F1 at 0.5",
-        "leaving: best F1", "leaving: Brier", "bits per byte of people",
-        "more if answers are blanked", "more if answers are exchanged",
-        "turns a simulated dialogue", "turns a dialogue: Wasserstein",
-        "turns a dialogue: Kolmogorov")
-
-
 def report_card(run):
     card = load(run / "card.json")
     users = {name: card["users"][name] for name in [*HUES, *card["users"]] if name in card["users"]}
@@ -231,9 +218,10 @@ def report_card(run):
                    f"same {card['people']['places']:,} places of held-out people's dialogues.")
     page += tag("dl", "".join(tag("dt", escape(name)) + tag("dd", escape(WHO.get(name, "")))
                               for name in users))
-    numbers = {name: flat(user) for name, user in users.items()}
-    rows = [[row, card["reference"].get(row), *(found.get(row) for found in numbers.values())]
-            for row in ROWS if any(found.get(row) is not None for found in numbers.values())]
+    numbers = {"reference": card["reference"]} | {name: flat(user) for name, user in users.items()}
+    names = dict.fromkeys(row for found in numbers.values() for row in found)
+    rows = [[row, *(found.get(row) for found in numbers.values())] for row in names
+            if any(found.get(row) is not None for found in numbers.values())]
     page += figure(table(["", "reference", *users], rows), "Reference: the other half of people. "
                    "Nobody can be expected to be nearer to it than people are.")
     page += tag("ul", "".join(tag("li", escape(note)) for note in card["notes"]))
@@ -269,8 +257,9 @@ def expectations(surprise):
     """What people say, as the simulator expects it, by kind of turn."""
     if not surprise:
         return ""
-    rows = [[name, kind["turns"], number(kind["bits"], 3), gap(kind["blanked"]),
-             gap(kind["exchanged"])] for name, kind in surprise["kinds"].items()
+    rows = [[name, kind["turns"], number(kind["bits"]),
+             *(f"{number(kind[way]['mean'], 2, '+')} {span(kind[way], 2, '+')}"
+               for way in ("blanked", "exchanged"))] for name, kind in surprise["kinds"].items()
             # of fewer there is no telling
             if kind["turns"] >= 10]
     return figure(table(["people's later turns", "turns", "bits per byte", "answers blanked",
@@ -279,26 +268,16 @@ def expectations(surprise):
                   "answers they had heard are blanked, or another dialogue's: what it hears.")
 
 
-def gap(found):
-    """+0.10 [+0.05, +0.15]"""
-    return f"{found['mean']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
-
-
 def statistics(run):
     found = load(run / "stats.json")
     measures = list(dict.fromkeys(name for numbers in found.values() for name in numbers))
-    rows = [[measure, *(cell(numbers.get(measure)) for numbers in found.values())]
+    rows = [[measure, *(number(numbers.get(measure)) for numbers in found.values())]
             for measure in measures]
     return tag("h2", "Statistics of the dialogues") + figure(
         table(["", *found], rows), "Taken for human, and AUC: a classifier of runs of characters, "
         "trained on held-out people against this set, cross-validated over dialogues. Cosines and "
         "topics: of hashed runs of characters, so they see words and not meanings. A session that "
         "shares words with the bench has eight in a row, or all of a shorter question.")
-
-
-def cell(x):
-    """A number of any size."""
-    return number(x, 3 if isinstance(x, float) and abs(x) < 10 else 1)
 
 
 def training(run):

@@ -11,6 +11,7 @@ One answer at a time: for classrooms and tests. Not here: the wire (server.py), 
 import sys
 import threading
 import zlib
+from collections import Counter
 
 import numpy as np
 
@@ -33,8 +34,11 @@ def turns_of(messages):
 
 
 def assistant(directory, limit=64, temperature=0.7):
-    """reply(messages) -> text, by the assistant of a checkpoint directory."""
-    fast, lock = machine(), threading.Lock()
+    """
+    reply(messages) -> text, by the assistant of a checkpoint directory. The same messages get the
+    same first answer, the same second one, and so on.
+    """
+    fast, lock, times = machine(), threading.Lock(), Counter()
     model = Llama.load(directory, fast["attention"]).to(fast["device"])
     tokenizer = Tokenizer.load(directory)
 
@@ -43,9 +47,10 @@ def assistant(directory, limit=64, temperature=0.7):
         # the system line stays, and as much of the end as there is room for
         head, room = len(prompt([], tokenizer, "gpt")), model.config.context - limit
         ids = ids if len(ids) <= room else ids[:head] + ids[head - room:]
-        # the same messages, the same answer
-        draw = np.random.default_rng(zlib.crc32(repr(ids).encode())).random
         with lock:
+            seed = [zlib.crc32(repr(ids).encode()), times[tuple(ids)]]
+            times[tuple(ids)] += 1
+            draw = np.random.default_rng(seed).random
             row, = generate(model, [ids], [tokenizer.eos], limit, 1, [draw],
                             temperature=temperature)
         # on this wire silence would count as a fault

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from data import clean
-from data.errands import errands, kept, nothing_missing
-from data.formats import items
+from data.errands import counted, errands, kept, nothing_missing
+from data.formats import dialogues
 from data.judging import outside
 from data.limits import worst_case
 from data.mtbench import name_of
-from data.plan import address
+from data.plan import address, amount
 from data.tables import columns
 from data.texts import auc, mean_cosine, mtld, out_of_fold, unit, vectors, words_of
 from data.wire import Trouble
@@ -51,7 +51,7 @@ Write four lines and nothing else, each with a name and its number, as in: compl
 
 def size_of(text):
     """Tokens of a text where no tokenizer is given: words, and signs one by one."""
-    return len(re.findall(r"\w+|[^\w\s]", text))
+    return len(words_of(text)) + len(re.findall(r"[^\w\s]", text))
 
 
 def pieces(records, size=PIECE):
@@ -142,10 +142,13 @@ class Sizes:
 
 
 class Topics:
-    """What the human turns are about: how alike they are, and how a dialogue moves on."""
+    """
+    What the human turns are about: how alike they are, and how a dialogue moves on. near: the
+    cosine from which on two turns have something to do with each other, the same for all sets.
+    """
 
-    def __init__(self, embed):
-        self.embed, self.total, self.n, self.near = embed, 0.0, 0, None
+    def __init__(self, embed, near):
+        self.embed, self.total, self.n, self.near = embed, 0.0, 0, near
         self.moves = []
 
     def add(self, piece):
@@ -154,8 +157,6 @@ class Topics:
         if not len(owner):
             return
         rows = unit(self.embed([text for record in piece for text in asked_in(record)]))
-        if self.near is None:
-            self.near = unrelated(rows, owner)
         self.total, self.n = self.total + rows.sum(axis=0, dtype=float), self.n + len(rows)
         for i in range(len(piece)):
             own = rows[owner == i]
@@ -171,14 +172,22 @@ class Topics:
         return {"mean cosine of human turns": pairs, "the same, as in the paper": whole, **shares}
 
 
-def statistics(read, count=size_of, embed=vectors, human=None, overlap=None):
+def nearness(records, embed=vectors):
+    """What `unrelated` finds in the first dialogues of a file."""
+    piece = next(pieces(records), [])
+    owner = np.array([i for i, record in enumerate(piece) for _ in asked_in(record)])
+    texts = [text for record in piece for text in asked_in(record)]
+    return unrelated(unit(embed(texts)), owner) if texts else 1.0
+
+
+def statistics(read, near=1.0, count=size_of, embed=vectors, human=None, overlap=None):
     """
     Numbers about dialogues: {name: number}. read() gives the records anew each time.
 
-    human: turns of people and whose they are, to be told from; overlap: a rule of clean.py that
-    finds words of a bench.
+    near: the cosine of turns that have to do with each other (nearness); human: turns of people and
+    whose they are, to be told from; overlap: a rule of clean.py that finds words of a bench.
     """
-    sizes, topics, found = Sizes(count), Topics(embed), 0
+    sizes, topics, found = Sizes(count), Topics(embed, near), 0
     for piece in pieces(read()):
         for record in piece:
             sizes.add(record)
@@ -214,7 +223,7 @@ def embeddings(page):
 
 
 def embed_over(client, model, journal, in_flight, stop):
-    """embed(texts) -> (N, D) by a model behind an address, a batch at a time; none twice."""
+    """embed(texts) -> (N, D) by a model behind an address, a batch at a time; no batch twice."""
     def embed(texts):
         # what is empty, or too long, no server takes
         texts = [text[:8000] or " " for text in texts]
@@ -225,7 +234,7 @@ def embed_over(client, model, journal, in_flight, stop):
         new = {name: task for name, task in tasks.items() if not journal.turns(name)}
         if failed := errands(journal, new, in_flight, stop):
             raise Problem(f"{len(failed)} batches of turns have no embedding "
-                          f"({', '.join(sorted(set(failed.values())))}); the same command goes on")
+                          f"({counted(failed.values())}); what was embedded is kept")
         found = [kept(journal, name_of(*batch))[0].split() for batch in batches]
         return np.vstack([np.frombuffer(b64decode(data), dtype=np.float32).reshape(int(n), -1)
                           for n, data in found])
@@ -235,36 +244,34 @@ def embed_over(client, model, journal, in_flight, stop):
 
 def questions_about(records, most, longest=20000):
     """
-    What a judge is asked about the first dialogues: {id: prompt}, and how many of them were too
-    long (in characters) to be shown.
+    What a judge is asked about the first dialogues: prompts, and how many of them were too long
+    (in characters) to be shown.
     """
-    talks = [(str(record.get("id", i)), "\n".join(
-        ("user: " if turn["from"] == "human" else "assistant: ") + turn["value"]
-        for turn in record["conversations"])) for i, record in enumerate(islice(records, most))]
-    asked = {name: QUESTION.format(talk=talk) for name, talk in talks if len(talk) <= longest}
+    talks = ["\n".join(("user: " if turn["from"] == "human" else "assistant: ") + turn["value"]
+                       for turn in record["conversations"]) for record in islice(records, most)]
+    asked = [QUESTION.format(talk=talk) for talk in talks if len(talk) <= longest]
     return asked, len(talks) - len(asked)
 
 
 def ratings(text):
     """The four numbers of a judgment, in the order of JUDGED; None unless all are there."""
-    found = [re.search(rf"{name}\W{{1,5}}(\d+)", text, re.I) for name in JUDGED]
-    marks = [int(match[1]) for match in found if match]
+    found = [re.search(rf"\b{name}\b[^:\n]*:\W*(\d+(?:\.\d+)?)", text, re.I) for name in JUDGED]
+    marks = [float(match[1]) for match in found if match]
     return marks if len(marks) == len(JUDGED) and all(1 <= mark <= 10 for mark in marks) else None
 
 
 def judged_sessions(path, args, client, journal, stop):
-    """Means of what a judge says of the first dialogues of a file, with intervals and failures."""
-    asked, long = questions_about(items(path), args.judged)
-    names = {name: name_of(text) for name, text in asked.items()}
-    tasks = {names[name]: partial(client.chat, args.judge_model,
-                                  [{"role": "user", "content": text}], 100, temperature=0)
-             for name, text in asked.items()
-             if not any(map(ratings, kept(journal, names[name])))}
+    """Means of what a judge says of the first dialogues of a file, and how many he did not rate."""
+    asked, long = questions_about(dialogues(path), args.judged)
+    names = [name_of(text) for text in asked]
+    tasks = {name: partial(client.chat, args.judge_model, [{"role": "user", "content": text}], 100,
+                           temperature=0)
+             for name, text in zip(names, asked) if not any(map(ratings, kept(journal, name)))}
     failed = errands(journal, tasks, args.in_flight, stop,
-                     Progress(Path(path).stem, len(tasks), client.ledger, "judgments"))
+                     Progress(Path(path).stem, len(tasks), client.ledger, of="judgments"))
     nothing_missing(failed.values(), "judgments")
     marks = [next(filter(None, map(ratings, kept(journal, name))), None)
-             for name in names.values()]
+             for name in names]
     rated = np.array([mark for mark in marks if mark]).reshape(-1, len(JUDGED))
     found = {name: float(column.mean()) if len(rated) else None
              for name, column in zip(JUDGED, rated.T)}
@@ -286,9 +293,11 @@ def flags(parser):
     add("--bench", nargs="+", metavar="FILE", help="question.jsonl: are its words in the files?")
     add("--embedder", type=address, metavar="URL", help="address of /v1/embeddings; without it "
         "vectors are hashed runs of characters")
-    add("--embed-model", default="text-embedding-3-small", help="its name there (%(default)s)")
+    add("--embed-model", default="text-embedding-3-small", help="its name there (%(default)s); at "
+        "another address than the judge's its key is USER_API_KEY")
+    add("--embed-price", type=amount, nargs=2, metavar=("READ", "WRITTEN"), help="as --price")
     add("--judge", type=address, metavar="URL", help="have the first sessions rated")
-    add("--judge-model", default="grader", help="the judge's name there")
+    add("--judge-model", default="gpt-4o-mini", help="the judge's name there (%(default)s)")
     add("--judged", type=positive, default=100, help="how many sessions (%(default)s)")
     add("--in-flight", type=positive, default=16, help="requests at a time (%(default)s)")
     add("--out", default="stats.json", help="JSON file to write (%(default)s)")
@@ -301,18 +310,21 @@ def command(args):
     if args.judge or args.embedder:
         journal, reach = outside(args, stop, args.judge or args.embedder)
     if args.embedder:
-        client = reach(args.embedder, args.embed_model, args.price)
+        client = reach(args.embedder, args.embed_model, args.embed_price)
         others["embed"] = embed_over(client, args.embed_model, journal, args.in_flight, stop)
     if args.tokenizer:
         tokenizer = Tokenizer.load(args.tokenizer)
         others["count"] = lambda text: len(tokenizer.encode(text))
     if args.human:
-        others["human"] = sampled(items(args.human), 0)
+        others["human"] = sampled(dialogues(args.human), 0)
+        if not others["human"][0]:
+            raise Problem(f"in {args.human} nobody says anything")
     if args.bench:
         others["overlap"] = clean.bench(argparse.Namespace(bench=args.bench, words=8))
+    near = nearness(dialogues(args.human or args.files[0]), others.get("embed", vectors))
     for path in args.files:
         began = time.time()
-        numbers = statistics(partial(items, path), **others)
+        numbers = statistics(partial(dialogues, path), near, **others)
         if args.judge:
             client = reach(args.judge, args.judge_model, args.price)
             numbers |= judged_sessions(path, args, client, journal, stop)
@@ -321,4 +333,5 @@ def command(args):
         print(f"{path}: {numbers['sessions']:,} sessions in {time.time() - began:.0f} s",
               flush=True)
     write_json(args.out, found)
-    print("\n".join(["", *columns(found), "", f"all numbers: {args.out}"]))
+    print("\n".join(["", *columns(found), "", f"turns have to do with each other from a cosine of "
+                     f"{near:.3f} on", f"all numbers: {args.out}"]))

@@ -5,23 +5,28 @@ Not here: the finding (evaluate.py), the page (report.py).
 """
 
 # the columns of the table: what each is called there, and in results.json
-COLUMNS = {"of 10": "rating", "asked": "asked", "never": "never_asked", "turn 1": "turn1", "turn 2": "turn2",
-           "formal": "formal", "vicuna": "vicuna", "gold": "gold", "ends": "completed"}
+COLUMNS = {"of 10": "rating", "asked": "asked", "never": "never_asked", "turn 1": "turn1",
+           "turn 2": "turn2", "formal": "formal", "vicuna": "vicuna", "gold": "gold",
+           "ends": "completed"}
 
 
-def number(x, digits=3):
-    """A number in a table, or a dash."""
-    return "-" if x is None else f"{x:.{digits}f}"
+def number(x, digits=3, sign=""):
+    """A number in a table: 1,234, 0.123 or 12.3; a dash for none."""
+    if x is None or isinstance(x, int):
+        return "-" if x is None else f"{x:,}"
+    return f"{x:{sign}.{digits if abs(x) < 10 else min(1, digits)}f}"
 
 
-def span(found, form="+.3f"):
+def span(found, digits=3, sign=""):
     """[-0.020, +0.031]"""
-    return f"[{found['low']:{form}}, {found['high']:{form}}]"
+    return f"[{number(found['low'], digits, sign)}, {number(found['high'], digits, sign)}]"
 
 
 def arm_lines(results):
     """The results as lines: an arm each, best first; kinds of turn; the differences."""
     arms = dict(sorted(results["arms"].items(), key=lambda item: -(item[1]["overall"] or 0)))
+    if not arms:
+        return [f"{results['questions']} questions, judged in pairs alone"]
     held = [word for word, key in COLUMNS.items()
             if any(arm.get(key) is not None for arm in arms.values())]
     lines = [f"{results['questions']} questions; scores from 0 to 1; 95 % intervals over questions"]
@@ -46,7 +51,8 @@ def arm_lines(results):
             lines.append(f"{name}: {arm['failed']} judgments failed; had all been the worst, or "
                          f"the best: {arm['worst']:.3f} to {arm['best']:.3f}")
     for name, pair in results["paired"].items():
-        lines.append(f"{name:<24} {pair['difference']:+.3f}  {span(pair)}  p {pair['p']:.3f}")
+        lines.append(f"{name:<24} {pair['difference']:+.3f}  {span(pair, sign='+')}  "
+                     f"p {pair['p']:.3f}")
     return lines
 
 
@@ -58,13 +64,12 @@ def duel_lines(duels):
              "over questions", f"{'':<22}{'win':>5}{'tie':>5}{'loss':>5}{'win+tie/2':>10}"
              f"{'':>16}{'p':>6}{'at equal length':>17}{'':>12}{'flips':>6}{'first':>6}"]
     for found in duels:
-        name, even = f"{found['model_1']}-{found['model_2']}", found["controlled"]
-        if even:
-            lines.append(
-                f"{name:<22}{found['wins']:>5}{found['ties']:>5}{found['losses']:>5}"
-                f"{found['adjusted']:>10.3f} {span(found, '.3f')}{found['p']:>6.3f}"
-                f"{even['rate']:>13.3f} {span(even, '.3f')}{number(found['flips'], 2):>6}"
-                f"{number(found['first'], 2):>6}")
+        name = f"{found['model_1']}-{found['model_2']}"
+        even = found["controlled"] or {"rate": None, "low": None, "high": None}
+        lines.append(f"{name:<22}{found['wins']:>5}{found['ties']:>5}{found['losses']:>5}"
+                     f"{number(found['adjusted']):>10} {span(found):<14}{number(found['p']):>6}"
+                     f"{number(even['rate']):>13} {span(even):<14}{number(found['flips'], 2):>6}"
+                     f"{number(found['first'], 2):>6}")
         if found["failed"]:
             lines.append(f"{name:<22}{found['failed']} judgments failed; had all been losses, or "
                          f"wins: {found['worst']:.3f} to {found['best']:.3f}")
@@ -79,7 +84,7 @@ def vote_lines(votes):
                          ("without ties", (votes or {}).get("without_ties"))):
         if found:
             lines.append(f"judge and people agree, {words}: {found['agreed']:.3f} "
-                         f"{span(found, '.3f')} of {found['n']:,}, kappa {number(found['kappa'])}")
+                         f"{span(found)} of {found['n']:,}, kappa {number(found['kappa'])}")
     if votes and not lines:
         return ["", "no human vote is about a pair that was judged"]
     return ["", *lines] if lines else []
@@ -89,12 +94,9 @@ def columns(found):
     """{set: {measure: number}} as lines: a measure each, a column for each set."""
     names = list(dict.fromkeys(name for numbers in found.values() for name in numbers))
     width = 2 + max(8, *map(len, found))
-
-    def cell(x):
-        return f"{x:,}" if isinstance(x, int) else number(x, 3 if x is None or abs(x) < 10 else 1)
     names = [name for name in names if any(row.get(name) is not None for row in found.values())]
-    return [f"{'':<44}" + "".join(f"{name:>{width}}" for name in found)] + [
-        f"{name:<44}" + "".join(f"{cell(numbers.get(name)):>{width}}" for numbers in found.values())
+    return ["".join([f"{'':<44}", *(f"{name:>{width}}" for name in found)])] + [
+        "".join([f"{name:<44}", *(f"{number(row.get(name)):>{width}}" for row in found.values())])
         for name in names]
 
 
@@ -102,6 +104,8 @@ def flat(user):
     """A user's part of a card as {measure: number}."""
     found = {name: value for name, value in user.items()
              if value is None or isinstance(value, (int, float))}
+    if user.get("failed"):
+        found["turns that came to nothing"] = sum(user["failed"].values())
     if "topic" in user:
         found |= {"nearness to the answer before": user["topic"]["own answer"],
                   "nearness to another's answer": user["topic"]["another's"],
@@ -149,7 +153,7 @@ def card_lines(card):
         lines += ["", f"{'later turns of people, bits per byte':<38}{'turns':>7}{'heard':>8}"
                   f"{'answers blanked':>26}{'exchanged':>26}"]
         lines += [f"{name:<38}{kind['turns']:>7}{kind['bits']:>8.3f}"
-                  + "".join(f"{kind[way]['mean']:>+9.3f} {span(kind[way]):<16}"
+                  + "".join(f"{number(kind[way]['mean'], 3, '+'):>9} {span(kind[way], 3, '+'):<16}"
                             for way in ("blanked", "exchanged"))
                   for name, kind in found["kinds"].items() if kind["turns"] >= 10]
     return lines + ["", *card["notes"]]

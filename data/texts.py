@@ -14,9 +14,14 @@ import numpy as np
 # words
 
 
+# kana, Chinese characters, and Thai, Lao, Khmer: written without spaces
+UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+(?:['’][^\W_{UNSPACED}]+)*")
+
+
 def words_of(text):
-    """The words of a text, in lower case."""
-    return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.lower())
+    """The words of a text, in lower case; where there are no spaces, its characters."""
+    return WORD.findall(text.lower())
 
 
 def factors(words, threshold):

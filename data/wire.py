@@ -77,9 +77,11 @@ def usage_of(page, worst):
     """
     usage = page.get("usage") if isinstance(page, dict) else None
     usage = usage if isinstance(usage, dict) else {}
-    counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    # embeddings write nothing
+    counts = usage.get("prompt_tokens"), usage.get("completion_tokens") if worst[1] else 0
     most = worst[0] + HIDDEN, worst[1]
-    right = all(type(n) is int and 0 < n <= limit for n, limit in zip(counts, most))
+    right = all(type(n) is int and (0 < n <= limit or n == limit == 0)
+                for n, limit in zip(counts, most))
     return counts if right else None
 
 
@@ -99,6 +101,9 @@ def said(page):
     text = message.get("content") if isinstance(message, dict) else None
     if finish == "content_filter":
         raise End("content_filter")
+    if finish == "length" and not (isinstance(text, str) and text.strip()):
+        # all that was allowed went into thinking; it would again
+        raise End("token_limit")
     if not isinstance(text, str) or not text.strip():
         raise Trouble("an answer without a word")
     return text, finish

@@ -122,7 +122,8 @@ def test_who_stays_near_his_own_answer_is_told_from_who_does_not():
     listens = [(place(1, before[i], "", dialogue=i), answers[i].split()[0]) for i in range(4)]
     found = card.topic(listens)
     assert found["own answer"] > found["another's"] + 0.1
-    assert card.elsewhere([at for at, _ in listens]).tolist() == [3, 0, 1, 2]
+    assert card.elsewhere([at for at, _ in listens])[0].tolist() == [1, 2, 3, 0]
+    assert card.elsewhere([place(1, TALK, "")])[1].tolist() == [False]
 
 
 def test_turns_of_equal_lengths_are_as_many_on_both_sides():
@@ -135,10 +136,13 @@ def test_an_intent_steers_if_its_own_words_are_said():
     found = card.steering(["who mends clocks", "boats and clocks"], at)
     assert found == {"own": 0.5, "another's": 0.25, "copied": pytest.approx((1 / 2 + 1 / 2) / 2)}
     assert card.steering(["x"], [place(0, [], "x")]) is None
+    assert card.steering(["x", "y"], [place(0, [], "", dialogue=i, intent="clocks") for i in (0, 1)]) is None
 
 
 def test_dialogues_are_compared_by_their_turns():
-    found = card.dialogues([record(TALK)], [record(TALK), record(TALK[:2])])
+    found = card.whole([record(TALK, end="left")] * 12 + [record(TALK, end="cut")] * 4, [record(TALK)] * 12)
+    assert found["hazard"] == [(1, 0), (2, 0.75)], "who was cut off did not leave"
+    found = card.whole([record(TALK)], [record(TALK), record(TALK[:2])])
     assert (found["turns"], found["people"], found["wasserstein"], found["kolmogorov"]) == (2, 1.5, 0.5, 0.5)
 
 
@@ -205,6 +209,9 @@ def test_a_card_of_any_user_has_people_beside_it(people, talker, tokenizer, tmp_
     (["--user", "whole:data/whole.txt"], "it has nothing to say in another's dialogue"),
     (["--user", "script:follow-up", "--human", "data/example.jsonl"], "a card needs 20"),
     (["--user", "script:follow-up", "--human", "nowhere.jsonl"], "nowhere.jsonl"),
+    (["--user", "prompt:data/user.txt"], "a prompted user needs --teacher URL"),
+    (["--user", "script:follow-up", "--beside", "human=script:oracle"], "human is on the card already"),
+    (["--user", "script:follow-up", "--simulated", "x=nowhere.jsonl"], "nowhere.jsonl"),
     (["--user", "script:follow-up", "--teacher", "http://127.0.0.1:9/v1"], "127.0.0.1:9"),
 ])
 def test_trouble_is_one_sentence(people, tmp_path, words, said):
@@ -245,7 +252,9 @@ def test_a_checkpoint_served_answers_like_the_assistant_it_is(talker, tokenizer,
     talker.save(tmp_path), tokenizer.save(tmp_path)
     reply = serve.assistant(tmp_path, limit=12)
     said = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "who mends clocks?"}]
-    assert reply(said) == reply(said)
+    first, second = reply(said), reply(said)
+    again = serve.assistant(tmp_path, limit=12)
+    assert [again(said), again(said)] == [first, second] and first != second
     assert serve.turns_of(said + [{"role": "assistant", "content": "ada"}]) == [
         {"from": "human", "value": "be brief\nwho mends clocks?"}, {"from": "gpt", "value": "ada"}]
     long = reply([{"role": "user", "content": "who mends clocks? " * 400}])

@@ -85,12 +85,15 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
 
 def test_pairing_takes_out_what_all_questions_share():
     rng = np.random.default_rng(0)
-    hard, noise = rng.random(100), rng.normal(size=100) / 100
+    hard, noise = rng.random((100, 1)), rng.normal(size=(100, 1)) / 100
     found = e.paired(hard + 0.05 + noise, hard)
     assert found["low"] < found["difference"] < found["high"] and found["high"] - found["low"] < 0.01
     assert found["p"] < 0.001
     assert e.paired(hard, hard) == {"difference": 0, "low": 0, "high": 0, "p": 1}
-    assert e.paired([1, np.nan, 3], [0, 5, 0])["difference"] == 2, "only what both were rated for"
+    nan = np.nan
+    assert e.paired([[1, nan], [nan, nan], [3, 1]], [[0, 9], [5, 5], [0, 1]])["difference"] == pytest.approx(4 / 3), \
+        "only turns that both were rated for"
+    assert e.paired([[nan]], [[1]]) is None
 
 
 def run(*words):
@@ -101,8 +104,8 @@ def run(*words):
 @pytest.mark.parametrize("words, said", [
     (["answer", "nowhere", "--bench", "{bench}"], "nowhere/config.json: No such file"),
     (["answer", "nowhere", "--bench", "{bench}/void"], "question.jsonl: No such file"),
-    (["judge", "nobody", "--bench", "{bench}", "--judge", "http://127.0.0.1:9/v1"], "nobody.jsonl: No such file"),
-    (["score", "nobody", "--bench", "{bench}"], "grader_single.jsonl; `evaluate.py judge` writes it"),
+    (["judge", "nobody", "--bench", "{bench}", "--judge", "http://127.0.0.1:9/v1", "--judge-model", "grader"], "nobody.jsonl: No such file"),
+    (["score", "nobody", "--bench", "{bench}", "--judge-model", "grader"], "grader_single.jsonl; `evaluate.py judge` writes it"),
 ])
 def test_trouble_is_one_sentence(bench, words, said):
     done = run(*[word.format(bench=bench) for word in words])

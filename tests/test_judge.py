@@ -301,7 +301,7 @@ def test_the_judge_sees_both_orders_and_pairs_are_chosen_by_mode(bench):
         e.command_judge(args_of(bench, url, mode="pairwise-all"))
         # the order of a pair's names is part of it; the prompts are the same, and known
         assert len(rows_of(bench, "pair")) == 20 and len(seen) == 30
-    found = {(d["model_1"], d["model_2"]): d for d in e.duels_of(bench, "j", QUESTIONS)}
+    found = {(d["model_1"], d["model_2"]): d for d in e.duels_of(bench, "j", ["terse", "plain", "wordy"], QUESTIONS)}
     assert found["wordy", "plain"]["wins"] == 5 and found["wordy", "plain"]["flips"] == 0
     assert found["terse", "wordy"]["losses"] == 5 and found["terse", "wordy"]["first"] == 0.5
     with pytest.raises(Problem, match="needs --baseline NAME"):
@@ -311,9 +311,80 @@ def test_the_judge_sees_both_orders_and_pairs_are_chosen_by_mode(bench):
 def test_a_judge_who_always_prefers_the_first_lets_nobody_win(bench):
     with serving(lambda messages: "[[A]]") as url:
         e.command_judge(args_of(bench, url, mode="pairwise-all"))
-    for found in e.duels_of(bench, "j", QUESTIONS):
+    for found in e.duels_of(bench, "j", ["terse", "plain", "wordy"], QUESTIONS):
         assert (found["wins"], found["losses"], found["ties"]) == (0, 0, 5)
         assert found["flips"] == found["first"] == 1 and found["adjusted"] == 0.5 and found["p"] == 1
+
+
+def test_an_answer_that_was_refused_is_not_judged_and_not_scored(bench):
+    put(bench / "model_answer/terse.jsonl", mtbench.answer_rows(
+        "terse", QUESTIONS, [["five", ""], ["", ""], ["a note"]],
+        [{2: "content_filter"}, {1: "context_full", 2: "context_full"}, {1: "length"}]))
+    asked = []
+    with serving(lambda messages: asked.append(1) or "[[10]] [[A]]") as url:
+        e.command_judge(args_of(bench, url, ["terse"]))
+        assert len(asked) == 2 and [row["score"] for row in rows_of(bench)] == [10, -1, -1, -1, 10]
+        assert {row.get("failure") for row in rows_of(bench)} == {None, "no answer"}
+        e.command_judge(args_of(bench, url, ["terse", "plain"], mode="pairwise-all"))
+        assert len(asked) == 6
+    found = e.summary(e.scores_of(bench, "j", ["terse"], QUESTIONS)["terse"], QUESTIONS)
+    assert (found["overall"], found["failed"], found["worst"]) == (1, 3, 0.4)
+    assert e.duels_of(bench, "j", ["terse", "plain"], QUESTIONS)[0]["failed"] == 3
+
+
+def test_what_would_break_a_promise_is_refused_beforehand(bench, tmp_path):
+    with serving(lambda messages: "[[6]]") as url:
+        args = args_of(bench, url, ["terse"], max_dollars=1.0, price=(1.0, 1.0))
+        args.bench = [bench, bench]
+        with pytest.raises(Problem, match="holds for one bench at a time; there are 2"):
+            e.command_judge(args)
+        for more in ({"mode": "pairwise-all"}, {"mode": "pairwise-baseline", "baseline": "terse"}):
+            with pytest.raises(Problem, match="makes no pair"):
+                e.command_judge(args_of(bench, url, ["terse"], **more))
+        answering = Namespace(**vars(args_of(bench, None)), models=["a=http://x/v1", "b=http://y/v1"], limit=4, seed=0)
+        with pytest.raises(Problem, match="one address at a time"):
+            e.command_answer(answering)
+    put(bench / "question.jsonl", QUESTIONS + QUESTIONS[:1])
+    with pytest.raises(Problem, match="holds question 7 twice"):
+        e.questions_of(bench)
+
+
+def test_a_judge_with_another_system_message_is_another_judge(bench, tmp_path):
+    put(bench / "question.jsonl", QUESTIONS[2:])
+    asked = []
+    with serving(lambda messages: asked.append(messages) or "[[6]]") as url:
+        for system in ("Be kind.", "Be harsh.", "Be harsh."):
+            put(tmp_path / "prompts.jsonl", [FASTCHAT[0] | {"system_prompt": system}])
+            e.command_judge(args_of(bench, url, ["terse"], prompts=tmp_path / "prompts.jsonl"))
+            (bench / "model_judgment/j_single.jsonl.journal").unlink()
+    assert [messages[0]["content"] for messages in asked] == ["Be kind.", "Be harsh."]
+    assert asked[0][0]["role"] == "system" and rows_of(bench)[0]["system_prompt"] == "Be harsh."
+
+
+def test_the_judgment_on_file_is_the_one_that_counts_and_all_stay(bench):
+    said = iter(["no idea", "[[2]]", "[[9]]", "[[4]]"])
+    put(bench / "question.jsonl", QUESTIONS[2:])
+    with serving(lambda messages: next(said)) as url:
+        e.command_judge(args_of(bench, url, ["terse"]))
+        e.command_judge(args_of(bench, url, ["terse"]))
+        assert rows_of(bench)[0]["judgment"] == "[[2]]" and rows_of(bench)[0]["score"] == 2
+        (bench / "model_judgment/j_single.jsonl.journal").unlink()
+        # one is on file: two more are asked for
+        e.command_judge(args_of(bench, url, ["terse"], repeats=3))
+        (bench / "model_judgment/j_single.jsonl.journal").unlink()
+        e.command_judge(args_of(bench, url, ["terse"], repeats=3))
+    assert rows_of(bench)[0]["judgment"] == "[[4]]" and sorted(rows_of(bench)[0]["judgments"]) == ["[[2]]", "[[4]]", "[[9]]"]
+
+
+def test_pairs_alone_can_be_scored(bench, capsys):
+    with serving(lambda messages: "[[B]]") as url:
+        e.command_judge(args_of(bench, url, mode="pairwise-all"))
+    args = Namespace(bench=bench, judge_model="j", names=["terse", "plain"], beside=[], probes=None, votes=None,
+                     seconds=None, against="terse", out=bench / "r.json")
+    e.command_score(args)
+    found = json.loads((bench / "r.json").read_text())
+    assert found["arms"] == {} and len(found["duels"]) == 1 and found["duels"][0]["first"] == 0
+    assert "judged in pairs alone" in capsys.readouterr().out
 
 
 def test_the_grader_reads_pairs_in_our_layout():
@@ -378,12 +449,13 @@ def test_from_a_checkpoint_to_the_table(bench, talker, tokenizer, tmp_path):
         return f"It is so. [[{10 if long[0] else 1}]]"
     with serving(judge) as url:
         for mode in ("single", "pairwise-all"):
-            done = run("judge", "talker", "wordy", "--bench", bench, "--judge", url, "--mode", mode)
+            done = run("judge", "talker", "wordy", "--bench", bench, "--judge", url, "--mode", mode,
+                       "--judge-model", "grader")
             assert "failed: none" in done.stdout, done.stderr
     votes = [{"question_id": q, "turn": 1, "model_a": "wordy", "model_b": "talker", "winner": w, "judge": "x"}
              for q, w in ((7, "model_a"), (8, "model_b"), (9, "tie (inconsistent)"), (99, "model_a"))]
     (tmp_path / "votes.json").write_text(json.dumps(votes))
-    done = run("score", "talker", "wordy", "--bench", bench, "--against", "wordy", "--out", tmp_path / "r.json",
+    done = run("score", "talker", "wordy", "--bench", bench, "--judge-model", "grader", "--against", "wordy", "--out", tmp_path / "r.json",
                "--votes", tmp_path / "votes.json")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "r.json").read_text())
@@ -438,6 +510,9 @@ def test_at_no_difference_in_length_the_controlled_win_rate_is_the_win_rate():
     assert rate == pytest.approx(34 / 48, abs=1e-3)
     rates = e.length_controlled(np.array([1.0, 0.0]), np.zeros(2), np.array([[3.0, 1.0], [1.0, 3.0]]))
     assert rates == pytest.approx([0.75, 0.25], abs=5e-3), "weights are copies"
+    assert e.controlled(np.ones(3), np.full(3, 7), np.arange(3)) is None, "always as much longer: no telling"
+    assert e.controlled(np.ones(3), np.arange(3), np.zeros(3, dtype=int)) is None, "one question"
+    assert e.bootstrap([0.7]) == (0.7, None, None)
     rate, = e.length_controlled(np.ones(40), np.arange(40.0))
     assert 0.9 < rate < 1, "all won: the ridge keeps it finite"
 

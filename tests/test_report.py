@@ -12,6 +12,18 @@ from platolm import line
 EVIL = '<script>alert("&")</script> <img src=x onerror=alert(1)> é ☃'
 
 
+LEAVES = {"f1": 0.5, "best": [0.5, 0.6], "brier": 0.1, "reliability": [[0.1, 0.2, 9], [0.7, 0.6, 9]],
+          "curve": [[0.1, 0.3], [0.5, 0.5]], "hazard": [[1, 0.1], [2, 0.4]], "people": [[1, 0.2], [2, 0.3]]}
+GAP = {"mean": 0.1, "low": 0.0, "high": 0.2}
+USER = {"turns": 9, "words a turn": 5.5, "topic": {"own answer": 0.2, "another's": None}, "lengths": {"x": 0.1},
+        "detector": {"auc": 0.6, "low": 0.5, "high": 0.7, "matched": None, "telltales": [EVIL]}, "steering": None,
+        "leaving": LEAVES, "failed": {"token_limit": 2},
+        "surprise": {"bits": GAP, "blanked": GAP, "exchanged": GAP, "kinds": {
+            EVIL: {"turns": 12, "bits": 0.5, "blanked": GAP, "exchanged": GAP}}}}
+CARD = {"people": {"dialogues": 20, "places": 90}, "reference": {"words a turn": 5.0}, "who": {"user": EVIL},
+        "notes": [EVIL], "users": {"user": USER, "human": USER | {"leaving": None}, "number": {"leaving": LEAVES}}}
+
+
 class Tags(HTMLParser):
     """Collects the elements and attributes of a page, and checks that they close in order."""
 
@@ -43,9 +55,13 @@ def run(tmp_path, tokenizer):
            "difference": 0.5, "low": 0.4, "high": 0.6}
     talk = [{"from": who, "value": EVIL} for who in ("human", "gpt") * 3]
     pair = {"difference": 0.1, "low": -0.1, "high": 0.3}
+    duel = {"model_1": EVIL, "model_2": "b", "wins": 1, "ties": 2, "losses": 3, "adjusted": 0.4, "low": 0.3, "high": 0.5,
+            "p": 0.2, "controlled": {"rate": 0.4, "low": 0.3, "high": 0.5}, "flips": 0.1, "first": None}
     files = {"results.json": {"arms": {"socratic": arm, "floor": arm, EVIL: arm},
-                              "paired": {"socratic-floor": pair}, "seconds": {"train base": 3.2}},
+                              "paired": {"socratic-floor": pair}, "duels": [duel, duel | {"controlled": None}],
+                              "seconds": {"train base": 3.2}},
              "questions.json": [{"turns": talk, "person": EVIL, "socratic": EVIL, "script": EVIL}],
+             "card.json": CARD, "stats.json": {EVIL: {"sessions": 3, "MTLD of a human turn": None, "AUC": 0.5}},
              "behaviour.json": {"socratic": user}, "listening.json": {"dialogues": 2, "rows": [row]}}
     step = {"step": 1, "loss": 2.0, "tokens": 9, "learnt": 3, "samples": 2, "held_out": 1.0}
     logs = {f"{name}/log.jsonl": [step, step | {"step": 2, "loss": 1.0}]

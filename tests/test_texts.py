@@ -15,6 +15,7 @@ from platolm import Problem
 
 def test_words_are_those_of_any_language_without_signs():
     assert words_of("Don't go, Zoë – it's 7 o’clock_now!") == ["don't", "go", "zoë", "it's", "7", "o’clock", "now"]
+    assert words_of("東京へgo") == ["東", "京", "へ", "go"]
 
 
 def test_mtld_by_hand():
@@ -131,7 +132,7 @@ def test_an_array_and_lines_are_told_apart_by_what_is_in_them(tmp_path, monkeypa
 
 @pytest.mark.parametrize("text, said", [
     ("[1]", "an array of something else than objects"), ('[{"a": 1}', "item 1: an empty dialogue"),
-    ("[{", "is not JSON"), ("nope", "is not JSON"), ('{"conversations": []}', "item 1: an empty dialogue"),
+    ("[{", "after item 0: not JSON"), ('{"conversations": [{"from": "gpt", "value": "x"}]}\nnope', "after item 1: not JSON"), ('{"conversations": []}', "item 1: an empty dialogue"),
     ('[{"conversations": [{"from": "human", "value": "\\ud800"}]}]', "item 1"), ("[" * 99999, "something else")])
 def test_a_bad_file_is_one_sentence(tmp_path, text, said):
     (tmp_path / "x").write_text(text)
@@ -174,6 +175,7 @@ def test_a_topic_is_maintained_drifts_or_shifts():
 
 def test_people_are_taken_for_people_and_a_script_is_not():
     rng = np.random.default_rng(0)
+    assert sets.nearness(iter([])) == 1
     words = "boat fare hask tulip street door who what mends clock rope bell open".split()
     people = [{"id": str(i), "conversations": talk(" ".join(rng.choice(words, 4)), "yes")} for i in range(300)]
     script = [{"id": str(i), "conversations": talk(f"please state the {rng.choice(words)} of it", "yes")}
@@ -185,7 +187,7 @@ def test_people_are_taken_for_people_and_a_script_is_not():
 
 
 def test_a_judges_four_numbers_are_read_in_any_order_or_not_at_all():
-    assert sets.ratings("diversity: 1\nComplexity: 4\n**Relevancy**: 10\nlogicality - 7") == [4, 10, 7, 1]
+    assert sets.ratings("diversity: 1\nComplexity (1 to 10): 4.5\n**Relevancy**: 10\nlogicality: 7") == [4.5, 10, 7, 1]
     assert sets.ratings("complexity: 4\nrelevancy: 10") is None
     assert sets.ratings("complexity: 40\nrelevancy: 1\nlogicality: 1\ndiversity: 1") is None
     assert sets.ratings('{"complexity": 4, "relevancy": 3, "logicality": 2, "diversity": 1}') == [4, 3, 2, 1]
