@@ -205,6 +205,7 @@ WHO = {"human": "people, their second half", "user": "Socratic",
        "base": "the base, not trained to be a user",
        "twin": "the same base, trained on the answers", "prompted": "the twin, told to be a user",
        "script": "“could you tell me more about ...?”",
+       "self-chat": "whole dialogues of a script (as for Baize)",
        "random": "what people said, at other places", "number": "the number of turns alone"}
 HUES = {"human": "var(--b)", "user": "var(--a)"}
 def report_card(run):
@@ -225,7 +226,8 @@ def report_card(run):
     page += figure(table(["", "reference", *users], rows), "Reference: the other half of people. "
                    "Nobody can be expected to be nearer to it than people are.")
     page += tag("ul", "".join(tag("li", escape(note)) for note in card["notes"]))
-    return page + leaving_curves(users) + expectations(card["users"]["user"].get("surprise"))
+    return (page + leaving_curves(users) + topic_curves(users)
+            + expectations(card["users"]["user"].get("surprise")))
 
 
 def leaving_curves(users):
@@ -251,6 +253,21 @@ def leaving_curves(users):
                   "chance, the share at which the person left; the straight line would be right. "
                   "Middle: F1 by the chance from which it counts as leaving. Right: the chance of "
                   "leaving by the number of turns.")
+
+
+def topic_curves(users):
+    """Two pictures: how near to the first turn, and to the last answer, do users stay?"""
+    shown = {name: user["topic"] for name, user in users.items()
+             if name in ("human", "user", "script", "twin") and user.get("topic", {}).get("first")}
+    if not shown:
+        return ""
+    titles = {"first": "Nearness to the first turn", "answer": "Nearness to the answer before"}
+    cards = [tag("div", tag("h3", title) + curves(
+        {name: (list(enumerate(found[key], 1)), HUES.get(name, "var(--c)"))
+         for name, found in shown.items()}, "turns so far"), class_="talk")
+        for key, title in titles.items()]
+    return figure(tag("div", "".join(cards), class_="cards"), "How a dialogue moves on: the mean "
+                  "cosine of hashed runs of characters, by the number of turns.")
 
 
 def expectations(surprise):

@@ -15,7 +15,8 @@ EVIL = '<script>alert("&")</script> <img src=x onerror=alert(1)> é ☃'
 LEAVES = {"f1": 0.5, "best": [0.5, 0.6], "brier": 0.1, "reliability": [[0.1, 0.2, 9], [0.7, 0.6, 9]],
           "curve": [[0.1, 0.3], [0.5, 0.5]], "hazard": [[1, 0.1], [2, 0.4]], "people": [[1, 0.2], [2, 0.3]]}
 GAP = {"mean": 0.1, "low": 0.0, "high": 0.2}
-USER = {"turns": 9, "words a turn": 5.5, "topic": {"own answer": 0.2, "another's": None}, "lengths": {"x": 0.1},
+USER = {"turns": 9, "words a turn": 5.5, "topic": {"own answer": 0.2, "another's": None, "first": [0.1, 0.2],
+                                                   "answer": [0.1, 0.3]}, "lengths": {"x": 0.1},
         "detector": {"auc": 0.6, "low": 0.5, "high": 0.7, "matched": None, "telltales": [EVIL]}, "steering": None,
         "leaving": LEAVES, "failed": {"token_limit": 2},
         "surprise": {"bits": GAP, "blanked": GAP, "exchanged": GAP, "kinds": {
