@@ -135,7 +135,7 @@ def cases(bench, names, pairs, prompts, judge):
         about = {"model_1": who[0], "model_2": who[1]} if pairs else {"model": who[0]}
         for turn in range(1, len(question["turns"]) + 1):
             orders = (shown, shown[::-1]) if pairs else (shown,)
-            refused = any(None in answers[:turn] for answers in shown)
+            refused = any(None in texts[:turn] for texts in shown)
             asked = [] if refused else [mtbench.asking(prompts, question, turn, order, right)
                                         for order in orders]
             yield Case({"question_id": question["question_id"], **about, "turn": turn}, asked)
@@ -243,7 +243,7 @@ def scale(ratings):
     return (np.asarray(ratings, dtype=float) - 1) / 9
 
 
-def summary(scores, questions, asked_turns=None):
+def summary(scores, questions):
     """
     One assistant in numbers. scores (questions, turns), in 0..1, NaN where nothing was rated  ->
     {"overall", "low", "high", "failed", "worst", "best", "asked", ...}. A question's "asked" tells

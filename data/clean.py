@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.texts import words_of
 from platolm import Problem, line, positive, put, read, run, write
 
 # ------------------------------------------------------------------------------------------------
@@ -71,11 +72,6 @@ def refusals(args):
             if found := REFUSAL.search(text[:200]):
                 return found[0]
     return evidence
-
-
-def words_of(text):
-    """The words of a text without case and signs."""
-    return re.findall(r"\w+", text.lower())
 
 
 def grams(words, n):

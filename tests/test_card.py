@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -10,9 +12,12 @@ import torch
 
 import evaluate as e
 from data import card, serve
-from data.places import Place, exchanged, halves, places_of
+from data.journal import Journal
+from data.places import Place, ask_at, exchanged, halves, places_of
 from data.server import serving
+from model import generate
 from platolm import line, prompt, read
+from simulate import reaching
 from data.talks import dialogues
 from data.world import asked
 
@@ -202,6 +207,25 @@ def test_a_card_of_any_user_has_people_beside_it(people, talker, tokenizer, tmp_
     assert users["random"]["words a turn"] == users["human"]["words a turn"]
     assert users["random"]["topic"]["own answer"] < users["human"]["topic"]["own answer"]
     assert "told from people: AUC" in done.stdout and found["ceiling"]["words a turn"]["high"] > 0
+
+
+def test_a_user_behind_an_address_says_at_every_place_what_it_says_here(talker, tokenizer, tmp_path):
+    talker.save(tmp_path / "user"), tokenizer.save(tmp_path / "user")
+    args = Namespace(temperature=0.0, top_k=0, top_p=1.0, leave=1.0, seed=0, max_question=12, model="m", user_model=None,
+                     user_price=None, price=None, teacher=None, tokenizer=tmp_path / "user", context=2048, blind=False,
+                     user=None, in_flight=4, max_dollars=None, requests_per_minute=None, tokens_per_minute=None,
+                     timeout=5, patience=5, limit_key="max_tokens")
+    at, stop = places_of([record(TALK, end="left", intent="clocks")] * 3), threading.Event()
+    journal = Journal(tmp_path / "journal", {})
+    reach, _ = reaching(args, None, journal, stop)
+    here = ask_at(str(tmp_path / "user"), at, args, reach, journal, stop)
+
+    def complete(request):
+        row, = generate(talker, [request["prompt"]], [tokenizer.eos], request["max_tokens"], temperature=0)
+        return tokenizer.decode(row.wrote), len(row.wrote) + 1, row.why, None
+    with serving(lambda messages: "", complete=complete) as url:
+        there = ask_at(url, at, args, reach, journal, stop)
+    assert here == there and len(here[0]) == 9 and not journal.places, "what is free leaves no trace"
 
 
 @pytest.mark.parametrize("words, said", [
