@@ -104,7 +104,7 @@ def answer_over(client, model, questions, limit, journal, in_flight, stop):
 
 
 def rating(judgment):
-    """The number in [[7]] or [[7.5]], otherwise the one in [7]; None if there is neither."""
+    """The number in [[7]] or [[7.5]], otherwise in [7]; None if there is none from 1 to 10."""
     for pattern in (r"\[\[(\d+\.?\d*)\]\]", r"\[(\d+\.?\d*)\]"):
         if found := re.search(pattern, judgment):
             number = float(found[1])
@@ -113,8 +113,10 @@ def rating(judgment):
 
 
 def verdict(judgment):
-    """What A gets: 1 for [[A]], 0 for [[B]], 0.5 for [[C]] (of several, as FastChat, the first of
-    these); None without any."""
+    """
+    What the answer that was shown first gets: 1 for [[A]], 0 for [[B]], 0.5 for [[C]]; None without
+    any. Of several, [[A]] goes before [[B]] before [[C]], wherever they stand, as in FastChat.
+    """
     for mark, share in (("[[A]]", 1.0), ("[[B]]", 0.0), ("[[C]]", 0.5)):
         if mark in judgment:
             return share
@@ -167,8 +169,8 @@ def bootstrap(sums, counts=None, draws=2000, seed=0):
 
 def permutation(differences, draws=10000, seed=0):
     """
-    The p-value of a mean difference, two-sided (Fisher 1935): how often it is as large when each
-    difference might as well have had the other sign. Exact for up to 12 of them.
+    The p-value of a mean difference over questions, two-sided (Fisher 1935): how often it is as
+    large when each difference might as well have had the other sign. Exact for up to 12 of them.
     """
     differences = np.asarray(differences, dtype=float)
     n = len(differences)
@@ -216,21 +218,22 @@ def length_controlled(outcomes, longer, weights=None, ridge=0.01, steps=25):
     """
     The win rate at equal length (Dubois et al. 2024, arXiv 2404.04475, in its smallest form).
 
-    Fits logit P(win) = a + b tanh(longer / spread), by ridge and Newton's steps, and gives P at
-    longer = 0. outcomes (n): 1, 0.5 or 0; longer (n): characters more than the other's; weights
-    (draws, n): how often each counts, one win rate for each row.
+    Fits logit P(win) = a + b tanh(longer / its standard deviation) by Newton's steps and gives P at
+    longer = 0. The ridge keeps both finite, and draws P a little towards 1/2. outcomes (n): 1, 0.5
+    or 0; longer (n): by how many characters; weights (draws, n): how often each counts. Returns
+    (draws,), or (1,) without weights.
     """
     x = np.tanh(longer / (np.std(longer) or 1))
     weights = np.ones((1, len(outcomes))) if weights is None else weights
     a, b = np.zeros(len(weights)), np.zeros(len(weights))
     for _ in range(steps):
         p = 1 / (1 + np.exp(-(a[:, None] + b[:, None] * x)))
-        pull, curve = weights * (outcomes - p), weights * p * (1 - p)
-        # the gradient (2) and the curvature (2 x 2) of the penalised likelihood
-        ga, gb = pull.sum(1) - ridge * a, (pull * x).sum(1) - ridge * b
+        missed, curve = weights * (outcomes - p), weights * p * (1 - p)
+        # the gradient (2) and the curvature (2 x 2) of the penalised log-likelihood
+        ga, gb = missed.sum(1) - ridge * a, (missed * x).sum(1) - ridge * b
         haa, hab, hbb = curve.sum(1) + ridge, (curve * x).sum(1), (curve * x * x).sum(1) + ridge
-        size = haa * hbb - hab * hab
-        a, b = a + (hbb * ga - hab * gb) / size, b + (haa * gb - hab * ga) / size
+        det = haa * hbb - hab * hab
+        a, b = a + (hbb * ga - hab * gb) / det, b + (haa * gb - hab * ga) / det
     return 1 / (1 + np.exp(-a))
 
 
@@ -288,8 +291,8 @@ def outcome(row):
     """
     What model 1 gets of a judgment of two: a win or a loss counts only where both orders agree.
 
-    1, 0, 0.5 for a tie or a disagreement, NaN where a game has no winner. (Old files of FastChat
-    have but one "winner".)
+    1, 0; 0.5 for a tie, also of one order alone, and for a disagreement; NaN where a game has no
+    winner. (Old files of FastChat have but one "winner".)
     """
     games = row.get("g1_winner", row.get("winner")), row.get("g2_winner", row.get("winner"))
     if "error" in games:
@@ -302,9 +305,11 @@ def duel(rows, longer):
     Model 1 against model 2, from all judgments of the pair; longer: for each, by how many
     characters the answer of model 1 was longer.
 
-    "adjusted" is the share of wins and half the ties, with its interval over questions; "p" is of
-    no difference; "flips" the share in which the orders disagree; "first" who stood first, of the
-    games that somebody won; "worst", "best" if all that failed were losses, or wins.
+    Of all judgments, one a turn: "win_rate", "loss_rate", and "adjusted" (FastChat's word), the
+    share of wins and half the ties, with its interval over questions, and "p" of no difference;
+    "controlled" is that at equal length. "flips": the share in which the orders disagree, a win
+    against a tie included. "first": of the games that somebody won, the share won by who was shown
+    first. "worst", "best": "adjusted" if all that failed were losses, or wins.
     """
     outcomes = np.array([outcome(row) for row in rows])
     _, group = np.unique([str(row["question_id"]) for row in rows], return_inverse=True)
@@ -415,9 +420,9 @@ def readable(model, tokenizer, record):
 
 def surprise(model, tokenizer, records, blind=False):
     """
-    Bits per byte of what humans say (a turn's end counts as a byte), so that tokenizers compare;
-    and how many bits more it takes a user whose answers are blanked, or other dialogues' (for each
-    kind of turn, too): what hearing the answers is worth to this user.
+    Bits per byte of what humans say, so that tokenizers compare; a turn's end counts as a byte, and
+    who leaves says nothing but an end. And how many bits a byte more later turns cost a user whose
+    answers are blanked, or exchanged for another dialogue's; for each kind of turn, too.
     """
     swapped, untold = exchanged(records), [record | {"intent": ""} for record in records]
     heard = bits(model, tokenizer, records, blind)
@@ -451,7 +456,10 @@ def surprise(model, tokenizer, records, blind=False):
 
 
 def leaving_chances(model, tokenizer, places, blind=False):
-    """The chance that a trained user leaves at each place: of the end as the turn's first token."""
+    """
+    The chance that a trained user leaves at each place: of the end as the turn's first token, as
+    the model has it (temperature 1). NaN where nothing was said before.
+    """
     # who leaves says a turn of nothing but its end
     left = [{"conversations": place.before or [{"from": "human", "value": ""}], "end": "left",
              "intent": place.intent} for place in places]
@@ -485,7 +493,7 @@ def checkpoint(word):
 
 
 def is_address(word):
-    """Whether NAME=PLACE is a model behind an address."""
+    """Whether it is NAME=URL, and not NAME=DIR."""
     return word.partition("=")[2].startswith(("http://", "https://"))
 
 
@@ -520,7 +528,7 @@ def command_answer(args):
         for bench, (texts, ends) in found.items():
             rows = mtbench.answer_rows(name, benches[bench], texts, ends)
             write(mtbench.answers_at(bench, name), rows)
-        why = counted(end for _, ends in found.values() for turns in ends for end in turns.values())
+        why = counted(end for _, ends in found.values() for one in ends for end in one.values())
         print(f"{name}: answers to {sum(map(len, benches.values()))} questions in "
               f"{time.time() - began:.0f} s" + (f"; not ended by itself: {why}" if why else ""),
               flush=True)
@@ -542,20 +550,20 @@ def pairs_of(args):
 
 def judge_bench(bench, args, prompts, stop):
     """Have one bench judged; returns how failures came about."""
-    kind, read = ("single", rating) if args.mode == "single" else ("pair", verdict)
+    kind, parse = ("single", rating) if args.mode == "single" else ("pair", verdict)
     path = mtbench.judgments_at(bench, args.judge_model, kind)
     found = list(cases(bench, args.names, pairs_of(args), prompts, args.judge_model))
-    asked = {mtbench.name_of(*prompt): messages_of(prompt)
-             for case in found for prompt in case.asked}
+    wanted = {mtbench.name_of(*asked): messages_of(asked)
+              for case in found for asked in case.asked}
     judge = Judge(path, args, stop, {row["name"]: row.get("system_prompt", "") for row in prompts})
     try:
-        new = judge.ask(asked, lambda text: read(text) is not None)
-        rows = [judge.row(case, read) for case in found]
+        new = judge.ask(wanted, lambda text: parse(text) is not None)
+        rows = [judge.row(case, parse) for case in found]
     finally:
         judge.journal.close()
     write(path, mtbench.merged(mtbench.judgments_of(path), rows))
     failures = [row["failure"] for row in rows if "failure" in row]
-    print(f"{path}: {len(rows):,} judgments of {len(asked):,} prompts, {new:,} of which had none "
+    print(f"{path}: {len(rows):,} judgments of {len(wanted):,} prompts, {new:,} of which had none "
           f"before; failed: {counted(failures) or 'none'}{judge.spent()}", flush=True)
     return failures
 
@@ -574,15 +582,17 @@ def scores_of(bench, judge_model, names, questions):
     path = mtbench.judgments_at(bench, judge_model, "single")
     if not path.exists():
         raise Problem(f"no {path}; `evaluate.py judge` writes it")
-    rated = {mtbench.about(row): row["score"] for row in mtbench.judgments_of(path)}
+    rows = [row for row in mtbench.judgments_of(path) if row["model"] in names]
+    old = [mtbench.about(row) for row in mtbench.stale(bench, rows)]
+    rated = {mtbench.about(row): row["score"] for row in rows if mtbench.about(row) not in old}
     width, found = max(len(question["turns"]) for question in questions), {}
     for name in names:
         keys = [[(q["question_id"], turn + 1, (name,)) for turn in range(len(q["turns"]))]
                 for q in questions]
         missing = sum(key not in rated for row in keys for key in row)
         if missing:
-            raise Problem(f"{missing} answers of {name} have not been judged; `evaluate.py judge` "
-                          "asks for just those")
+            raise Problem(f"{missing} answers of {name} have not been judged as they are now; "
+                          "`evaluate.py judge` asks for just those")
         rows = [[rated[key] for key in row] + [-1] * (width - len(row)) for row in keys]
         found[name] = scale(np.where(np.array(rows) < 0, np.nan, rows))
     return found
@@ -594,6 +604,9 @@ def duels_of(bench, judge_model, names, questions):
              for turn in range(1, len(question["turns"]) + 1)}
     rows = [row for row in mtbench.judgments_of(mtbench.judgments_at(bench, judge_model, "pair"))
             if mtbench.about(row)[:2] in place and {row["model_1"], row["model_2"]} <= set(names)]
+    if old := mtbench.stale(bench, rows):
+        raise Problem(f"{len(old)} judgments of pairs are about other answers than those there are "
+                      "now; `evaluate.py judge` asks for just those")
     found, lengths = [], {}
     for one, two in dict.fromkeys((row["model_1"], row["model_2"]) for row in rows):
         for name in {one, two} - set(lengths):

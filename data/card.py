@@ -2,9 +2,10 @@
 The report card of a user simulator: how like people is it, and does it listen?
 
 Held-out dialogues of people are split in two. One half is the reference. At every place of the
-other half where a person spoke, the simulator speaks, having read what that person had read; what
-it says is compared with what people of the reference say. The people of the second half stand
-beside it, compared in the same way: nobody can be expected to be nearer to people than they are.
+other half where a person spoke or left, the simulator speaks or leaves, having read what that
+person had read; what it says is compared with what people of the reference say. The people of the
+second half stand beside it, compared in the same way: nobody can be expected to be nearer to people
+than they are.
 
 Here: measures, and the notes beside them. Not here: the places, and what is said there (places.py);
 what a model expects (evaluate.py); what is counted in texts (texts.py); the table (tables.py).
@@ -53,7 +54,7 @@ def words_a_turn(pairs):
     return float(np.mean([len(words_of(text)) for _, text in pairs])) if pairs else None
 
 
-def variety(pairs):
+def mtld_of_turns(pairs):
     """MTLD of all turns, one after another."""
     return mtld([word for _, text in pairs for word in words_of(text)])
 
@@ -62,7 +63,8 @@ def different_pairs(pairs):
     return distinct([words_of(text) for _, text in pairs])
 
 
-def first_turns(pairs, most=500):
+def variety_of_first_turns(pairs, most=500):
+    """1 minus the mean Jaccard of their words, over all pairs of first turns."""
     return jaccard_diversity([text for place, text in pairs if not place.number][:most])
 
 
@@ -88,9 +90,9 @@ def first_of(place):
 MEASURES = {
     "words a turn": words_a_turn,
     **{name: share(test) for name, test in SHAPE.items()},
-    "MTLD of all turns": variety,
+    "MTLD of all turns": mtld_of_turns,
     "different pairs of words": different_pairs,
-    "variety of first turns": first_turns,
+    "variety of first turns": variety_of_first_turns,
     "first turn's words in later ones": key_words,
     "says the same again": says_again,
     "leaks a role or a mark": share(LEAKS.search),
@@ -103,7 +105,7 @@ MEASURES = {
 
 
 def even(texts, others, seed=0):
-    """Places in two lists of texts such that each length (in words) is as frequent in both."""
+    """Indices of texts in both lists, so that each length (in words) is as frequent in both."""
     rng = np.random.default_rng(seed)
     sizes = [[len(words_of(text)) for text in found] for found in (texts, others)]
     chosen = [[], []]
@@ -146,7 +148,7 @@ class Detector:
                 "matched": self.matched(), "telltales": self.telltales()}
 
     def interval(self, scores, draws=300):
-        """95 % of the AUC when dialogues are drawn again."""
+        """95 % of the AUC when dialogues are drawn again (the classifier stays as it is)."""
         names, group = np.unique(self.groups, return_inverse=True)
         rows = [np.flatnonzero(group == i) for i in range(len(names))]
         rng, found = np.random.default_rng(0), []
@@ -183,7 +185,7 @@ class Roles:
         self.w, self.bias = logistic(vectors([*people, *answers]), y)
 
     def human(self, pairs):
-        """The share of turns that it takes for a human's."""
+        """The share of turns that it takes for a human's, and not for an answer."""
         if not pairs:
             return None
         return float((vectors([text for _, text in pairs]) @ self.w + self.bias > 0).mean())
@@ -200,8 +202,8 @@ def lengths(pairs, people):
 
 def topic(pairs, most=6):
     """
-    How near a turn is to the first turn and to the answer before it (cosine), by its number; and to
-    the answer that stood before somebody else's turn: who listens is nearer to his own.
+    How near a turn is to the first turn and to the answer before it (cosine), by its number from 1
+    on; and to the answer before somebody else's turn: who listens is nearer to his own.
     """
     later = [(place, text) for place, text in pairs
              if place.number and place.before[-1]["from"] == "gpt" and first_of(place)]
@@ -240,8 +242,11 @@ def elsewhere(places):
 def leaving(p, places):
     """
     Chances of leaving p (NaN where nothing was told) against what people did, wherever an answer
-    had been heard: {"f1", "best", "brier", "reliability", "curve", "hazard", "people"}; None if no
-    person is known to have left.
+    had been heard; None if no person is known to have left.
+
+    "f1" of p >= 0.5; "curve" [(threshold, F1)], and its "best" point, chosen on these very places;
+    "brier" (Brier 1950), the mean squared error of p, where p is a chance and not one decision;
+    "reliability" [(p, share that left, places)]; "hazard", and that of "people", [(turns, p)].
     """
     fit = [i for i, place in enumerate(places) if place.before and place.before[-1]["from"] == "gpt"
            and not np.isnan(p[i])]
@@ -344,7 +349,7 @@ def measured(said, places, reference, roles):
     pairs = spoken(said, places)
     people = spoken([place.said for place in reference], reference)
     return {"turns": len(pairs), **{name: f(pairs) for name, f in MEASURES.items()},
-            "speaks as a human": roles.human(pairs), "topic": topic(pairs),
+            "more like people than like answers": roles.human(pairs), "topic": topic(pairs),
             "lengths": lengths(pairs, people), "detector": Detector(pairs, people).found(),
             "steering": steering(said, places)}
 
@@ -352,10 +357,10 @@ def measured(said, places, reference, roles):
 def ceiling(records):
     """
     How far people are from people: for each measure the gaps between two random halves, as
-    {"mean", "high"}, over SPLITS of them; "high" is the largest.
+    {"mean", "largest"}, over SPLITS of them, none of which is that of the card.
     """
     gaps = {name: [] for name in [*MEASURES, *LENGTHS]}
-    for split in range(SPLITS):
+    for split in range(1, 1 + SPLITS):
         sides = [spoken([place.said for place in half], half)
                  for half in map(places_of, halves(records, split))]
         for name, f in MEASURES.items():
@@ -363,7 +368,7 @@ def ceiling(records):
             gaps[name] += [abs(ours - theirs)] if None not in (ours, theirs) else []
         for name, value in lengths(*sides).items():
             gaps[name] += [value]
-    return {name: {"mean": float(np.mean(found)), "high": float(max(found))}
+    return {name: {"mean": float(np.mean(found)), "largest": float(max(found))}
             for name, found in gaps.items() if found}
 
 
@@ -380,7 +385,7 @@ def notes(users, reference, limits):
     own, ties, found = gaps.pop("human"), [], []
     for measure in [measure for measure in limits if measure in own]:
         nearer = [name for name in gaps if gaps[name].get(measure, np.inf) < own[measure]]
-        if nearer and own[measure] <= limits[measure]["high"]:
+        if nearer and own[measure] <= limits[measure]["largest"]:
             ties.append(f"{measure} ({', '.join(nearer)})")
         elif nearer:
             found.append(f"{measure}: {', '.join(nearer)} came nearer to people than people did; "
@@ -474,7 +479,7 @@ def card_of(args, asked_at, expected):
             for name, f in MEASURES.items()}
     return {"version": VERSION, "people": {
         "file": content_of(Path(args.human)), "dialogues": len(people), "places": len(places)},
-        "settings": {name: getattr(args, name) for name in (*SETTINGS, "blind")},
+        "settings": {name: getattr(args, name) for name in SETTINGS},
         "who": users_of(args), "reference": seen, "ceiling": limits, "users": users,
         "notes": notes({name: user for name, user in users.items() if "lengths" in user},
                        seen, limits)}

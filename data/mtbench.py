@@ -257,6 +257,21 @@ def wrong_judgment(row):
     return None if isinstance(row.get("score"), (int, float)) and "model" in row else "no score"
 
 
+def stale(bench, rows):
+    """The judgments whose answers have changed since: what was judged is no longer said."""
+    answers = {}
+
+    def changed(row, name):
+        if name not in answers:
+            path = answers_at(bench, name)
+            answers[name] = answers_of(path) if path.exists() else {}
+        question, turn, _ = about(row)
+        said = answers[name].get(question, [])[:turn]
+        shown = row.get("user_prompt", row.get("g1_user_prompt"))
+        return bool(shown) and any(text and text not in shown for text in said)
+    return [row for row in rows if any(changed(row, name) for name in about(row)[2])]
+
+
 def name_of(*texts):
     """A short name for some texts: no others have it."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]

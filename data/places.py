@@ -26,12 +26,12 @@ from simulate import Progress, user_of
 
 
 class Place(NamedTuple):
-    """A place in a dialogue where a human spoke, or left (said is None)."""
-    dialogue: int
+    """A place in a dialogue where a human spoke, or left."""
+    dialogue: int                                   # its index
     number: int                                     # of human turns before it
     before: list                                    # what was read: all earlier turns
-    said: str
-    kind: str
+    said: str | None                                # None: the human left
+    kind: str                                       # of turn
     intent: str = ""
 
 
@@ -59,7 +59,10 @@ def halves(records, seed=0):
 
 
 def exchanged(records):
-    """The same dialogues, but each answer is one that was given as late in the next dialogue."""
+    """
+    The same dialogues, but each answer is the one of the same number in the next dialogue; where
+    that has fewer, they come round again.
+    """
     answers = [[turn["value"] for turn in record["conversations"] if turn["from"] == "gpt"]
                for record in records]
     found = []
@@ -98,7 +101,7 @@ def say_at(user, number, place):
 
 # what decides what a user says at a place, besides the place
 SETTINGS = ("temperature", "top_k", "top_p", "leave", "seed", "max_question", "model",
-            "user_model")
+            "user_model", "blind")
 
 
 def is_paid(word, args):
@@ -113,7 +116,7 @@ def is_paid(word, args):
 def names_of(word, places, args):
     """What each place is called in a journal; the same words, asked for again, have a number."""
     kind, _, file = word.partition(":")
-    how = read_text(file) if kind == "prompt" else kind
+    how = read_text(file) if kind == "prompt" else word
     who, times = [how, *(str(getattr(args, name)) for name in SETTINGS)], Counter()
     for place in places:
         read = repr((place.intent, [turn["value"] for turn in place.before]))
@@ -124,7 +127,7 @@ def names_of(word, places, args):
 def ask_at(word, places, args, reach, journal, stop):
     """
     What the user `word` says at each place: a text, "" for leaving, None where nothing came of it;
-    and how often that was, by why.
+    and how often that was, {why: count}.
     """
     asking = argparse.Namespace(**{**vars(args), "user": word, "seeds": None,
                                    "blind": args.blind and word == args.user})

@@ -29,8 +29,10 @@ from data.wire import Trouble
 from platolm import Problem, Tokenizer, positive, write_json
 from simulate import Progress, money_flags
 
-# dialogues at a time; turns of each side that a classifier learns from, and is tried on
-PIECE, SAMPLE = 256, 1500
+# dialogues at a time
+PIECE = 256
+# turns of each side that a classifier learns from, and is tried on
+SAMPLE = 1500
 
 JUDGED = ("complexity", "relevancy", "logicality", "diversity")
 QUESTION = """\
@@ -99,7 +101,10 @@ def human_share(turns, owners, human, human_owners):
 
 
 def sampled(records, part, most=SAMPLE):
-    """Human turns of every second dialogue (part 0 or 1), and whose they are, up to so many."""
+    """
+    Human turns of every second dialogue (part 0 or 1), and whose they are, up to so many. A file
+    that is compared with itself is split in two by that.
+    """
     turns, owners = [], []
     for i, record in enumerate(records):
         if i % 2 == part:
@@ -138,7 +143,7 @@ class Sizes:
                 "tokens an answer": per(self.tokens["gpt"], self.turns["gpt"]),
                 "tokens a session": per(total, self.sessions),
                 "MTLD of a human turn": per(sum(self.mtld), len(self.mtld)),
-                "turns with an MTLD": per(len(self.mtld), self.turns["human"])}
+                "share of turns with an MTLD": per(len(self.mtld), self.turns["human"])}
 
 
 class Topics:
@@ -169,7 +174,8 @@ class Topics:
         whole, pairs = mean_cosine(self.total, self.n)
         shares = {f"topic {word}": self.moves.count(word) / max(1, len(self.moves))
                   for word in ("maintained", "drifted", "shifted")}
-        return {"mean cosine of human turns": pairs, "the same, as in the paper": whole, **shares}
+        return {"mean cosine of human turns": pairs, "the same, each with itself, too": whole,
+                **shares}
 
 
 def nearness(records, embed=vectors):

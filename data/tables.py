@@ -110,7 +110,7 @@ def flat(user):
         found |= {"nearness to the answer before": user["topic"]["own answer"],
                   "nearness to another's answer": user["topic"]["another's"],
                   **user["lengths"], "told from people: AUC": user["detector"]["auc"],
-                  "the same, at equal lengths": user["detector"]["matched"]}
+                  "told at equal lengths: AUC": user["detector"]["matched"]}
     if user.get("steering"):
         found |= {"intent's words said": user["steering"]["own"],
                   "another intent's words said": user["steering"]["another's"],

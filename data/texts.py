@@ -46,7 +46,7 @@ def mtld(words, threshold=0.72):
 
 
 def distinct(lists, n=2, most=2000):
-    """Different runs of n words, of the first `most` (Li et al. 2016); more texts repeat more."""
+    """The share of different runs of n words, of the first `most` (Li et al. 2016)."""
     runs = [tuple(words[i:i + n]) for words in lists for i in range(len(words) - n + 1)][:most]
     return len(set(runs)) / len(runs) if runs else None
 
@@ -80,8 +80,8 @@ def buckets(text, n):
     found = np.zeros(len(codes) - n + 1, dtype=np.uint64)
     for i in range(n):
         found = found * np.uint64(1_000_003) + codes[i:len(codes) - n + 1 + i]
-    # multiply and shift (Dietzfelbinger 1996): the upper bits
-    return ((found * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(52)).astype(np.int64)
+    # multiply and shift (Dietzfelbinger 1996): the upper 12 bits are a number below SIZE
+    return ((found * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - 12)).astype(np.int64)
 
 
 def vectors(texts):
@@ -135,7 +135,7 @@ def logistic(x, y, ridge=1e-4, steps=150):
         ahead = w + step / (step + 3) * (w - previous)
         p = 1 / (1 + np.exp(-(x @ ahead)))
         slope = x.T @ (weight * (p - y)).astype(np.float32) + ridge * ahead
-        # the curvature is at most |x|^2 / 4 = 1 / 2
+        # with the bias |x|^2 = 2: the curvature is at most 2 / 4, and a step of 2 is safe
         previous, w = w, ahead - 2 * slope
     return w[:-1], w[-1]
 
@@ -172,7 +172,7 @@ def auc(scores, y):
 
 
 def wasserstein(a, b):
-    """The mean way from one sample of numbers to another, the area between their shares below x."""
+    """The mean way from one sample to another: the area between their distribution functions."""
     points = np.sort(np.concatenate([a, b]))
     below = [np.searchsorted(np.sort(sample), points[:-1], side="right") / len(sample)
              for sample in (a, b)]
@@ -180,7 +180,7 @@ def wasserstein(a, b):
 
 
 def kolmogorov(a, b):
-    """The largest gap between their shares below x (Kolmogorov & Smirnov)."""
+    """The largest gap between their distribution functions (Kolmogorov & Smirnov)."""
     points = np.concatenate([a, b])
     below = [np.searchsorted(np.sort(sample), points, side="right") / len(sample)
              for sample in (a, b)]
@@ -188,7 +188,7 @@ def kolmogorov(a, b):
 
 
 # ------------------------------------------------------------------------------------------------
-# what a turn is like, and what it does
+# what a turn is like, and what it does; the words are English, and see little of other languages
 
 ANAPHORA = re.compile(r"(it|its|that|this|these|those|they|them|he|she|his|her|and|but|so|then|or"
                       r"|the (first|second|third|last|other)( one)?|what about|how about)\b", re.I)

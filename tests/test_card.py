@@ -156,7 +156,7 @@ def test_a_note_says_where_people_were_not_the_nearest():
         "lengths": dict.fromkeys(card.LENGTHS, 0.3), "detector": {"auc": auc, "low": 0.4, "high": 0.6}}
     users = {"human": user(0.5, 0.52), "user": user(0.6, 0.5), "script": user(0.9, 1.0), "random": user(0.7, 0.1)}
     reference = {name: 0.7 for name in card.MEASURES}
-    limits = {"words a turn": {"high": 0.3}, "MTLD of all turns": {"high": 0.1}, "words a turn: Wasserstein": {"high": 1}}
+    limits = {"words a turn": {"largest": 0.3}, "MTLD of all turns": {"largest": 0.1}, "words a turn: Wasserstein": {"largest": 1}}
     tied, differ, leaving = card.notes(users, reference, limits)
     assert "words a turn (user)" in tied and "told from people (user)" in tied and "script" not in tied
     assert differ.startswith("MTLD of all turns: user") and "Wasserstein" not in tied + differ
@@ -206,7 +206,7 @@ def test_a_card_of_any_user_has_people_beside_it(people, talker, tokenizer, tmp_
     # shuffled among its own places, what people said keeps its style
     assert users["random"]["words a turn"] == users["human"]["words a turn"]
     assert users["random"]["topic"]["own answer"] < users["human"]["topic"]["own answer"]
-    assert "told from people: AUC" in done.stdout and found["ceiling"]["words a turn"]["high"] > 0
+    assert "told from people: AUC" in done.stdout and found["ceiling"]["words a turn"]["largest"] > 0
 
 
 def test_a_user_behind_an_address_says_at_every_place_what_it_says_here(talker, tokenizer, tmp_path):

@@ -211,7 +211,10 @@ def test_judging_twice_adds_nothing_and_changed_answers_are_judged_again(bench):
         put(bench / "model_answer/terse.jsonl", mtbench.answer_rows(
             "terse", QUESTIONS, [["new", "terse 1 word "], ["terse 0 word ", "terse 1 word "], ["terse 0 word "]],
             [{}] * 3))
+        with pytest.raises(Problem, match="2 answers of terse have not been judged as they are now"):
+            e.scores_of(bench, "j", ["terse"], QUESTIONS)
         e.command_judge(args_of(bench, url))
+        e.scores_of(bench, "j", ["terse"], QUESTIONS)
     # of the first talk both turns: the second is judged by what came before it
     assert len(asked) == 17 and len(rows_of(bench)) == 15
 
@@ -474,7 +477,7 @@ def test_what_was_not_judged_is_not_scored_in_silence(bench):
     np.testing.assert_array_equal(scores, [[0.5, 0.5], [0.5, np.nan], [0.5, np.nan]])
     found = e.summary(scores, QUESTIONS)
     assert (found["overall"], found["failed"], found["worst"], found["best"]) == (0.5, 1, 0.4, 0.6)
-    with pytest.raises(Problem, match="5 answers of b have not been judged"):
+    with pytest.raises(Problem, match="5 answers of b have not been judged as they are now"):
         e.scores_of(bench, "j", ["b"], QUESTIONS)
     (bench / "question.jsonl").write_text("")
     with pytest.raises(Problem, match="no questions"):

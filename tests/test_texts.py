@@ -147,7 +147,7 @@ def test_statistics_by_hand():
     assert (found["sessions"], found["utterances"], found["rounds"]) == (2, 6, 1.5)
     assert found["tokens a human turn"] == 4 and found["tokens an answer"] == pytest.approx(5 / 3)
     assert found["tokens an utterance"] == 17 / 6 and found["tokens a session"] == 8.5
-    assert found["MTLD of a human turn"] == 3.5 and found["turns with an MTLD"] == pytest.approx(1 / 3)
+    assert found["MTLD of a human turn"] == 3.5 and found["share of turns with an MTLD"] == pytest.approx(1 / 3)
     whole = vectors(["one two", "a b a b a b a", "a, b"])
     assert found["mean cosine of human turns"] == pytest.approx(
         np.mean([a @ b for a, b in itertools.permutations(whole, 2)]), abs=1e-6)
