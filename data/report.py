@@ -14,7 +14,7 @@ from itertools import groupby, islice
 from pathlib import Path
 
 from data.pictures import bars, curves, figure, table, tag, talk
-from data.tables import flat, number, span
+from data.tables import chance, flat, number, span
 from platolm import Problem, Tokenizer, encode, piece, put, read, run, turns
 
 ARMS = {
@@ -145,7 +145,7 @@ def pairs(results):
     if not results.get("duels"):
         return ""
     rows = [[f"{duel['model_1']} – {duel['model_2']}", duel["wins"], duel["ties"], duel["losses"],
-             f"{number(duel['adjusted'], 2)} {span(duel, 2)}", number(duel["p"]),
+             f"{number(duel['adjusted'], 2)} {span(duel, 2)}", chance(duel["p"]),
              "-" if not (even := duel["controlled"]) else
              f"{number(even['rate'], 2)} {span(even, 2)}", duel["flips"], duel["first"]]
             for duel in results["duels"]]

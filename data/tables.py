@@ -17,6 +17,11 @@ def number(x, digits=3, sign=""):
     return f"{x:{sign}.{digits if abs(x) < 10 else min(1, digits)}f}"
 
 
+def chance(p):
+    """A p-value: 0.036, or <0.001; a dash for none."""
+    return "<0.001" if p is not None and p < 0.001 else number(p)
+
+
 def span(found, digits=3, sign=""):
     """[-0.020, +0.031]"""
     return f"[{number(found['low'], digits, sign)}, {number(found['high'], digits, sign)}]"
@@ -52,7 +57,7 @@ def arm_lines(results):
                          f"the best: {arm['worst']:.3f} to {arm['best']:.3f}")
     for name, pair in results["paired"].items():
         lines.append(f"{name:<24} {pair['difference']:+.3f}  {span(pair, sign='+')}  "
-                     f"p {pair['p']:.3f}")
+                     f"p {chance(pair['p'])}")
     return lines
 
 
@@ -67,8 +72,8 @@ def duel_lines(duels):
         name = f"{found['model_1']}-{found['model_2']}"
         even = found["controlled"] or {"rate": None, "low": None, "high": None}
         lines.append(f"{name:<22}{found['wins']:>5}{found['ties']:>5}{found['losses']:>5}"
-                     f"{number(found['adjusted']):>10} {span(found):<14}{number(found['p']):>6}"
-                     f"{number(even['rate']):>13} {span(even):<14}{number(found['flips'], 2):>6}"
+                     f"{number(found['adjusted']):>10} {span(found):<14}{chance(found['p']):>7}"
+                     f"{number(even['rate']):>12} {span(even):<14}{number(found['flips'], 2):>6}"
                      f"{number(found['first'], 2):>6}")
         if found["failed"]:
             lines.append(f"{name:<22}{found['failed']} judgments failed; had all been losses, or "
