@@ -427,6 +427,7 @@ def flags(parser):
     money_flags(parser)
 
 
+PROMPTED = "prompt:data/user.txt"
 OURS = {"user", "script", "prompted", "twin", "human", "random", "number"}
 
 
@@ -435,7 +436,8 @@ def users_of(args):
     if taken := OURS & {name for name, _ in args.beside}:
         raise Problem(f"{', '.join(taken)} is on the card already: take another name")
     found = {"user": args.user, "script": "script:follow-up"}
-    found |= {"prompted": "prompt:data/user.txt"} if args.teacher else {}
+    if args.teacher and args.user != PROMPTED:
+        found["prompted"] = PROMPTED
     found |= {"twin": args.twin} if args.twin else {}
     return found | dict(args.beside)
 

@@ -47,6 +47,7 @@ td, th { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid var
   font-weight: normal; white-space: nowrap; }
 td:first-child, th:first-child { text-align: left; position: sticky; left: 0;
   background: var(--page); }
+@media (max-width: 40rem) { td:first-child { white-space: normal; min-width: 8rem; } }
 svg { width: 100%; max-width: 36rem; height: auto; display: block; }
 svg text { fill: var(--ink); font-size: 11px; } svg .soft { fill: var(--soft); }
 svg polyline { stroke-width: 1.6; }
