@@ -247,7 +247,6 @@ def embed_over(client, model, journal, in_flight, stop):
     return embed
 
 
-
 def questions_about(records, most, longest=20000):
     """
     What a judge is asked about the first dialogues: prompts, and how many of them were too long
