@@ -72,7 +72,7 @@ smoke: ## the same, far smaller (does everything run?): about 1.5 minutes
 	@$(MAKE) --no-print-directory all PRESET=smoke
 	@echo "everything runs; so little training teaches nothing, and these numbers mean nothing"
 
-test: $(install) $(and $(install),$(VENV)/installed-tests) ## all tests: about 1.5 minutes
+test: $(install) $(and $(install),$(VENV)/installed-tests) ## all tests: about 2.5 minutes
 	$(python) -m pytest -q tests
 
 show: $(install) ## a dialogue as the two models see it, what is learnt and what is only read: at once
@@ -218,7 +218,7 @@ $(R)/base/model.safetensors: export OMP_NUM_THREADS = $(JOBS)
 
 # ---- simulation that can be trusted, and how fast it is ------------------------------------------
 
-card: $(R)/card.json ## the simulator's report card, in make all, too: 1.5 minutes after it
+card: $(R)/card.json ## how like people is the simulator? part of make all: 1 minute after it
 
 chaos: $(install) $(and $(install),$(VENV)/installed-tests) ## 200 dialogues through every fault, killed with -9 five times: 1 minute
 	$(python) -m tests.drill
