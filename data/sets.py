@@ -172,7 +172,7 @@ class Topics:
         if not self.n:
             return {}
         whole, pairs = mean_cosine(self.total, self.n)
-        shares = {f"topic {word}": self.moves.count(word) / max(1, len(self.moves))
+        shares = {f"topic {word}": self.moves.count(word) / len(self.moves) if self.moves else None
                   for word in ("maintained", "drifted", "shifted")}
         return {"mean cosine of human turns": pairs, "the same, each with itself, too": whole,
                 **shares}
