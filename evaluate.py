@@ -140,7 +140,8 @@ def cases(bench, names, pairs, prompts, judge):
             refused = any(None in texts[:turn] for texts in shown)
             asked = [] if refused else [mtbench.asking(prompts, question, turn, order, right)
                                         for order in orders]
-            yield Case({"question_id": question["question_id"], **about, "turn": turn}, asked)
+            row = {"question_id": question["question_id"], **about, "turn": turn}
+            yield Case(row | {"answers": mtbench.said_by(shown, turn)}, asked)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -498,22 +499,23 @@ def is_address(word):
 
 
 def answers_by(word, benches, args):
-    """The answers of NAME=DIR or NAME=URL to each bench: its name, and {bench: (answers, ends)}."""
+    """The answers of NAME=DIR or NAME=URL, bench by bench: (name, bench, answers, ends)."""
     name, _, url = word.partition("=")
     if not is_address(word):
         name, model, tokenizer = checkpoint(word)
-        return name, {bench: answer(model, tokenizer, questions, args.limit, seed=args.seed)
-                      for bench, questions in benches.items()}
-    found = {}
+        for bench, questions in benches.items():
+            yield name, bench, *answer(model, tokenizer, questions, args.limit, seed=args.seed)
+        return
     for bench, questions in benches.items():
         stop = threading.Event()
         journal = Journal(mtbench.answers_at(bench, name).with_suffix(".journal"),
                           {"model": name, "limit": args.limit})
         reach, _ = reaching(args, url, journal, stop)
-        found[bench] = answer_over(reach(url, name, args.price), name, questions, args.limit,
-                                   journal, args.in_flight, stop)
-        journal.close()
-    return name, found
+        try:
+            yield name, bench, *answer_over(reach(url, name, args.price), name, questions,
+                                            args.limit, journal, args.in_flight, stop)
+        finally:
+            journal.close()
 
 
 def command_answer(args):
@@ -522,16 +524,19 @@ def command_answer(args):
     if len(set(addresses)) > 1:
         raise Problem("one address at a time: OPENAI_API_KEY and --price are for one")
     one_cap(args, addresses * len(benches), "bench and model")
+    names = [word.partition("=")[0] if is_address(word) else word.rpartition("=")[0]
+             or Path(word).name for word in args.models]
+    if len(set(names)) < len(names):
+        raise Problem(f"two of {', '.join(names)} have one name: NAME=DIR tells them apart")
     for word in args.models:
-        began = time.time()
-        name, found = answers_by(word, benches, args)
-        for bench, (texts, ends) in found.items():
+        began, why = time.time(), []
+        for name, bench, texts, ends in answers_by(word, benches, args):
             rows = mtbench.answer_rows(name, benches[bench], texts, ends)
             write(mtbench.answers_at(bench, name), rows)
-        why = counted(end for _, ends in found.values() for one in ends for end in one.values())
+            why += [end for one in ends for end in one.values()]
         print(f"{name}: answers to {sum(map(len, benches.values()))} questions in "
-              f"{time.time() - began:.0f} s" + (f"; not ended by itself: {why}" if why else ""),
-              flush=True)
+              f"{time.time() - began:.0f} s"
+              + (f"; not ended by itself: {counted(why)}" if why else ""), flush=True)
 
 
 def pairs_of(args):
@@ -555,7 +560,8 @@ def judge_bench(bench, args, prompts, stop):
     found = list(cases(bench, args.names, pairs_of(args), prompts, args.judge_model))
     wanted = {mtbench.name_of(*asked): messages_of(asked)
               for case in found for asked in case.asked}
-    judge = Judge(path, args, stop, {row["name"]: row.get("system_prompt", "") for row in prompts})
+    systems = {row["name"]: row.get("system_prompt") or "" for row in prompts}
+    judge = Judge(path, args, stop, systems)
     try:
         new = judge.ask(wanted, lambda text: parse(text) is not None)
         rows = [judge.row(case, parse) for case in found]
@@ -565,6 +571,10 @@ def judge_bench(bench, args, prompts, stop):
     failures = [row["failure"] for row in rows if "failure" in row]
     print(f"{path}: {len(rows):,} judgments of {len(wanted):,} prompts, {new:,} of which had none "
           f"before; failed: {counted(failures) or 'none'}{judge.spent()}", flush=True)
+    if "unparsed" in failures:
+        row = rows[[row.get("failure") for row in rows].index("unparsed")]
+        text = row.get("judgment") or row.get("g1_judgment") or row.get("g2_judgment") or ""
+        print(f"such as: {text[-200:]!r}")
     return failures
 
 
@@ -629,6 +639,8 @@ def results_of(args):
     for column, bench in args.beside:
         found = scores_of(Path(bench), args.judge_model, args.names, questions_of(Path(bench)))
         for name in arms:
+            if column in arms[name]:
+                raise Problem(f"--beside {column}=... is a column already: take another name")
             arms[name][column] = mean_of(found[name])
     if args.probes:
         probes = read_json(Path(args.probes))

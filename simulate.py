@@ -595,7 +595,8 @@ def reaching(args, home, journal, stop):
     args: those of money_flags; home: the address that gets OPENAI_API_KEY, and the pace of args;
     journal: where calls are remembered; stop: an event after which nobody sleeps or pays.
     """
-    if args.max_dollars is not None and not args.price and is_loopback(home):
+    prices = [getattr(args, name, None) for name in ("price", "user_price", "embed_price")]
+    if args.max_dollars is not None and not any(prices) and is_loopback(home):
         raise Problem("an address of this machine costs nothing, and --max-dollars would never "
                       "hold; where it passes on to one that does, say --price READ WRITTEN")
 

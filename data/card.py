@@ -182,11 +182,12 @@ class Roles:
         answers = [place.before[-1]["value"] for place in places
                    if place.before and place.before[-1]["from"] == "gpt"][:SAMPLE]
         y = np.r_[np.ones(len(people)), np.zeros(len(answers))]
-        self.w, self.bias = logistic(vectors([*people, *answers]), y)
+        self.known = bool(people and answers)
+        self.w, self.bias = logistic(vectors([*people, *answers]), y) if self.known else (0, 0)
 
     def human(self, pairs):
         """The share of turns that it takes for a human's, and not for an answer."""
-        if not pairs:
+        if not pairs or not self.known:
             return None
         return float((vectors([text for _, text in pairs]) @ self.w + self.bias > 0).mean())
 
@@ -367,7 +368,7 @@ def ceiling(records):
             ours, theirs = map(f, sides)
             gaps[name] += [abs(ours - theirs)] if None not in (ours, theirs) else []
         for name, value in lengths(*sides).items():
-            gaps[name] += [value]
+            gaps[name] += [value] if value is not None else []
     return {name: {"mean": float(np.mean(found)), "largest": float(max(found))}
             for name, found in gaps.items() if found}
 
@@ -401,6 +402,9 @@ def notes(users, reference, limits):
     if ties:
         found.insert(0, "ties, nearer to people than people were, but by less than halves of "
                      "people differ: " + ", ".join(ties))
+    if not any(user.get("leaving") for user in users.values()):
+        return found + ['leaving: no dialogue of these people says that its human left ("end": '
+                        '"left"; data/formats.py writes that), so nothing can be told']
     return found + ["leaving: nobody can say what another person would have done at the same "
                     "place; the chance by the number of turns alone is the floor"]
 

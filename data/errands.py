@@ -77,8 +77,10 @@ def nothing_missing(failures, what):
     """A Problem where something failed for lack of money or of a server: that can be mended."""
     missing = [why for why in failures if why in OPEN]
     if missing:
+        more = "; the next call at its worst did not fit: more --max-dollars, or shorter answers" \
+            if "budget" in missing else ""
         raise Problem(f"{len(missing)} {what} are missing ({counted(missing)}); the same command "
-                      "asks for them again, and for no others")
+                      f"asks for them again, and for no others{more}")
 
 
 def counted(words):

@@ -228,7 +228,7 @@ def asking(prompts, question, turn, assistants, right=None):
             except (LookupError, ValueError, AttributeError) as error:
                 raise Problem(f"the judge's prompt {row['name']} has a blank that nobody can fill: "
                               f"{error}") from None
-            return row["name"], row.get("system_prompt", ""), filled
+            return row["name"], row.get("system_prompt") or "", filled
     raise Problem(f"none of the judge's prompts is {kind}, about turn {turn}, "
                   f"{'with' if right else 'without'} a right answer")
 
@@ -261,15 +261,29 @@ def stale(bench, rows):
     """The judgments whose answers have changed since: what was judged is no longer said."""
     answers = {}
 
-    def changed(row, name):
+    def said(name):
         if name not in answers:
             path = answers_at(bench, name)
             answers[name] = answers_of(path) if path.exists() else {}
-        question, turn, _ = about(row)
-        said = answers[name].get(question, [])[:turn]
+        return answers[name]
+
+    def changed(row):
+        question, turn, names = about(row)
+        found = [said(name).get(question) for name in names]
+        if None in found:
+            return False
+        # ours say which answers they are about; of FastChat's the prompt must show them
+        if "answers" in row:
+            return row["answers"] != said_by(found, turn)
         shown = row.get("user_prompt", row.get("g1_user_prompt"))
-        return bool(shown) and any(text and text not in shown for text in said)
-    return [row for row in rows if any(changed(row, name) for name in about(row)[2])]
+        return bool(shown) and any(text and text not in shown
+                                   for texts in found for text in texts[:turn])
+    return [row for row in rows if changed(row)]
+
+
+def said_by(assistants, turn):
+    """What tells the answers up to a turn (from 1) from others; assistants: [[text, ...], ...]."""
+    return name_of(*(text or "" for texts in assistants for text in texts[:turn]))
 
 
 def name_of(*texts):
@@ -284,7 +298,7 @@ def judged(path, systems):
     """
     for row in judgments_of(path):
         for game in ("", "g1_", "g2_"):
-            if f"{game}user_prompt" in row:
+            if f"{game}user_prompt" in row and len(row.get("judge", ())) > 1:
                 name = row["judge"][1]
                 system = row.get("system_prompt", systems.get(name, ""))
                 yield (name_of(name, system, row[f"{game}user_prompt"]),
@@ -308,8 +322,14 @@ def merged(before, rows):
     return list(found.values())
 
 
+VOTES = {"model_a": "a", "model_b": "b", "tie": "tie", "tie (inconsistent)": "tie",
+         "tie (bothbad)": "tie"}
+
+
 def votes_of(path):
     """Human votes as (question, turn, model a, model b, "a" | "b" | "tie"), one by one."""
     for row in items(path, lacks("question_id", "model_a", "model_b", "winner")):
-        winner = {"model_a": "a", "model_b": "b"}.get(row["winner"], "tie")
+        winner = VOTES.get(str(row["winner"]))
+        if not winner:
+            raise Problem(f"{path}: a vote for {row['winner']!r}; known are {', '.join(VOTES)}")
         yield row["question_id"], row.get("turn", 1), row["model_a"], row["model_b"], winner

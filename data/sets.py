@@ -216,15 +216,15 @@ def statistics(read, near=1.0, count=size_of, embed=vectors, human=None, overlap
 BATCH = 16
 
 
-def embeddings(page):
-    """The vectors of a reply of /v1/embeddings, as a text that a journal can hold."""
+def embeddings(page, n):
+    """The n vectors of a reply of /v1/embeddings, as a text that a journal can hold."""
     try:
         rows = [row["embedding"] for row in sorted(page["data"], key=lambda row: row["index"])]
         found = np.array(rows, dtype=np.float32)
-        if found.ndim != 2 or not np.isfinite(found).all():
+        if found.ndim != 2 or len(found) != n or not np.isfinite(found).all():
             raise ValueError
     except (LookupError, TypeError, ValueError):
-        raise Trouble("a reply without embeddings") from None
+        raise Trouble(f"a reply without an embedding for each of {n} texts") from None
     return f"{len(found)} {b64encode(found.tobytes()).decode()}", "stop"
 
 
@@ -236,7 +236,7 @@ def embed_over(client, model, journal, in_flight, stop):
         batches = [texts[i:i + BATCH] for i in range(0, len(texts), BATCH)]
         tasks = {name_of(*batch): partial(
             client.post, "/embeddings", {"model": model, "input": batch},
-            worst_case(batch, 0), embeddings) for batch in batches}
+            worst_case(batch, 0), partial(embeddings, n=len(batch))) for batch in batches}
         new = {name: task for name, task in tasks.items() if not journal.turns(name)}
         if failed := errands(journal, new, in_flight, stop):
             raise Problem(f"{len(failed)} batches of turns have no embedding "
@@ -315,7 +315,8 @@ def command(args):
     if args.judge or args.embedder:
         journal, reach = outside(args, stop, args.judge or args.embedder)
     if args.embedder:
-        client = reach(args.embedder, args.embed_model, args.embed_price)
+        price = args.embed_price or (None if args.judge else args.price)
+        client = reach(args.embedder, args.embed_model, price)
         others["embed"] = embed_over(client, args.embed_model, journal, args.in_flight, stop)
     if args.tokenizer:
         tokenizer = Tokenizer.load(args.tokenizer)
@@ -326,7 +327,9 @@ def command(args):
             raise Problem(f"in {args.human} nobody says anything")
     if args.bench:
         others["overlap"] = clean.bench(argparse.Namespace(bench=args.bench, words=8))
-    near = nearness(dialogues(args.human or args.files[0]), others.get("embed", vectors))
+    found_near = (nearness(dialogues(path), others.get("embed", vectors))
+                  for path in [*filter(None, [args.human]), *args.files])
+    near = next((cosine for cosine in found_near if cosine < 1), 1.0)
     for path in args.files:
         began = time.time()
         numbers = statistics(partial(dialogues, path), near, **others)

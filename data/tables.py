@@ -39,7 +39,7 @@ def arm_lines(results):
         lines.append("asked: about what the people in the data ask; never: about what they never "
                      "ask")
     else:
-        held.remove("asked")
+        held = [word for word in held if word != "asked"]
     lines += ["", f"{'arm':<11}{'overall':>7}  {'interval':^14}" + "".join(f"{w:>8}" for w in held)]
     for name, arm in arms.items():
         lines.append(f"{name:<11}{number(arm['overall']):>7}  {number(arm['low'])} to "

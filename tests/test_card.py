@@ -154,13 +154,15 @@ def test_dialogues_are_compared_by_their_turns():
 def test_a_note_says_where_people_were_not_the_nearest():
     user = lambda value, auc: {name: value for name in card.MEASURES} | {
         "lengths": dict.fromkeys(card.LENGTHS, 0.3), "detector": {"auc": auc, "low": 0.4, "high": 0.6}}
-    users = {"human": user(0.5, 0.52), "user": user(0.6, 0.5), "script": user(0.9, 1.0), "random": user(0.7, 0.1)}
+    users = {"human": user(0.5, 0.52), "user": user(0.6, 0.5) | {"leaving": {"f1": 1}}, "script": user(0.9, 1.0), "random": user(0.7, 0.1)}
     reference = {name: 0.7 for name in card.MEASURES}
     limits = {"words a turn": {"largest": 0.3}, "MTLD of all turns": {"largest": 0.1}, "words a turn: Wasserstein": {"largest": 1}}
     tied, differ, leaving = card.notes(users, reference, limits)
     assert "words a turn (user)" in tied and "told from people (user)" in tied and "script" not in tied
     assert differ.startswith("MTLD of all turns: user") and "Wasserstein" not in tied + differ
-    assert leaving.startswith("leaving")
+    assert leaving.startswith("leaving: nobody can say")
+    users["user"]["leaving"] = None
+    assert "no dialogue of these people says" in card.notes(users, reference, limits)[-1]
 
 
 # ------------------------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ def test_fastchats_files_round_trip(bench):
         e.command_judge(args_of(bench, url, ["terse"]))
     rows = rows_of(bench)
     assert rows[0] == theirs and len(rows) == 6
-    assert rows[1].keys() == theirs.keys() and rows[1]["judge"] == ["j", "single"] and rows[1]["score"] == 6
+    assert rows[1].keys() == theirs.keys() | {"answers"} and rows[1]["judge"] == ["j", "single"] and rows[1]["score"] == 6
 
 
 def test_a_file_of_160_judgments_gives_what_ten_lines_give(tmp_path):
@@ -211,6 +211,13 @@ def test_judging_twice_adds_nothing_and_changed_answers_are_judged_again(bench):
         put(bench / "model_answer/terse.jsonl", mtbench.answer_rows(
             "terse", QUESTIONS, [["new", "terse 1 word "], ["terse 0 word ", "terse 1 word "], ["terse 0 word "]],
             [{}] * 3))
+        kept_file = (bench / "model_answer/terse.jsonl").read_text()
+        for text in ("", "terse", "terse 0"):
+            put(bench / "model_answer/terse.jsonl", mtbench.answer_rows("terse", QUESTIONS, [
+                [text, "terse 1 word "], ["terse 0 word ", "terse 1 word "], ["terse 0 word "]], [{}] * 3))
+            with pytest.raises(Problem, match="2 answers of terse have not"):
+                e.scores_of(bench, "j", ["terse"], QUESTIONS)
+        (bench / "model_answer/terse.jsonl").write_text(kept_file)
         with pytest.raises(Problem, match="2 answers of terse have not been judged as they are now"):
             e.scores_of(bench, "j", ["terse"], QUESTIONS)
         e.command_judge(args_of(bench, url))
