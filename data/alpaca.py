@@ -26,8 +26,8 @@ def questions(rows):
 
 
 def outputs(name, questions, answers):
-    """First answers as AlpacaEval reads them."""
-    return [{"instruction": question["turns"][0], "output": answer[0], "generator": name,
+    """First answers as AlpacaEval reads them; one that was refused is empty."""
+    return [{"instruction": question["turns"][0], "output": answer[0] or "", "generator": name,
              "dataset": question.get("dataset", question["category"])}
             for question, answer in zip(questions, answers)]
 
@@ -35,9 +35,11 @@ def outputs(name, questions, answers):
 def win_rate(notes):
     """
     Annotations as the numbers of its leaderboard, in percent. "preference": 1 the reference, 2 the
-    model, between them how likely; 1.5, or 0 in older files, a draw; null a failure, left out.
+    model, between them how likely; 1.5, or 0 in older files, a draw; null or NaN a failure, left
+    out.
     """
-    given = [note["preference"] for note in notes if note.get("preference") is not None]
+    given = [note["preference"] for note in notes if note.get("preference") is not None
+             and np.isfinite(note["preference"])]
     if not given:
         raise Problem("no annotation has a preference")
     wins = np.array([0.5 if p == 0 else p - 1 for p in given])

@@ -442,6 +442,8 @@ def users_of(args):
     found = {"user": args.user, "script": "script:follow-up"}
     if args.teacher and args.user != PROMPTED:
         found["prompted"] = PROMPTED
+    if args.twin and not Path(args.twin).is_dir():
+        raise Problem(f"--twin {args.twin} is no checkpoint directory")
     found |= {"twin": args.twin} if args.twin else {}
     return found | dict(args.beside)
 

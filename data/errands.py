@@ -1,11 +1,12 @@
 """
 Many questions to servers, each of them asked once: judgments, answers, votes on a dialogue.
 
-    texts, failures = errands(journal, {name: lambda: client.chat(...), ...}, in_flight=16)
+    failed = errands(journal, {name: lambda: client.chat(...), ...}, in_flight=16)
+    texts = kept(journal, name)
 
-What was answered stands in the journal, and is not asked again. What failed is told apart by why
-(one of platolm.ENDS), is never taken for an answer, and is asked again by the next start. Not here:
-the client (simulate.py), dialogues, in which one answer leads to the next question (simulate.py).
+What was answered stands in the journal; who calls leaves out what is kept there. What failed is
+told apart by why (one of platolm.ENDS), is never taken for an answer, and may be asked again.
+Not here: the client, and dialogues, in which one answer leads to the next question (simulate.py).
 """
 
 import threading

@@ -106,7 +106,7 @@ SETTINGS = ("temperature", "top_k", "top_p", "leave", "seed", "max_question", "m
 
 def is_paid(word, args):
     """Whether a user is behind an address that may want money: then nothing is asked twice."""
-    kind, _, rest = word.partition(":")
+    kind = word.partition(":")[0]
     if kind == "prompt" and not args.teacher:
         raise Problem("a prompted user needs --teacher URL: the chat model that is told to be one")
     address = {"prompt": args.teacher, "http": word, "https": word}.get(kind)

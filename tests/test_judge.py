@@ -558,9 +558,10 @@ def test_alpacaevals_files(bench, tmp_path):
     assert alpaca.questions(rows)[1] == {"question_id": 2, "category": "d", "turns": ["say bye"], "dataset": "d"}
     assert alpaca.outputs("m", alpaca.questions(rows), [["hi"], ["bye"]])[0] == {
         "instruction": "say hi", "output": "hi", "generator": "m", "dataset": "d"}
-    notes = [{"preference": p} for p in (1, 2, 2, 1.5, 0, None, 2.0)]
+    assert alpaca.outputs("m", alpaca.questions(rows), [[None], ["bye"]])[0]["output"] == "", "refused"
+    notes = [{"preference": p} for p in (1, 2, 2, 1.5, 0, None, 2.0, float("nan"))]
     found = alpaca.win_rate(notes)
     wins = np.array([0, 1, 1, 0.5, 0.5, 1])
     assert found["win_rate"] == pytest.approx(100 * wins.mean()) and found["n_total"] == 6
     assert found["standard_error"] == pytest.approx(100 * wins.std(ddof=1) / 6 ** 0.5)
-    assert (found["n_wins"], found["n_wins_base"], found["n_draws"], found["failed"]) == (3, 1, 2, 1)
+    assert (found["n_wins"], found["n_wins_base"], found["n_draws"], found["failed"]) == (3, 1, 2, 2)
