@@ -34,9 +34,9 @@ from data.mtbench import questions_of
 from data.places import exchanged, places_of
 from data.plan import address, naming, natural
 from data.tables import arm_lines, duel_lines, vote_lines
-from model import Llama, generate, machine, nll, read_json
-from platolm import (IGNORE, Problem, Tokenizer, blanked, encode, positive, prompt, read, run,
-                     shift, turns, write, write_json)
+from model import Llama, generate, machine, nll
+from platolm import (IGNORE, Problem, Tokenizer, blanked, encode, positive, prompt, read,
+                     read_json, run, shift, turns, write, write_json)
 from simulate import Progress, money_flags, reaching
 from train import batches, pad
 

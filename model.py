@@ -24,8 +24,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
-from platolm import IGNORE, Problem
+from platolm import IGNORE, Problem, read_json
 
 
 @dataclass
@@ -170,6 +171,8 @@ class Llama(nn.Module):
     def __init__(self, config, attention="explicit"):
         super().__init__()
         self.config, self.attend = config, ATTENTION[attention]
+        # in training: keep only what each layer reads, and compute the rest again on the way back
+        self.recompute = False
         self.embed_tokens = nn.Embedding(config.vocab, config.dim)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.dim, config.eps)
@@ -196,12 +199,19 @@ class Llama(nn.Module):
         rope = rotary(positions, self.config)
         x = self.embed_tokens(ids)                                   # (B, T, D)
         for layer, look in zip(self.layers, looks):
-            x = layer(x, rope, look)
+            if self.recompute:
+                x = checkpoint(layer, x, rope, look, use_reentrant=False)
+            else:
+                x = layer(x, rope, look)
         return self.norm(x)
 
-    def forward(self, ids):
-        """Scores for the token after each token: ids (B, T)  ->  logits (B, T, V)."""
-        return self.lm_head(self.hidden(ids))
+    def forward(self, ids, where=None):
+        """
+        Scores for the token after each token: ids (B, T)  ->  logits (B, T, V); or only after
+        those `where` (B, T) is True, N of them  ->  (N, V).
+        """
+        x = self.hidden(ids)
+        return self.lm_head(x if where is None else x[where])
 
     @classmethod
     def load(cls, directory, attention="explicit"):
@@ -221,7 +231,7 @@ def nll(model, ids, targets):
     """
     learnt = targets != IGNORE                                       # (B, T)
     # the head is the widest matrix of a small model: only learnt positions go through it
-    logits = model.lm_head(model.hidden(ids)[learnt])                # (N, V)
+    logits = model(ids, learnt)                                      # (N, V)
     return F.cross_entropy(logits.float(), targets[learnt], reduction="none")
 
 
@@ -230,18 +240,23 @@ def nll(model, ids, targets):
 
 
 class LoRALinear(nn.Module):
-    """W x + (alpha / rank) B A x, with W frozen. B begins at zero, so at first nothing changes."""
+    """
+    W x + (alpha / rank) B A x, with W frozen. B begins at zero, so at first nothing changes.
+
+    A and B are float32 whatever W is: they are small, and learn in small steps.
+    """
 
     def __init__(self, linear, rank, alpha):
         super().__init__()
         self.linear, self.scale = linear, alpha / rank
-        new = {"dtype": linear.weight.dtype, "device": linear.weight.device}
-        self.A = nn.Parameter(torch.randn(rank, linear.in_features, **new)
+        where = linear.weight.device
+        self.A = nn.Parameter(torch.randn(rank, linear.in_features, device=where)
                               / math.sqrt(linear.in_features))
-        self.B = nn.Parameter(torch.zeros(linear.out_features, rank, **new))
+        self.B = nn.Parameter(torch.zeros(linear.out_features, rank, device=where))
 
     def forward(self, x):
-        return self.linear(x) + F.linear(F.linear(x, self.A), self.B * self.scale)
+        A, B = self.A.to(x.dtype), (self.B * self.scale).to(x.dtype)
+        return self.linear(x) + F.linear(F.linear(x, A), B)
 
     @torch.no_grad()
     def merge(self):
@@ -531,19 +546,6 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
-def read_json(path):
-    """A JSON object from a file of a checkpoint."""
-    try:
-        page = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Problem(f"{path}: {error.strerror}; is {path.parent} a checkpoint?") from None
-    except ValueError as error:
-        raise Problem(f"{path} is not JSON ({error})") from None
-    if not isinstance(page, dict):
-        raise Problem(f"{path} holds no JSON object")
-    return page
-
-
 def sensible(value, kind):
     """Whether a value of a config can be meant: a switch, or a number above 0."""
     if kind is bool:
@@ -559,9 +561,12 @@ def read_config(directory):
         raise Problem(f"{path} describes a {page.get('model_type')!r} model, not a 'llama'")
     page.setdefault("num_key_value_heads", page.get("num_attention_heads"))
     page.setdefault("tie_word_embeddings", False)
-    # transformers 5 keeps theta in here
-    rope = page.get("rope_parameters") if isinstance(page.get("rope_parameters"), dict) else {}
-    page.setdefault("rope_theta", rope.get("rope_theta", 10000.0))
+    # transformers 5 keeps theta in the first of these
+    ropes = [page.get(key) or {} for key in ("rope_parameters", "rope_scaling")]
+    if not all(isinstance(rope, dict) for rope in ropes):
+        raise Problem(f"{path}: rope_parameters or rope_scaling makes no sense")
+    page.setdefault("rope_theta", ropes[0].get("rope_theta", 10000.0))
+    refuse(path, page, [rope.get("rope_type", rope.get("type", "default")) for rope in ropes])
     config = Config(**{ours: page.get(theirs) for ours, theirs in NAMES.items()})
     for ours, theirs in NAMES.items():
         if not sensible(getattr(config, ours), Config.__annotations__[ours]):
@@ -569,20 +574,30 @@ def read_config(directory):
     if config.dim % config.heads or config.heads % config.kv_heads:
         raise Problem(f"{path}: {config.dim} dimensions, {config.heads} heads and "
                       f"{config.kv_heads} key/value heads do not divide each other")
-    other = page.get("head_dim") not in (None, config.dim // config.heads)
-    scaled = page.get("rope_scaling") or rope.get("rope_type", "default") != "default"
-    if other or scaled:
-        raise Problem(f"{path}: {'head_dim' if other else 'rope scaling'} is not supported")
+    if page.get("head_dim") not in (None, config.dim // config.heads):
+        raise Problem(f"{path}: heads of another width (head_dim) are not supported")
     return config
 
 
-def write_config(config, directory):
+def refuse(path, page, kinds):
+    """A Problem if a config asks for what this LLaMA has not; kinds: of rotary positions."""
+    strange = {"rope scaling": set(kinds) != {"default"},
+               "a quantised model": page.get("quantization_config") is not None,
+               "biases (attention_bias)": page.get("attention_bias", False),
+               "biases (mlp_bias)": page.get("mlp_bias", False),
+               "an activation other than silu": page.get("hidden_act", "silu") != "silu"}
+    for what, is_so in strange.items():
+        if is_so:
+            raise Problem(f"{path} asks for {what}, which is not supported")
+
+
+def write_config(config, directory, dtype):
     """config.json in the words of transformers 4 and 5 and of llama.cpp."""
     page = {theirs: getattr(config, ours) for ours, theirs in NAMES.items()}
     page |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
              "head_dim": config.dim // config.heads, "attention_bias": False, "mlp_bias": False,
              "rope_parameters": {"rope_type": "default", "rope_theta": config.theta},
-             "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"}
+             "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": str(dtype).split(".")[-1]}
     (directory / "config.json").write_text(json.dumps(page, indent=2) + "\n")
 
 
@@ -592,7 +607,8 @@ def header(path, size, data):
     tensors begin. Everything it claims is checked against the file's size first.
     """
     n = struct.unpack("<Q", data[:8])[0] if size >= 8 else size
-    if n > size - 8:
+    # no model has so many tensors that their table is larger than 100 MB
+    if n > min(size - 8, 100 << 20):
         raise Problem(f"{path} is cut off or no safetensors file: its header would be {n:,} bytes "
                       f"long, the file is {size:,}")
     try:
@@ -656,22 +672,37 @@ def write_safetensors(path, tensors):
     part.replace(path)
 
 
-def weights(directory):
-    """{name: tensor} of a checkpoint, from one file or from the shards its index names."""
-    index = directory / "model.safetensors.index.json"
-    if not index.exists():
-        return read_safetensors(directory / "model.safetensors")
+def weight_file(directory):
+    """The file that holds a directory's weights or, where they are in parts, names those parts."""
+    index = Path(directory) / "model.safetensors.index.json"
+    return index if index.exists() else Path(directory) / "model.safetensors"
+
+
+def shards(index):
+    """The files that an index names, all of its own directory."""
     weight_map = read_json(index).get("weight_map")
     files = weight_map.values() if isinstance(weight_map, dict) else [None]
     if not all(isinstance(file, str) and Path(file).name == file for file in files):
         raise Problem(f"{index} does not name files of its own directory")
-    return {name: tensor for file in sorted(set(files))
-            for name, tensor in read_safetensors(directory / file).items()}
+    return sorted(set(files))
+
+
+def weights(directory):
+    """{name: tensor} of a checkpoint, from one file or from the shards its index names."""
+    file = weight_file(directory)
+    files = shards(file) if file.suffix == ".json" else [file.name]
+    return {name: tensor for part in files
+            for name, tensor in read_safetensors(directory / part).items()}
 
 
 def load(cls, directory, attention):
-    config = read_config(directory)
-    tensors = {name.removeprefix("model."): tensor for name, tensor in weights(directory).items()}
+    """The model of a directory."""
+    return built(cls, read_config(directory), weights(directory), directory, attention)
+
+
+def built(cls, config, tensors, source, attention="explicit"):
+    """A model of this shape with these tensors {name: tensor}, named as in a checkpoint."""
+    tensors = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     # a shape without storage: the tensors of the file move in
     with torch.device("meta"):
         model = cls(config, attention)
@@ -680,15 +711,15 @@ def load(cls, directory, attention):
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     for name, shape in expected.items():
         if tensors.get(name) is None:
-            raise Problem(f"{directory}: the weights lack {name}")
+            raise Problem(f"{source}: the weights lack {name}")
         if tensors[name].shape != shape:
-            raise Problem(f"{directory}: {name} has shape {tuple(tensors[name].shape)}, "
-                          f"but config.json asks for {tuple(shape)}")
+            raise Problem(f"{source}: {name} has shape {tuple(tensors[name].shape)}, but its "
+                          f"config asks for {tuple(shape)}")
         if not tensors[name].is_floating_point():
-            raise Problem(f"{directory}: {name} holds {tensors[name].dtype}, no weights")
+            raise Problem(f"{source}: {name} holds {tensors[name].dtype}, no weights")
     # old files hold the rotary speeds, too, which follow from the config
     if more := [name for name in tensors if name not in expected and "rotary" not in name]:
-        raise Problem(f"{directory}: the weights hold {more[0]}, which this LLaMA has not")
+        raise Problem(f"{source}: the weights hold {more[0]}, which this LLaMA has not")
     model.load_state_dict({name: tensors[name].clone() for name in expected}, assign=True)
     if config.tied:
         model.lm_head.weight = model.embed_tokens.weight
@@ -697,7 +728,7 @@ def load(cls, directory, attention):
 
 def save(model, directory):
     directory.mkdir(parents=True, exist_ok=True)
-    write_config(model.config, directory)
+    write_config(model.config, directory, model.embed_tokens.weight.dtype)
     tensors = {name if name.startswith("lm_head") else f"model.{name}": tensor
                for name, tensor in model.state_dict().items()}
     # a shared matrix is stored once

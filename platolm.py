@@ -19,15 +19,17 @@ import time
 from itertools import groupby
 from pathlib import Path
 
-# what stands around the words: the models read it, and (but for learn="all") never learn it
-SYSTEM = "A curious human talks with a helpful assistant.\n\n"
+# what stands around the words: the models read it, and (but for learn="all") never learn it.
+# Sentencepiece puts a space before every text; with one at the end here, the first label is the
+# same tokens as all later ones
+SYSTEM = "A curious human talks with a helpful assistant.\n\n "
 LABEL = {"human": "Human: ", "gpt": "Assistant: "}
 
 # a target that the loss skips (the number torch's cross entropy ignores)
 IGNORE = -100
 
 
-def encode(conversation, tokenizer, learn, intent=""):
+def encode(conversation, tokenizer, learn, intent="", compat=False):
     """
     A list of turns as token ids, and a mask that is True where the loss counts.
 
@@ -36,6 +38,7 @@ def encode(conversation, tokenizer, learn, intent=""):
     learn="all"    gives a plain language model of the whole text
 
     `intent` is a line about who the human is or wants; nobody but the human gets to read it.
+    compat: the <s> of a learnt turn counts, too, as in the authors' code.
     """
     ids, mask, everything = [], [], learn == "all"
 
@@ -44,14 +47,17 @@ def encode(conversation, tokenizer, learn, intent=""):
         mask.extend([counts] * len(tokens))
 
     add([tokenizer.bos], False)
-    add(tokenizer.encode(SYSTEM), everything)
+    before = tokenizer.system
     if intent and learn == "human":
-        add(tokenizer.encode(f"{intent}\n\n"), False)
+        before += f"{intent}\n\n "
     for turn in conversation:
+        learnt = everything or turn["from"] == learn
         # as in the paper, every turn stands between a <s> and a </s> of its own
-        add(tokenizer.encode(LABEL[turn["from"]]) + [tokenizer.bos], everything)
+        add(tokenizer.encode(before + LABEL[turn["from"]]), everything)
+        add([tokenizer.bos], everything or compat and learnt)
         # the </s> counts as well: it is how a model learns to stop
-        add(tokenizer.encode(turn["value"]) + [tokenizer.eos], everything or turn["from"] == learn)
+        add(tokenizer.encode(turn["value"]) + [tokenizer.eos], learnt)
+        before = ""
     return ids, mask
 
 
@@ -67,8 +73,8 @@ def shift(ids, mask):
 
 def prompt(conversation, tokenizer, speaker, intent=""):
     """The ids after which `speaker` ("human" or "gpt") begins to write the next turn."""
-    ids, _ = encode(conversation, tokenizer, speaker, intent)
-    return ids + tokenizer.encode(LABEL[speaker]) + [tokenizer.bos]
+    ids, _ = encode([*conversation, {"from": speaker, "value": ""}], tokenizer, speaker, intent)
+    return ids[:-1]
 
 
 # ------------------------------------------------------------------------------------------------
@@ -185,6 +191,20 @@ def read(path, check=wrong):
         raise Problem(f"{path}: {error.strerror}") from None
 
 
+def read_json(path):
+    """A JSON object from a file of a checkpoint."""
+    path = Path(path)
+    try:
+        page = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Problem(f"{path}: {error.strerror}; is {path.parent} a checkpoint?") from None
+    except (ValueError, RecursionError) as error:
+        raise Problem(f"{path} is not JSON ({error})") from None
+    if not isinstance(page, dict):
+        raise Problem(f"{path} holds no JSON object")
+    return page
+
+
 def read_text(path):
     """A whole text file."""
     try:
@@ -226,12 +246,13 @@ class Tokenizer:
     Text to ids and back, losing nothing: decode(encode(text)) == text.
 
     `model` is the bytes of a sentencepiece model. Text that looks like a special token ("</s>")
-    stays text; the ids of `bos` and `eos` are only ever put in by `encode` above.
+    stays text; the ids of `bos` and `eos` are only ever put in by `encode` above. `system` is what
+    a dialogue begins with, and `speaker` whose turns a model has learnt ("" for no one's).
     """
 
-    def __init__(self, model):
+    def __init__(self, model, system=SYSTEM, speaker=""):
         from sentencepiece import SentencePieceProcessor
-        self.model = model
+        self.model, self.system, self.speaker = model, system, speaker
         self.pieces = SentencePieceProcessor(model_proto=model)
         self.bos, self.eos = self.pieces.bos_id(), self.pieces.eos_id()
         self.vocab = self.pieces.get_piece_size()
@@ -250,7 +271,7 @@ class Tokenizer:
         from sentencepiece import SentencePieceTrainer
         model = io.BytesIO()
         # the template stands in every dialogue: shown often, it is learnt as few pieces
-        template = [SYSTEM, *LABEL.values()] * (1 + len(texts) // 20)
+        template = [SYSTEM.rstrip(" "), *LABEL.values()] * (1 + len(texts) // 20)
         how = dict(
             vocab_size=vocab,
             # as LLaMA: bytes where no piece fits, digits one by one
@@ -269,22 +290,46 @@ class Tokenizer:
 
     @classmethod
     def load(cls, directory):
-        """The tokenizer of a checkpoint directory."""
+        """The tokenizer of a checkpoint directory, and what its dialogues begin with."""
+        page = Path(directory) / "tokenizer_config.json"
+        known = read_json(page) if page.exists() else {}
+        own = {name: known[name] for name in ("system", "speaker")
+               if isinstance(known.get(name), str)}
         try:
-            return cls((Path(directory) / "tokenizer.model").read_bytes())
+            return cls((Path(directory) / "tokenizer.model").read_bytes(), **own)
         except OSError as error:
             raise Problem(f"{directory}: no usable tokenizer.model ({error.strerror})") from None
         except RuntimeError:
             raise Problem(f"{directory}/tokenizer.model is not a sentencepiece model") from None
 
     def save(self, directory):
-        """Write tokenizer.model, and the tokenizer_config.json that transformers needs."""
+        """Write tokenizer.model, and the tokenizer_config.json that others' programs need."""
         page = {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_bos_token": True,
                 "add_eos_token": False, "clean_up_tokenization_spaces": False,
-                "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+                "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
+                "system": self.system, "speaker": self.speaker}
+        if self.speaker:
+            page["chat_template"] = chat_template(self.system, self.speaker)
         Path(directory).mkdir(parents=True, exist_ok=True)
         (Path(directory) / "tokenizer.model").write_bytes(self.model)
         (Path(directory) / "tokenizer_config.json").write_text(json.dumps(page, indent=2) + "\n")
+
+
+def chat_template(system, speaker):
+    """
+    The template of `encode` in Jinja, as transformers, vLLM and llama.cpp read it; it always ends
+    by opening a turn of `speaker`. What `speaker` said is marked as that to be learnt.
+    """
+    opened = {who: f"{LABEL[who]}<s>" for who in LABEL}
+    said = {who: "{{ message['content'] }}</s>" for who in LABEL}
+    said[speaker] = "{% generation %}" + said[speaker] + "{% endgeneration %}"
+    # of us, a system message is only known as the line about the human
+    return ("{{ bos_token }}{{ " + json.dumps(system, ensure_ascii=False) + " }}"
+            "{% for message in messages %}"
+            "{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n ' }}"
+            "{% elif message['role'] == 'user' %}" + opened["human"] + said["human"] +
+            "{% else %}" + opened["gpt"] + said["gpt"] +
+            "{% endif %}{% endfor %}" + opened[speaker])
 
 
 # ------------------------------------------------------------------------------------------------

@@ -6,28 +6,34 @@ One training loop for every model of the project; only the data and the mask dif
     python train.py --learn gpt   --data chat.jsonl    --out assistant --base base  who answers
 
 A killed run goes on where it was with --resume. Not here: the model (model.py), dialogues and
-masks (platolm.py). Read next: simulate.py.
+masks (platolm.py), several processes (data/ranks.py: where `ranks` is met below, think of one
+process alone). Read next: simulate.py.
 """
 
 import argparse
 import math
 import time
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn as nn
 
-from model import ATTENTION, Config, Llama, add_lora, machine, merge_lora, nll
-from platolm import (IGNORE, Problem, Tokenizer, blanked, clock, encode, positive, read, run,
-                     same_run, shift, stamp, turns, write)
+from data.convert import write_adapter
+from data.ranks import Alone, ranks as ranks_of
+from model import (ATTENTION, Config, Llama, add_lora, built, machine, merge_lora, nll,
+                   weight_file)
+from platolm import (IGNORE, LABEL, Problem, Tokenizer, blanked, clock, encode, positive, read,
+                     read_text, run, same_run, shift, stamp, turns, write)
+
+ALONE = Alone()
 
 # ------------------------------------------------------------------------------------------------
 # from records to batches
 
 
-def sample_of(record, tokenizer, learn, context):
+def sample_of(record, tokenizer, learn, context, compat=False):
     """
     A record as (inputs, targets), cut to what is needed, and whether some of it did not fit.
 
@@ -41,14 +47,14 @@ def sample_of(record, tokenizer, learn, context):
     conversation, intent = turns(record), record.get("intent", "")
     # two turns fewer each time: a question goes together with its answer
     for kept in range(len(conversation), -1, -2):
-        inputs, targets = shift(*encode(conversation[:kept], tokenizer, learn, intent))
+        inputs, targets = shift(*encode(conversation[:kept], tokenizer, learn, intent, compat))
         end = max((i + 1 for i, target in enumerate(targets) if target != IGNORE), default=0)
         if end <= context:
             return inputs[:end], targets[:end], kept < len(conversation)
     return [], [], True
 
 
-def load_samples(paths, tokenizer, learn, context, blind=False):
+def load_samples(paths, tokenizer, learn, context, blind=False, compat=False):
     """All samples of some files; what was left out is counted and said."""
     samples, cut, nothing = [], 0, 0
     for path in paths:
@@ -57,7 +63,7 @@ def load_samples(paths, tokenizer, learn, context, blind=False):
                 raise Problem(f"{path} holds plain text; that is for --learn all")
             if blind and "conversations" in record:
                 record["conversations"] = blanked(record["conversations"])
-            inputs, targets, shortened = sample_of(record, tokenizer, learn, context)
+            inputs, targets, shortened = sample_of(record, tokenizer, learn, context, compat)
             cut += shortened
             if any(target != IGNORE for target in targets):
                 samples.append((inputs, targets))
@@ -103,8 +109,37 @@ def forever(lengths, budget, seed):
         epoch += 1
 
 
+def updates(lengths, args):
+    """
+    Update after update, each a list of micro-batches: `accumulate` of them or, where args.samples
+    says how many samples make an update (as in the paper), those that hold so many.
+    """
+    if not args.samples:
+        stream = forever(lengths, args.tokens, args.seed)
+        while True:
+            yield list(islice(stream, args.accumulate))
+    for epoch in count():
+        rng = np.random.default_rng([args.seed, epoch])
+        order = rng.permutation(len(lengths)).tolist()
+        # what is left at the end of an epoch is too little for an update
+        for start in range(0, len(order) - args.samples + 1, args.samples):
+            some = order[start:start + args.samples]
+            found = batches([lengths[i] for i in some], args.tokens, rng)
+            yield [[some[i] for i in batch] for batch in found]
+
+
+def steps_of(epochs, lengths, args):
+    """How many updates so many epochs are."""
+    if args.samples:
+        return epochs * (len(lengths) // args.samples)
+    epoch = batches(lengths, args.tokens, np.random.default_rng([args.seed, 0]))
+    return epochs * len(epoch) // args.accumulate
+
+
 def pad(samples, device="cpu"):
     """Samples as tensors (B, T); padding, to the right of all else, is ignored by the loss."""
+    # of no samples, one token of padding
+    samples = samples or [([0], [IGNORE])]
     T = max(len(inputs) for inputs, _ in samples)
     ids = torch.tensor([inputs + [0] * (T - len(inputs)) for inputs, _ in samples])
     targets = torch.tensor([targets + [IGNORE] * (T - len(targets)) for _, targets in samples])
@@ -120,37 +155,38 @@ def precise(device, precision):
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 
 
-def update(model, optimizers, micro_batches, precision="float32", clip=1.0):
+def update(model, optimizers, micro_batches, precision="float32", clip=1.0, ranks=ALONE):
     """
     One update from one or several micro-batches of (ids, targets), equal to that of one big batch.
 
     Returns the mean loss per learnt token in nats, and the gradient's norm before clipping.
     """
     # divide by what is learnt in the whole update: micro-batches differ in how much that is
-    learnt = sum((targets != IGNORE).sum().item() for _, targets in micro_batches)
+    learnt = ranks.total(sum((targets != IGNORE).sum().item() for _, targets in micro_batches))
     total = 0.0
     for ids, targets in micro_batches:
         with precise(ids.device.type, precision):
             loss = nll(model, ids, targets).sum() / learnt
         loss.backward()
         total += loss.item()
+    ranks.add_up(model)
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return total, norm.item()
+    return ranks.total(total), (norm.full_tensor() if ranks.sharded else norm).item()
 
 
 @torch.no_grad()
-def held_out_loss(model, samples, budget, precision="float32"):
+def held_out_loss(model, samples, budget, precision="float32", ranks=ALONE):
     """Mean loss per learnt token over all samples, in nats."""
     device, total, learnt = model.embed_tokens.weight.device, 0.0, 0
     lengths = [len(inputs) for inputs, _ in samples]
-    for batch in batches(lengths, budget, np.random.default_rng(0)):
+    for batch in ranks.mine(batches(lengths, budget, np.random.default_rng(0))):
         with precise(device.type, precision):
             losses = nll(model, *pad([samples[i] for i in batch], device))
         total, learnt = total + losses.double().sum().item(), learnt + len(losses)
-    return total / learnt
+    return ranks.total(total) / ranks.total(learnt)
 
 
 def rate(step, steps, peak, warmup):
@@ -221,7 +257,7 @@ def optimizers(model, name, lr, decay):
 # the run
 
 
-def train(model, samples, held_out, args):
+def train(model, samples, held_out, args, ranks=ALONE):
     """
     Train for args.steps updates. What is needed to go on is saved into args.out on the way.
 
@@ -229,34 +265,33 @@ def train(model, samples, held_out, args):
     """
     device = model.embed_tokens.weight.device
     both = optimizers(model, args.optimizer, args.lr, args.weight_decay)
-    first, log = restore(model, both, args)
+    first, log = restore(model, both, args, ranks)
     lengths = [len(inputs) for inputs, _ in samples]
-    # a run that goes on skips the batches it has used
-    stream = islice(forever(lengths, args.tokens, args.seed), first * args.accumulate, None)
-    seconds, every = 0.0, max(1, args.steps // 10)
+    learnt = [sum(target != IGNORE for target in targets) for _, targets in samples]
+    seconds, every, name = 0.0, max(1, args.steps // 10), Path(args.out).name
 
-    for step in range(first, args.steps):
+    # a run that goes on skips the batches it has used
+    for step, picked in enumerate(islice(updates(lengths, args), first, args.steps), first):
         began = time.time()
-        picked = list(islice(stream, args.accumulate))
-        micro_batches = [pad([samples[i] for i in batch], device) for batch in picked]
+        micro_batches = [pad([samples[i] for i in batch], device) for batch in ranks.mine(picked)]
         lr = rate(step, args.steps, args.lr, args.warmup * args.steps)
         for group in chain.from_iterable(optimizer.param_groups for optimizer in both):
             group["lr"] = lr
-        loss, norm = update(model, both, micro_batches, args.precision, args.clip)
+        loss, norm = update(model, both, micro_batches, args.precision, args.clip, ranks)
 
-        tokens = sum(ids.numel() for ids, _ in micro_batches)
+        tokens = sum(len(batch) * max(lengths[i] for i in batch) for batch in picked)
+        used = [i for batch in picked for i in batch]
         log.append({"step": step + 1, "loss": loss, "norm": norm, "lr": lr, "tokens": tokens,
-                    "padding": tokens - sum(lengths[i] for batch in picked for i in batch),
-                    "learnt": sum((t != IGNORE).sum().item() for _, t in micro_batches),
-                    "samples": sum(map(len, picked))})
+                    "padding": tokens - sum(lengths[i] for i in used),
+                    "learnt": sum(learnt[i] for i in used), "samples": len(used)})
         seconds += time.time() - began
         if (step + 1) % every == 0 or step + 1 == args.steps:
-            report(Path(args.out).name, log, first, args.steps, seconds)
+            report(name, log, first, args.steps, seconds)
         if held_out and ((step + 1) % (2 * every) == 0 or step + 1 == args.steps):
-            log[-1]["held_out"] = held_out_loss(model, held_out, args.tokens, args.precision)
-            print(f"{Path(args.out).name:<10} held-out loss {log[-1]['held_out']:.4f}", flush=True)
+            log[-1]["held_out"] = held_out_loss(model, held_out, args.tokens, args.precision, ranks)
+            print(f"{name:<10} held-out loss {log[-1]['held_out']:.4f}", flush=True)
         if (step + 1) % every == 0 and step + 1 < args.steps:
-            keep(model, both, log, args)
+            keep(model, both, log, args, ranks)
     return log
 
 
@@ -273,46 +308,59 @@ def report(name, log, first, steps, seconds):
 
 def identity(args):
     """What a run may not change between its parts."""
-    same = {name: value for name, value in vars(args).items() if name not in ("out", "resume")}
-    base = [f"{args.base}/model.safetensors"] if args.base else []
+    same = {name: value for name, value in vars(args).items()
+            if name not in ("out", "resume", "device")}
+    base = [weight_file(args.base)] if args.base else []
     return same | {"data": [stamp(path) for path in args.data + base]}
 
 
-def keep(model, optimizers, log, args):
+def keep(model, optimizers, log, args, ranks=ALONE):
     """Save what is needed to go on, in one move: a kill at any moment leaves a whole file."""
-    state = {"model": model.state_dict(), "log": log, "run": identity(args),
-             "optimizers": [optimizer.state_dict() for optimizer in optimizers]}
-    part = Path(args.out) / "train_state.pt.tmp"
-    torch.save(state, part)
-    part.replace(Path(args.out) / "train_state.pt")
+    state = ranks.state(model, optimizers)
+    if ranks.number == 0:
+        part = Path(args.out) / "train_state.pt.tmp"
+        torch.save({"state": state, "log": log, "run": identity(args)}, part)
+        part.replace(Path(args.out) / "train_state.pt")
 
 
-def restore(model, optimizers, args):
+def restore(model, optimizers, args, ranks=ALONE):
     """Load what `keep` saved, if --resume asks for it. Returns the first step, and the log."""
     path = Path(args.out) / "train_state.pt"
     if not args.resume or not path.exists():
         return 0, []
     try:
-        state = torch.load(path, weights_only=True)
+        found = torch.load(path, weights_only=True)
     except Exception as error:
         raise Problem(f"{path} cannot be read ({error}); delete it to start again") from None
-    same_run(path, state["run"], identity(args))
-    model.load_state_dict(state["model"])
-    for optimizer, before in zip(optimizers, state["optimizers"]):
-        optimizer.load_state_dict(before)
-    print(f"going on after step {len(state['log'])}", flush=True)
-    return len(state["log"]), state["log"]
+    same_run(path, found["run"], identity(args))
+    ranks.load(model, optimizers, found["state"])
+    print(f"going on after step {len(found['log'])}", flush=True)
+    return len(found["log"]), found["log"]
 
 
 def begin(args, attention):
     """The model and tokenizer to start from: a checkpoint, or random weights for args' shape."""
     if args.base:
-        # half-precision weights are too coarse to take small steps in
-        return Llama.load(args.base, attention).float(), Tokenizer.load(args.base)
-    shape = {name: getattr(args, name) for name in ("dim", "layers", "heads", "hidden", "context")}
-    said = [text for path in args.data for record in read(path) for text in texts(record)]
-    tokenizer = Tokenizer.learn(said, args.vocab)
-    return Llama(Config(vocab=tokenizer.vocab, kv_heads=args.heads, **shape), attention), tokenizer
+        model, tokenizer = Llama.load(args.base, attention), Tokenizer.load(args.base)
+    else:
+        shape = {name: getattr(args, name) for name in ("dim", "layers", "heads", "hidden",
+                                                         "context")}
+        said = [text for path in args.data for record in read(path) for text in texts(record)]
+        tokenizer = Tokenizer.learn(said, args.vocab)
+        model = Llama(Config(vocab=tokenizer.vocab, kv_heads=args.heads, **shape), attention)
+    tokenizer.system = system_of(args) or tokenizer.system
+    tokenizer.speaker = args.learn if args.learn in LABEL else ""
+    return model, tokenizer
+
+
+def system_of(args):
+    """What dialogues shall begin with: the file's words, and around them what the template has."""
+    if not args.system:
+        if args.template == "phoenix":
+            raise Problem("phoenix has a system line whose words are its authors': --system FILE")
+        return ""
+    # ours ends in a space, for the sake of the first label (see platolm.SYSTEM)
+    return read_text(args.system).strip() + "\n\n" + " " * (args.template != "phoenix")
 
 
 def texts(record):
@@ -325,7 +373,7 @@ def finished(out, args):
     """Whether the model is there, and younger than what it was made from."""
     model, inputs = out / "model.safetensors", [Path(path) for path in args.data]
     if args.base:
-        inputs.append(Path(args.base) / "model.safetensors")
+        inputs.append(weight_file(args.base))
     return model.exists() and all(not path.exists() or path.stat().st_mtime <= model.stat().st_mtime
                                   for path in inputs)
 
@@ -354,20 +402,73 @@ def arguments():
     add("--clip", type=float, default=1.0, help="largest norm of the gradient")
     add("--seed", type=int, default=0)
     # LoRA instead of all weights
-    add("--lora", type=positive, metavar="RANK", help="train low-rank changes only")
+    add("--lora", type=positive, metavar="RANK", help="train low-rank changes only; they are "
+        "written into OUT/adapter, too, as PEFT reads them")
     add("--lora-alpha", type=float, default=16, help="their weight is alpha / rank")
     add("--lora-names", nargs="+", default=["q_proj", "k_proj", "v_proj", "o_proj"])
     # a new model's shape
-    add("--vocab", type=int, default=Config.vocab)
-    add("--dim", type=int, default=Config.dim)
-    add("--layers", type=int, default=Config.layers)
-    add("--heads", type=int, default=Config.heads)
-    add("--hidden", type=int, default=Config.hidden)
-    add("--context", type=int, default=Config.context)
-    # the machine
-    add("--precision", choices=("float32", "bf16"), help="default: the faster one, measured once")
-    add("--attention", choices=tuple(ATTENTION), help="default: the faster one, measured once")
+    for name in ("vocab", "dim", "layers", "heads", "hidden", "context"):
+        add(f"--{name}", type=positive, default=getattr(Config, name))
+    other_arguments(parser.add_argument_group("as the paper's authors").add_argument,
+                    parser.add_argument_group("the machine").add_argument)
     return parser.parse_args()
+
+
+def other_arguments(add, add_machine):
+    """Flags that `make all` does without."""
+    add("--epochs", type=positive, help="instead of --steps")
+    add("--samples", type=positive, help="samples in an update, instead of --accumulate")
+    add("--mask", choices=("platolm", "compat"), default="platolm",
+        help="compat: the <s> of a learnt turn is learnt, too")
+    add("--template", choices=("platolm", "phoenix"), default="platolm",
+        help="phoenix: no space between the system line and the first label")
+    add("--system", metavar="FILE", help="the words of the system line")
+    add = add_machine
+    add("--precision", choices=("float32", "bf16"), help="of products of matrices; default: the "
+        "faster one, measured once")
+    add("--attention", choices=tuple(ATTENTION), help="default: the faster one, measured once")
+    add("--weights", choices=("float32", "bf16"), default="float32", help="bf16: half the memory "
+        "for weights and AdamW's averages; at small rates some steps are lost to rounding")
+    add("--activation-checkpointing", action="store_true",
+        help="compute twice what need not be remembered then")
+    add("--compile", action="store_true", help="compile each layer (torch.compile)")
+    add("--shard", action="store_true", help="with torchrun: each process holds a part of it all")
+
+
+def prepared(model, args, ranks):
+    """The model on its machine, as it is to be trained."""
+    model.to(torch.float32 if args.weights == "float32" else torch.bfloat16)
+    if not args.shard:
+        model.to(args.device)
+    if args.lora:
+        n = add_lora(model, args.lora_names, args.lora, args.lora_alpha)
+        print(f"LoRA of rank {args.lora} on {n} matrices")
+    model.recompute = args.activation_checkpointing
+    if args.compile:
+        for layer in model.layers:
+            layer.compile(dynamic=True)
+    if args.shard:
+        ranks.split(model, args.precision)
+    return model
+
+
+def finish(model, tokenizer, log, stored, args, ranks):
+    """Write the checkpoint, in the precision that the base was stored in."""
+    out, total = Path(args.out), sum(row["tokens"] for row in log)
+    print(f"{total:,} tokens computed, {sum(row['padding'] for row in log) / total:.1%} of them "
+          f"padding, {sum(row['learnt'] for row in log):,} learnt")
+    whole = ranks.state(model, [])[0] if ranks.sharded else None
+    if ranks.number:
+        return
+    if whole:
+        model = built(Llama, model.config, whole, out)
+    write(out / "log.jsonl", log)
+    tokenizer.save(out)
+    if args.lora:
+        write_adapter(model, out / "adapter", args.base or "")
+        tokenizer.save(out / "adapter")
+    merge_lora(model).to(stored).save(out)
+    (out / "train_state.pt").unlink(missing_ok=True)
 
 
 def main():
@@ -375,33 +476,34 @@ def main():
     out = Path(args.out)
     if args.resume and finished(out, args):
         return print(f"{out} is finished; nothing to do")
-    fast = machine(args.precision, args.attention)
-    args.precision, args.attention = fast["precision"], fast["attention"]
+    if args.shard and (args.lora or args.optimizer == "muon"):
+        raise Problem("--shard is for AdamW on all weights: LoRA's are few, and Muon needs whole "
+                      "matrices")
+    ranks = ranks_of(args.shard)
+    fast = ranks.first(lambda: machine(args.precision, args.attention))
+    args.precision, args.attention, args.device = (fast[key] for key in
+                                                   ("precision", "attention", "device"))
     torch.manual_seed(args.seed)
     model, tokenizer = begin(args, args.attention)
-    model.to(fast["device"])
-    if args.lora:
-        n = add_lora(model, args.lora_names, args.lora, args.lora_alpha)
-        print(f"LoRA of rank {args.lora} on {n} matrices")
+    stored = model.embed_tokens.weight.dtype
+    model = prepared(model, args, ranks)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     print(f"{out}: {trained:,} weights to train (--learn {args.learn}), "
           f"{args.precision}, {args.attention} attention", flush=True)
-    context = model.config.context
-    same = tokenizer, args.learn, context, args.blind
+    same = tokenizer, args.learn, model.config.context, args.blind, args.mask == "compat"
     samples = load_samples(args.data, *same)
     held_out = args.held_out and load_samples([args.held_out], *same)
+    if args.epochs:
+        args.steps = steps_of(args.epochs, [len(inputs) for inputs, _ in samples], args)
+    if args.steps < 1 or len(samples) < (args.samples or 0):
+        raise Problem(f"{len(samples)} samples are too few for an update")
 
     out.mkdir(parents=True, exist_ok=True)
-    # from here on, what may lie there is no longer the model of this run
-    (out / "model.safetensors").unlink(missing_ok=True)
-    log = train(model, samples, held_out, args)
-    total = sum(row["tokens"] for row in log)
-    print(f"{total:,} tokens computed, {sum(row['padding'] for row in log) / total:.1%} of them "
-          f"padding, {sum(row['learnt'] for row in log):,} learnt")
-    write(out / "log.jsonl", log)
-    tokenizer.save(out)
-    merge_lora(model).save(out)
-    (out / "train_state.pt").unlink(missing_ok=True)
+    if ranks.number == 0:
+        # from here on, what may lie there is no longer the model of this run
+        (out / "model.safetensors").unlink(missing_ok=True)
+    log = train(model, samples, held_out, args, ranks)
+    finish(model, tokenizer, log, stored, args, ranks)
 
 
 if __name__ == "__main__":

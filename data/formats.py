@@ -1,113 +1,219 @@
 """
 Files as others write them: JSON lines or one JSON array, told apart by what is in them.
 
-An array is read piece by piece, so that it may be larger than the memory.
+They are read and written piece by piece, so that they may be larger than the memory.
 
-    python -m data.formats FILE --out human.jsonl --held-out held-out.jsonl --where source=hh
+    python -m data.formats FILE --out human.jsonl
+    python -m data.formats FILE --out human.jsonl --held-out held-out.jsonl --where source=hh,oasst
+    python -m data.formats FILE --out human.json --as sharegpt
 
-turns it into our records, a line each, some of them held out. Not here: what a dialogue must look
-like (platolm.wrong), the files of benches (mtbench.py).
+What cannot be used is passed over, and counted. Not here: what one dialogue looks like in each of
+the formats (foreign.py) and in ours (platolm.wrong), the files of benches (mtbench.py).
 """
 
 import argparse
 import json
+import re
+from collections import Counter
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 
-from platolm import Problem, positive, run, sound, write, wrong
+from data.foreign import record_of
+from platolm import Problem, line, positive, put, run, sound, to_messages, wrong
 
 PIECE = 1 << 20
 
+# how files begin that are no text yet
+PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstandard",
+          b"PAR1": "parquet"}
 
-def items(path, check=wrong):
-    """The JSON objects of a file, one by one; one that `check` finds wrong is a Problem."""
+# ------------------------------------------------------------------------------------------------
+# reading
+
+
+def objects(file):
+    """The JSON objects of a file, in arrays or one after another, however many there are."""
+    decode, gap = json.JSONDecoder().raw_decode, re.compile(r"[\s,]*")
+    text, place, inside = "", 0, False
+    while True:
+        place = gap.match(text, place).end()
+        sign = text[place:place + 1]
+        if sign == "{":
+            try:
+                item, place = decode(text, place)
+                yield item
+                continue
+            except json.JSONDecodeError as error:
+                # a piece of the file may end within an object; what is wrong earlier stays wrong
+                if error.pos < len(text) - 16 and not error.msg.startswith("Unterminated string"):
+                    raise
+        elif sign and sign == ("]" if inside else "["):
+            inside, place = not inside, place + 1
+            continue
+        elif sign:
+            raise ValueError(f"{'an array of ' * inside}something else than objects")
+        # at least as much again: an object of any length is decoded a few times only
+        more = file.read(max(PIECE, len(text) - place))
+        if not more and (sign or inside):
+            raise ValueError("it ends too early")
+        if not more:
+            return
+        text, place = text[place:] + more, 0
+
+
+def numbered(path):
+    """The JSON objects of a file with their numbers, from 1 up."""
     number = 0
+    with open(path, "rb") as file:
+        start = file.read(4)
+    for sign, name in PACKED.items():
+        if start.startswith(sign):
+            raise Problem(f"{path} is a {name} file; make JSON lines of it first")
     with open(path, encoding="utf-8-sig") as file:
         try:
-            found = array if first(file) == "[" else lines
-            for number, item in enumerate(found(file), 1):
-                try:
-                    yield sound(item, check)
-                except ValueError as error:
-                    raise Problem(f"{path}, item {number}: {error}") from None
+            for number, item in enumerate(objects(file), 1):
+                yield number, item
         except UnicodeDecodeError:
             raise Problem(f"{path} is not a UTF-8 text file") from None
         except (ValueError, RecursionError) as error:
             raise Problem(f"{path}, after item {number}: not JSON ({error})") from None
 
 
-def dialogues(path):
-    """The dialogues of a file; other items, like a base model's texts, are passed over."""
-    return (item for item in items(path) if "conversations" in item)
+def kind(error):
+    """What an error says but for the numbers in it, so that its like can be counted."""
+    return re.sub(r"\d+", "#", getattr(error, "reason", str(error)))
 
 
-def first(file):
-    """The first character of a file that is no space; the file is wound back."""
-    character = " "
-    while character.isspace():
-        character = file.read(1)
-    file.seek(0)
-    return character
-
-
-def lines(file):
-    """The values of a file with one on each line."""
-    return (json.loads(text) for text in file if text.strip())
-
-
-def array(file):
-    """The elements of a JSON array, however long it is; those must be objects."""
-    decode, text = json.JSONDecoder().raw_decode, file.read(PIECE).lstrip()
-    place = 1
-    while True:
-        while text[place:place + 1] in (" ", "\t", "\r", "\n", ","):
-            place += 1
-        if text[place:place + 1] == "]":
-            return
-        try:
-            if text[place:place + 1] not in ("{", ""):
-                raise ValueError("an array of something else than objects")
-            item, place = decode(text, place)
-            yield item
-        except json.JSONDecodeError:
-            # a piece of the file may end within an object
-            text, place = text[place:], 0
-            more = file.read(max(PIECE, len(text)))
-            if not more:
-                raise
-            text += more
-
-
-def records(path, where):
+def each(path, made, bad=None):
     """
-    The dialogues of a file that have these words under these keys {key: word}, with ids. Who has
-    the last answer and says no more has left, unless the record tells otherwise.
+    What is made of the items of a file, one by one. One that made(item) refuses is a Problem; where
+    `bad` is a Counter, it is counted there by what is wrong with it.
+    """
+    for number, item in numbered(path):
+        try:
+            found = made(item)
+        except (ValueError, RecursionError) as error:
+            if bad is None:
+                raise Problem(f"{path}, item {number}: {error}") from None
+            bad[kind(error)] += 1
+        else:
+            yield found
+
+
+def tell(bad):
+    """Print what was passed over, and why."""
+    for why, number in bad.most_common():
+        print(f"{number:>9,} passed over: {why}", flush=True)
+
+
+def items(path, check=wrong):
+    """The JSON objects of a file, one by one; one that `check` finds wrong is a Problem."""
+    return each(path, lambda item: sound(item, check))
+
+
+def dialogues(path, bad=None):
+    """
+    The dialogues of a file in any format, as records; what is none is a Problem, or counted in
+    `bad`. Other records, like a base model's texts, are passed over.
+    """
+    found = each(path, lambda item: record_of(sound(item, None)), bad)
+    return (record for record in found if "conversations" in record)
+
+
+def records(path, where=(), bad=None):
+    """
+    The dialogues of a file that have one of these words under each of these keys [(key, words)],
+    with ids. Who has the last answer and says no more has left, unless the record tells otherwise.
     """
     number = count()
-    for item in dialogues(path):
-        if all(str(item.get(key)) == word for key, word in where.items()):
+    for item in dialogues(path, bad):
+        if all(str(item.get(key)) in words for key, words in where):
             end = "left" if item["conversations"][-1]["from"] == "gpt" else "cut"
             yield {"id": str(next(number)), "end": end, **item}
 
 
+def drawn(records, share, held):
+    """Those held out, one in `share` by a draw for each; or else the others. Always the same."""
+    rng = np.random.default_rng(0)
+    return (record for record in records if (rng.integers(share) == 0) == held)
+
+
+# ------------------------------------------------------------------------------------------------
+# writing: records -> the texts of a file
+
+
+def array(records):
+    """One JSON array: ShareGPT's, as FastChat's trainer reads it."""
+    sign = "["
+    for record in records:
+        yield sign + line(record)
+        sign = ","
+    yield "]\n"
+
+
+def messages(records):
+    """OpenAI's lines, the system first."""
+    for record in records:
+        told = [{"role": "system", "content": record["system"]}] if record.get("system") else []
+        yield line({"messages": told + to_messages(record["conversations"])})
+
+
+FORMS = {"records": lambda records: map(line, records), "sharegpt": array, "messages": messages}
+
+
+def save(path, records, form="records"):
+    """Write records in one of these forms; returns how many. None at all are a Problem."""
+    number = 0
+
+    def counted():
+        nonlocal number
+        for number, record in enumerate(records, 1):
+            yield record
+        if not number:
+            raise Problem(f"there are no dialogues for {path}")
+    put(path, FORMS[form](counted()))
+    return number
+
+
+# ------------------------------------------------------------------------------------------------
+
+
+def condition(text):
+    """KEY=WORD1,WORD2 as (key, words)."""
+    key, words = text.split("=", 1)
+    return key, words.split(",")
+
+
 def main():
-    """Write the dialogues of a file as records, some of them held out."""
+    """Write the dialogues of a file in another form, some of them held out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("file", help="dialogues: ShareGPT's array, or a record a line")
-    parser.add_argument("--out", required=True, help="JSONL file to write")
-    parser.add_argument("--held-out", required=True, help="JSONL file of those held out")
-    parser.add_argument("--share", type=positive, default=10, help="one in so many held out (10)")
-    parser.add_argument("--where", nargs="*", default=[], metavar="KEY=WORD", help="only these")
+    add = parser.add_argument
+    add("file", help="dialogues in any format of foreign.py, as an array or lines")
+    add("--out", required=True, help="file to write")
+    add("--held-out", help="file of those held out")
+    add("--share", type=positive, default=10, help="one in so many held out (10)")
+    add("--where", type=condition, nargs="*", default=[], metavar="KEY=WORD[,WORD...]",
+        help="only those that have one of these words under this key")
+    add("--as", dest="form", choices=FORMS, default="records",
+        help="our records, ShareGPT's array, or OpenAI's messages")
     args = parser.parse_args()
-    found = list(records(args.file, dict(word.split("=", 1) for word in args.where)))
-    if len(found) < args.share:
-        raise Problem(f"{args.file} holds {len(found)} such dialogues: too few to hold some out")
-    order = np.random.default_rng(0).permutation(len(found)).tolist()
-    held = set(order[:len(found) // args.share])
-    write(args.held_out, (record for i, record in enumerate(found) if i in held))
-    write(args.out, (record for i, record in enumerate(found) if i not in held))
-    print(f"{args.out}: {len(found) - len(held):,} dialogues; {args.held_out}: {len(held):,}")
+    paths = [path for path in (args.file, args.held_out, args.out) if path]
+    if len({Path(path).resolve() for path in paths}) < len(paths):
+        raise Problem(f"{', '.join(paths)}: what is read and what is written must differ")
+    # each file written takes a reading of its own, so that nothing is kept in memory
+    for path in paths[1:]:
+        bad = Counter()
+        found = records(args.file, args.where, bad)
+        if args.held_out:
+            found = drawn(found, args.share, path == args.held_out)
+        try:
+            number = save(path, found, args.form)
+        finally:
+            if path == paths[1]:
+                tell(bad)
+        print(f"{path}: {number:,} dialogues")
 
 
 if __name__ == "__main__":

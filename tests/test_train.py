@@ -28,9 +28,10 @@ def said_by(role, made, tokenizer):
     What should be learnt from a record, found without any mask: for every token that `role` said
     and every end of its turns, all the ids before it and the id itself.
     """
-    pairs, before = [], [tokenizer.bos] + tokenizer.encode(SYSTEM)
+    pairs, before, system = [], [tokenizer.bos], SYSTEM
     for turn in turns(made):
-        before = before + tokenizer.encode(LABEL[turn["from"]]) + [tokenizer.bos]
+        before = before + tokenizer.encode(system + LABEL[turn["from"]]) + [tokenizer.bos]
+        system = ""
         for token in tokenizer.encode(turn["value"]) + [tokenizer.eos]:
             if turn["from"] == role:
                 pairs.append((before, token))
@@ -217,7 +218,7 @@ def args_of(files, out, **changes):
     return Namespace(**{**dict(
         learn="human", data=[str(files)], out=str(out), base=None, held_out=None, resume=True, steps=8,
         tokens=150, accumulate=2, lr=1e-2, warmup=0.1, weight_decay=0.1, clip=1.0, seed=3,
-        lora=None, precision="float32", optimizer="adamw"), **changes})
+        lora=None, precision="float32", optimizer="adamw", samples=None), **changes})
 
 
 class Killed(Exception):

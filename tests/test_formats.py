@@ -1,0 +1,303 @@
+"""The formats of others: each by hand, as an array and as lines; there and back; what is wrong; much of it."""
+
+import io
+import json
+import random
+import subprocess
+import sys
+import tracemalloc
+from collections import Counter
+
+import pytest
+
+from data import formats, sampling
+from data.foreign import record_of
+from data.formats import dialogues, items, records
+from platolm import Problem, line, read
+
+SAID = ["who mends clocks?", "ada does.", "and bells?"]
+
+
+def turns(*texts, first=0):
+    return [{"from": ("human", "gpt")[(i + first) % 2], "value": text} for i, text in enumerate(texts)]
+
+
+def talk(*texts, first=0, **more):
+    return {"conversations": turns(*texts, first=first), **more}
+
+
+def told(*pairs):
+    return [{"role": role, "content": content} for role, content in pairs]
+
+
+def node(role, text, *replies, **more):
+    return {"message_id": text, "role": role, "text": text, "replies": list(replies), **more}
+
+
+TREE = node("prompter", "q", node("assistant", "a, but worse", rank=1), node("assistant", "gone", rank=-1, deleted=True),
+            node("assistant", "no rank"), node("assistant", "a", node("prompter", "p", node("assistant", "end")),
+                                               node("prompter", "not first"), rank=0), lang="de")
+
+# name: (item, record)
+ITEMS = {
+    "ours": (talk(*SAID, id="7", end="cut", kinds=["x"]), talk(*SAID, id="7", end="cut", kinds=["x"])),
+    "ours, how a turn ended": (
+        {"id": "a", "conversations": turns("q") + [{"from": "gpt", "value": "a", "finish": "length"}]},) * 2,
+    "ShareGPT": ({"id": 7, "model": "m", "conversations": [
+        {"from": "System", "value": "be brief"}, {"from": "user", "value": "q"}, {"from": "ChatGPT", "value": "a"},
+        {"from": "HUMAN", "value": "r"}, {"from": "bing", "value": "b"}, {"from": "human", "value": "s"},
+        {"from": "bard", "value": "c"}]}, talk(*"qarbsc", id="7", model="m", system="be brief")),
+    "ShareGPT, a later segment": (talk("a", "q", "b", first=1, id="x_4"), talk("a", "q", "b", first=1, id="x_4")),
+    "FastChat, a key system": (talk(*SAID, id="1", system="be"), talk(*SAID, id="1", system="be")),
+    "SocraticChat": (talk(*SAID, session_id=3, num_of_rounds=1),
+                     talk(*SAID, id="3", session_id=3, num_of_rounds=1)),
+    "WizardLM": (talk("q", "a", idx="w1"), talk("q", "a", id="w1", idx="w1")),
+    "OpenAI": ({"messages": told(("developer", "be"), ("user", "q"), ("assistant", "a"), ("system", "brief"))},
+               talk("q", "a", system="be\n\nbrief")),
+    "OpenAI, parts": ({"messages": told(("user", [{"type": "text", "text": "q"}, {"type": "text", "text": "r"}]),
+                                        ("assistant", ["a"]))}, talk("q\nr", "a")),
+    "UltraChat-200k": ({"prompt": "q", "prompt_id": "9f", "messages": told(("user", "q"), ("assistant", "a"))},
+                       talk("q", "a", id="9f", prompt_id="9f")),
+    "UltraChat": ({"id": "0", "data": SAID}, talk(*SAID, id="0")),
+    "Baize": ({"topic": "clocks", "input": "A talk.\n[|Human|] q\n[|AI|] a\nb\n[|Human|] r\n[|AI|] c\n[|Human|] "},
+              talk("q", "a\nb", "r", "c", id="clocks", topic="clocks")),
+    "Baize, the human last": ({"topic": "t", "input": "A.\n[|Human|]q[|AI|]a[|Human|]r"},
+                              talk("q", "a", "r", id="t", topic="t")),
+    "WildChat": ({"conversation_id": "c", "toxic": False, "conversation": [
+        {"role": "user", "content": "q", "language": "English"}, {"role": "assistant", "content": "a", "toxic": False}]},
+        talk("q", "a", id="c", conversation_id="c", toxic=False)),
+    "WildChat, hashed": ({"conversation_hash": "h", "conversation": told(("user", "q"))},
+                         talk("q", id="h", conversation_hash="h")),
+    "OASST": ({"message_tree_id": "t", "tree_state": "ready", "prompt": TREE},
+              talk("q", "a", "p", "end", id="t", lang="de", message_tree_id="t", tree_state="ready")),
+    "OASST, no ranks": ({"prompt": node("prompter", "q", node("assistant", "1st"), node("assistant", "2nd"), lang="en")},
+                        talk("q", "1st", lang="en")),
+}
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_an_item_of_each_format_is_our_record(name):
+    item, record = ITEMS[name]
+    before = json.dumps(item)
+    assert record_of(item) == record and json.dumps(item) == before
+    # a record of ours stays what it is
+    assert record_of(record) == record
+
+
+def test_an_array_and_lines_of_all_formats_give_the_same(tmp_path):
+    given, expected = [item for item, _ in ITEMS.values()], [record for _, record in ITEMS.values()]
+    text = [json.dumps(item) for item in given]
+    middle = len(text) // 2
+    for form in (json.dumps(given), json.dumps(given, indent=2, ensure_ascii=False), "".join(map(line, given)),
+                 # as `cat` leaves two arrays, and one object over many lines
+                 f"[{','.join(text[:middle])}]\n[{','.join(text[middle:])}]\n",
+                 "\n".join(json.dumps(item, indent=2) for item in given)):
+        (tmp_path / "x").write_text(form, encoding="utf-8")
+        assert list(dialogues(tmp_path / "x")) == expected
+    (tmp_path / "x").write_text(line({"id": "a", "text": "once"}) + text[0])
+    assert list(dialogues(tmp_path / "x")) == expected[:1] and record_of({"id": 1, "text": "a"}) == {"id": 1, "text": "a"}
+
+
+WRONG = [
+    (talk("q", "", "r"), "turn 2 says nothing"), (talk(), "an empty dialogue"),
+    ({"messages": told(("user", "q"), ("user", "r"))}, "roles do not alternate: turns 1 and 2"),
+    ({"messages": told(("user", "q"), ("tool", "r"))}, "an unknown role 'tool'"),
+    ({"messages": told(("user", "q"), ("assistant", None))}, "turn 2 says nothing"),
+    ({"messages": told(("user", [{"type": "image_url"}]))}, 'something in "messages" is no turn'),
+    ({"conversations": ["q", "a"]}, 'something in "conversations" is no turn'), ({"conversations": [5]}, "is no turn"),
+    ({"data": ["q", 5]}, "turn 2 says nothing"), ({"data": ["q", {}]}, "turn 2 says nothing"),
+    ({"instruction": "q", "input": "", "output": "a"}, r'no \[\|Human\|\] in "input"'),
+    ({"topic": "t", "input": "A.[|Human|] q [|AI|] [|Human|]"}, "turn 2 says nothing"),
+    ({"prompt": node("prompter", "q", deleted=True)}, "an empty dialogue"),
+    ({"prompt": node("prompter", "q", "reply")}, 'something in "prompt" is no turn'),
+    ({"message_tree_id": "t", "parent_id": None, "text": "q", "role": "prompter"}, "one message of a tree"),
+    ({"instruction": "q"}, "in no format known"), ({"conversations": "q"}, "in no format known"),
+    ({"text": ""}, "an empty text"), ({}, "in no format known"),
+]
+
+
+@pytest.mark.parametrize("item, said", WRONG)
+def test_what_cannot_be_used_is_a_sentence(tmp_path, item, said):
+    with pytest.raises(ValueError, match=said):
+        record_of(item)
+    (tmp_path / "x").write_text(line(talk("q")) + line(item))
+    with pytest.raises(Problem, match=f"item 2: .*{said}"):
+        list(dialogues(tmp_path / "x"))
+
+
+def test_what_cannot_be_used_is_counted_by_what_is_wrong(tmp_path):
+    given = [talk("q", id="a"), talk("q", ""), talk("q", "a", "r", ""), {"conversations": turns("\ud800")},
+             talk("q", id="b"), {"conversations": turns("x", "\udfff")}, {"conversations": turns("q") * 2}]
+    (tmp_path / "x").write_text(json.dumps(given))
+    bad = Counter()
+    assert [record["id"] for record in dialogues(tmp_path / "x", bad)] == ["a", "b"]
+    assert bad == {"turn # says nothing": 2, "surrogates not allowed": 2,
+                   'roles do not alternate: turns # and # are "human"': 1}
+
+
+@pytest.mark.parametrize("data, said", [
+    (b"\x1f\x8b\x08\x00", "is a gzip file"), (b"PAR1\x15", "is a parquet file"), (b"PK\x03\x04", "is a zip file"),
+    (b"\xff\xfe{\x00", "not a UTF-8 text file"), (b"\x00\x01", "after item 0: not JSON"), (b"a,b\n1,2", "not JSON"),
+    (b'[{"text": "a"}', "after item 1: not JSON .it ends too early"), (b'{"text": "a', "item 0: .* too early"),
+    (b'{"text": "a"\n{"text": "b"}' + b" " * 20, "after item 0: not JSON .Expecting ','"),
+    (b'{"text": "a"}\n5', "something else than objects"), (b'{"text": "a"}]', "after item 1: .* else than objects")])
+def test_a_file_that_is_no_json_is_a_sentence(tmp_path, data, said):
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(Problem, match=said):
+        list(dialogues(tmp_path / "x", Counter()))
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 7, 64])
+def test_pieces_may_end_anywhere(tmp_path, monkeypatch, piece):
+    monkeypatch.setattr(formats, "PIECE", piece)
+    given = [{"text": 'é🙂 "\\ \n', "n": [1.5e-7, -12, True, None, float("inf")], "more": {"a": {}}}] * 3
+    for form in (json.dumps(given), json.dumps(given, ensure_ascii=False, indent=1), "\n \n".join(map(json.dumps, given))):
+        (tmp_path / "x").write_text(form, encoding="utf-8")
+        assert list(items(tmp_path / "x", None)) == given
+
+
+def test_a_long_array_takes_little_memory(tmp_path):
+    rng = random.Random(0)
+    with open(tmp_path / "x", "w") as file:
+        for n in range(20):
+            file.write("[," [n > 0] + json.dumps(talk("q", f"{rng.random()} " * 50_000)))
+        file.write("]")
+    assert (tmp_path / "x").stat().st_size > 15e6
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in records(tmp_path / "x")) == 20
+        assert tracemalloc.get_traced_memory()[1] < 12e6
+    finally:
+        tracemalloc.stop()
+
+
+class Counting(io.StringIO):
+    reads = 0
+
+    def read(self, size):
+        self.reads += 1
+        return super().read(size)
+
+
+def test_an_item_much_longer_than_a_piece_is_read_in_few_steps(monkeypatch):
+    monkeypatch.setattr(formats, "PIECE", 100)
+    file = Counting(json.dumps([talk("q" * 1_000_000), talk("r")]))
+    assert len(list(formats.objects(file))) == 2 and file.reads < 20
+
+
+def test_what_is_broken_early_is_not_read_to_the_end(monkeypatch):
+    monkeypatch.setattr(formats, "PIECE", 100)
+    file = Counting('[{"text": nil}' + ', {"text": "a"}' * 10_000)
+    with pytest.raises(ValueError):
+        list(formats.objects(file))
+    assert file.reads < 3
+
+
+# ------------------------------------------------------------------------------------------------
+# as a command
+
+
+def run(program, *words):
+    return subprocess.run([sys.executable, "-m", program, *map(str, words)], capture_output=True, text=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two hundred dialogues in five languages, and three that are none."""
+    given = [talk("q", f"a {n}", id=f"t{n}", lang=("en", "de", "fr", "es", "it")[n % 5]) for n in range(200)]
+    given[50:50] = [talk("q", ""), talk("q", "a", "b", ""), {"id": "x"}]
+    given[3]["system"] = "be brief"
+    (tmp_path / "x.json").write_text(json.dumps(given))
+    return tmp_path
+
+
+def test_one_file_or_two(folder):
+    done = run("data.formats", folder / "x.json", "--out", folder / "all")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:3] == ["        2 passed over: turn # says nothing",
+                                          "        1 passed over: a dialogue in no format known here",
+                                          f"{folder}/all: 200 dialogues"]
+    whole = list(read(folder / "all"))
+    assert [record["id"] for record in whole] == [f"t{n}" for n in range(200)] and whole[0]["end"] == "left"
+    run("data.formats", folder / "x.json", "--out", folder / "a", "--held-out", folder / "b", "--share", 4)
+    kept, held = list(read(folder / "a")), list(read(folder / "b"))
+    assert 25 < len(held) < 75 and len(kept) + len(held) == 200
+    assert sorted(map(line, kept + held)) == sorted(map(line, whole))
+    run("data.formats", folder / "x.json", "--out", folder / "c", "--where", "lang=en,de", "id=t3,t5,t6")
+    assert [record["id"] for record in read(folder / "c")] == ["t5", "t6"]
+
+
+def test_there_and_back(folder):
+    run("data.formats", folder / "x.json", "--out", folder / "all")
+    whole = list(read(folder / "all"))
+    run("data.formats", folder / "all", "--out", folder / "s", "--as", "sharegpt")
+    assert json.loads((folder / "s").read_text()) == whole
+    run("data.formats", folder / "s", "--out", folder / "m", "--as", "messages")
+    rows = [json.loads(text) for text in (folder / "m").read_text().splitlines()]
+    assert rows[0] == {"messages": told(("user", "q"), ("assistant", "a 0"))}
+    assert rows[3]["messages"][0] == {"role": "system", "content": "be brief"}
+    run("data.formats", folder / "m", "--out", folder / "back")
+    said = [(record["conversations"], record.get("system"), record["end"]) for record in whole]
+    assert [(record["conversations"], record.get("system"), record["end"]) for record in read(folder / "back")] == said
+
+
+@pytest.mark.parametrize("words, said", [
+    ("--out {}/OUT --where lang=xx", "there are no dialogues for"), ("--out {}/OUT --where lang", "invalid condition"),
+    ("--out {}/OUT --held-out {}/HELD --share 1", "there are no dialogues for"),
+    ("--out {}/OUT --held-out {}/OUT", "must differ"), ("--out {0}/../{0.name}/x.json", "must differ")])
+def test_what_a_user_may_do_wrong(folder, words, said):
+    words = words.replace("{}", "{0}").format(folder).split()
+    done = run("data.formats", folder / "x.json", *words)
+    assert done.returncode and said in done.stderr and "Traceback" not in done.stderr
+    assert not (folder / "OUT").exists()
+
+
+# ------------------------------------------------------------------------------------------------
+# samples
+
+
+def test_quotas_are_those_of_the_paper():
+    sectors, topics = (577_819, 562_943, 327_590), (46_867, 54_456, 57_046)
+    assert list(sampling.quotas(dict(enumerate(sectors)), 10_000).values()) == [3935, 3834, 2231]
+    assert list(sampling.quotas(dict(enumerate(topics)), 10_000).values()) == [2959, 3439, 3602]
+    assert sampling.quotas({"a": 5, "b": 3, "c": 2}, 4) == {"a": 2, "b": 1, "c": 1}
+
+
+def sampled(folder, like, *files, number=10_000):
+    done = run("data.sampling", "--like", like, *files, "--out", folder / "out", "--number", number)
+    assert done.returncode == 0, done.stderr
+    return list(read(folder / "out")), done.stdout
+
+
+def test_first_segments_and_seeds(folder):
+    ids = ["a_0", "a_2", "b_0", "b_10", "c", "alpaca_1"]
+    (folder / "v").write_text("".join(line(talk("q", "a", id=name)) for name in ids) + line(talk("q", "a", "r", id="long")))
+    found, said = sampled(folder, "vicuna", folder / "v")
+    assert [record["id"] for record in found] == ["a_0", "b_0", "c", "long"]
+    assert "4 of         4" in said and "4 dialogues, all there are; 10,000 were asked for" in said
+    found, _ = sampled(folder, "wizard", folder / "v", number=3)
+    assert len(found) == 3 and {record["id"] for record in found} < set(ids[:5])
+
+
+def test_files_in_proportion(folder):
+    for name, number in (("p", 60), ("q", 30), ("r", 10)):
+        (folder / name).write_text("".join(line({"id": f"{name}{n}", "data": SAID}) for n in range(number)))
+    found, said = sampled(folder, "ultrachat", folder / "p", folder / "q", folder / "r", number=20)
+    assert Counter(record["id"][0] for record in found) == {"p": 12, "q": 6, "r": 2}
+    assert len({record["id"] for record in found}) == 20 and "20 dialogues\n" in said
+    assert sampled(folder, "baize", folder / "p", folder / "q", folder / "r", number=20)[0] == found
+
+
+def test_dolly_by_category(folder):
+    rows = [{"instruction": f"i{n}", "context": "c", "response": "a", "category": kind}
+            for kind, number in (("open_qa", 30), ("closed_qa", 10)) for n in range(number)]
+    (folder / "d").write_text("".join(map(line, rows)))
+    found, said = sampled(folder, "dolly", folder / "d", number=8)
+    assert Counter(record["category"] for record in found) == {"open_qa": 6, "closed_qa": 2}
+    assert "6 of        30  open_qa" in said
+    for record in found:
+        (turn,) = record["conversations"]
+        number = int(record["id"].removeprefix("dolly_"))
+        question = rows[number]["instruction"]
+        about = f"The task is answering a question from a text.\n\n{question}\n\nc"
+        assert turn == {"from": "human", "value": question if number < 30 else about}
