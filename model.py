@@ -553,6 +553,18 @@ def sensible(value, kind):
     return isinstance(value, (int, float) if kind is float else int) and value > 0
 
 
+def checked(config, path):
+    """A config whose numbers came from a file, if a model can be made of them."""
+    for ours, theirs in NAMES.items():
+        value = getattr(config, ours)
+        if not sensible(value, Config.__annotations__[ours]):
+            raise Problem(f"{path}: {theirs} is missing or makes no sense: {value!r}")
+    if config.dim % (2 * config.heads) or config.heads % config.kv_heads:
+        raise Problem(f"{path}: {config.dim} dimensions, {config.heads} heads and "
+                      f"{config.kv_heads} key/value heads do not divide each other")
+    return config
+
+
 def read_config(directory):
     """Our Config from a directory's config.json."""
     path = directory / "config.json"
@@ -567,13 +579,7 @@ def read_config(directory):
         raise Problem(f"{path}: rope_parameters or rope_scaling makes no sense")
     page.setdefault("rope_theta", ropes[0].get("rope_theta", 10000.0))
     refuse(path, page, [rope.get("rope_type", rope.get("type", "default")) for rope in ropes])
-    config = Config(**{ours: page.get(theirs) for ours, theirs in NAMES.items()})
-    for ours, theirs in NAMES.items():
-        if not sensible(getattr(config, ours), Config.__annotations__[ours]):
-            raise Problem(f"{path}: {theirs} is missing or makes no sense: {page.get(theirs)!r}")
-    if config.dim % config.heads or config.heads % config.kv_heads:
-        raise Problem(f"{path}: {config.dim} dimensions, {config.heads} heads and "
-                      f"{config.kv_heads} key/value heads do not divide each other")
+    config = checked(Config(**{ours: page.get(theirs) for ours, theirs in NAMES.items()}), path)
     if page.get("head_dim") not in (None, config.dim // config.heads):
         raise Problem(f"{path}: heads of another width (head_dim) are not supported")
     return config

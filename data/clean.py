@@ -2,31 +2,49 @@
 Clean dialogues, and join the shards of a simulation: what is dropped is counted and kept aside.
 
     python -m data.clean shard1.jsonl shard2.jsonl --out chat.jsonl --bench question.jsonl
+    python -m data.clean sharegpt.json --out human.jsonl --paper --tokenizer llama-7b
 
-Rules, in this order, each switched off by --skip NAME:
+Steps, in this order, each switched off by --skip NAME:
 
     length      fewer rounds than --min-rounds, or a turn of more than --max-characters
     language    letters that are not Latin, unless the human asks for a translation
     refusals    an answer that declines, or speaks of itself as an AI
     bench       words in a row (--words) that a question of a bench has, too
-    exact       the same dialogue as an earlier one
+    exact       the same words as in an earlier one
     near        nearly the same: shared runs of five words, by MinHash (Broder 1997)
     openings    nearly the same first question as --per-opening earlier ones
+    split       what is longer than --limit tokens becomes segments; with --tokenizer only
+    alone       a segment of a single turn
 
-The dropped are in OUT.dropped, each with the rule and the evidence. Not here: reading the formats
-of others.
+With --paper, the steps of the paper instead, for pages of ShareGPT:
+
+    html        chat pages become Markdown
+    short       a single turn
+    blocked     a word of --block
+    ascii       a character from U+0080 to U+FFFF, unless the human speaks of translating
+    split, alone, exact     as above
+
+The dropped are in OUT.dropped, each with the step and the evidence. Dialogues come and go one by
+one; of those before, only ids, hashes and signatures are remembered. Not here: the formats of
+others (formats.py), HTML (markdown.py), where to split (split.py).
 """
 
 import argparse
 import re
 import zlib
 from collections import Counter
+from contextlib import ExitStack, contextmanager
+from hashlib import blake2b
+from heapq import merge
 from pathlib import Path
 
 import numpy as np
 
+from data import split as splitting
+from data.formats import dialogues
+from data.markdown import to_markdown
 from data.texts import words_of
-from platolm import Problem, line, positive, put, read, run, write
+from platolm import Problem, Tokenizer, line, positive, read, run
 
 # ------------------------------------------------------------------------------------------------
 # rules about one dialogue: each gives the evidence, or None
@@ -100,16 +118,45 @@ def bench(args):
     return evidence
 
 
+def short(args):
+    """Nobody answers."""
+    def evidence(record):
+        return "1 turn" if len(record["conversations"]) < 2 else None
+    return evidence
+
+
+def blocked(args):
+    """A word that tells where the dialogue comes from, with what stands around it."""
+    words = re.compile("|".join(map(re.escape, args.block)), re.I)
+
+    def evidence(record):
+        for text in texts(record):
+            if found := words.search(text):
+                return text[max(0, found.start() - 20):found.end() + 20]
+    return evidence
+
+
+def ascii_only(args):
+    """The authors' sign of other languages; dashes and curly quotes count, most emoji not."""
+    def evidence(record):
+        found = re.findall("[\u0080-\uffff]", " ".join(texts(record)))
+        asked = any(re.search(r"\b[Tt]ranslat\w+", text) for text in texts(record, ("human",)))
+        if found and not asked:
+            return f"{len(found)} characters, as in {''.join(found[:20])!r}"
+    return evidence
+
+
 # ------------------------------------------------------------------------------------------------
 # rules about a dialogue and those before it
 
 
 def exact(args):
-    """The id of the dialogue that says the same."""
+    """The id of the dialogue with the same words."""
     seen = {}
 
     def evidence(record):
-        said = tuple(texts(record))
+        # 16 bytes stand for all of its turns: that two others share them is beyond all chance
+        said = blake2b("".join(texts(record)).encode(), digest_size=16).digest()
         if said in seen:
             return f"as {seen[said]}"
         seen[said] = record["id"]
@@ -194,67 +241,184 @@ def openings(args):
     return repeated(first, args.alike, args.per_opening)
 
 
-RULES = {rule.__name__: rule for rule in (length, language, refusals, bench, exact, near, openings)}
+RULES = {"length": length, "language": language, "refusals": refusals, "bench": bench,
+         "short": short, "blocked": blocked, "ascii": ascii_only, "alone": short,
+         "exact": exact, "near": near, "openings": openings}
+
+# ------------------------------------------------------------------------------------------------
+# changes of a dialogue: each gives what becomes of it, a list, and the evidence of a change
+
+
+def html(args):
+    """Markdown for HTML, turn by turn; a dialogue with a turn of which nothing is left is lost."""
+    def change(record):
+        said = record["conversations"]
+        now = [turn | {"value": to_markdown(turn["value"])} for turn in said]
+        for number, turn in enumerate(now, 1):
+            if not turn["value"]:
+                return [], f"turn {number} is nothing but markup"
+        changed = [old["value"] for old, new in zip(said, now) if old != new]
+        return [record | {"conversations": now}], changed[0] if changed else None
+    return change
+
+
+def split(args):
+    """Segments; what overflows and belongs to none is lost."""
+    tokenizer = Tokenizer.load(args.tokenizer)
+
+    def change(record):
+        spans = splitting.spans_of(record, args.split or "authors", tokenizer, args.limit)
+        n = len(record["conversations"])
+        turns = ", ".join(f"{start + 1}-{end}" for start, end in spans) or "none"
+        evidence = None if spans == [(0, n)] else f"{record['id']}: of {n} turns {turns}"
+        return splitting.split(record, spans), evidence
+    return change
+
+
+CHANGES = {"html": html, "split": split}
+
+OURS = ("length", "language", "refusals", "bench", "exact", "near", "openings", "split", "alone")
+PAPER = ("html", "short", "blocked", "ascii", "split", "alone", "exact")
 
 # ------------------------------------------------------------------------------------------------
 
 
-def clean(records, rules):
+class Step:
+    """A rule or a change, and what came of it: a line of the table."""
+
+    def __init__(self, name, args):
+        self.name, self.example = name, ""
+        self.dropped = self.changed = self.added = self.out = 0
+        self.act = CHANGES[name](args) if name in CHANGES else self.judge(RULES[name](args))
+
+    @staticmethod
+    def judge(rule):
+        """A rule as a change: all of the dialogue is left, or nothing."""
+        def act(record):
+            evidence = rule(record)
+            return [] if evidence else [record], evidence
+        return act
+
+    def through(self, records, drop):
+        """What this step makes of some dialogues; `drop` takes those of which nothing is left."""
+        for record in records:
+            after, evidence = self.act(record)
+            self.example = self.example or " ".join((evidence or "").split())
+            self.out += len(after)
+            if after:
+                self.changed += bool(evidence)
+                self.added += len(after) - 1
+            else:
+                self.dropped += 1
+                drop(record | {"why": self.name, "evidence": evidence})
+            yield from after
+
+    def __str__(self):
+        came = self.out - self.added + self.dropped
+        counts = came, -self.dropped, self.changed, self.added, self.out
+        return (f"{self.name:<10}" + "".join(f"{n:>10,}" for n in counts)
+                + f"   {self.example[:70]}").rstrip()
+
+
+def clean(records, steps, drop):
     """
-    Apply rules {name: record -> evidence or None} in order: (kept, dropped).
+    The dialogues that are left of some after all steps, one by one.
 
-    A dropped record has two keys more, "why" and "evidence".
+    drop(record) is called with each that is dropped; it has two keys more, "why" and "evidence".
     """
-    kept, dropped = [], []
-    for record in records:
-        for name, rule in rules.items():
-            if evidence := rule(record):
-                dropped.append(record | {"why": name, "evidence": evidence})
-                break
-        else:
-            kept.append(record)
-    return kept, dropped
+    for step in steps:
+        records = step.through(records, drop)
+    return records
 
 
-def joined(paths):
-    """The dialogues of some files; of several, in the order of their ids, which must differ."""
-    records = [record for path in paths for record in read(path) if "conversations" in record]
-    if len(paths) > 1:
-        twice = [name for name, n in Counter(str(r.get("id")) for r in records).items() if n > 1]
-        if twice:
-            raise Problem(f"{len(twice)} ids are in these files twice, first {twice[0]}")
-        records.sort(key=lambda record: str(record.get("id")))
-    return [{"id": str(number), **record} for number, record in enumerate(records)]
+def counted(path, prefix, found, bad):
+    """The dialogues of a file, with ids, counted by file; those nobody can use, by reason."""
+    found[path] = 0
+    for number, record in enumerate(dialogues(path, bad)):
+        found[path] += 1
+        yield {"id": f"{prefix}{number}", **record}
 
 
-def main():
-    """Clean, and say what was dropped."""
+def joined(paths, found, bad):
+    """
+    The dialogues of some files; those of several in the order of their ids, which must differ.
+
+    Each of several should be in that order already, as simulations are; of others nothing is
+    lost but the order.
+    """
+    several, seen, twice = len(paths) > 1, set(), set()
+    files = [counted(path, f"{path}:" * several, found, bad) for path in paths]
+    for record in merge(*files, key=lambda record: str(record["id"])):
+        name = str(record["id"])
+        (twice if name in seen else seen).add(name)
+        yield record
+    if several and twice:
+        raise Problem(f"{len(twice)} ids are in these files twice, first {min(twice)}")
+
+
+@contextmanager
+def whole(*paths):
+    """Files to write at once: all of them whole or, if anything goes wrong, none."""
+    parts = [Path(f"{path}.tmp") for path in paths]
+    parts[0].parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        yield [stack.enter_context(open(part, "w", encoding="utf-8")) for part in parts]
+    for part, path in zip(parts, paths):
+        part.replace(path)
+
+
+def arguments():
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     add = parser.add_argument
-    add("files", nargs="+", help="JSONL files of dialogues")
+    add("files", nargs="+", help="files of dialogues, in any format that data.formats reads")
     add("--out", required=True, help="JSONL file to write; OUT.dropped is beside it")
-    add("--skip", nargs="*", choices=RULES, default=[], help="rules not to apply")
+    add("--paper", action="store_true", help="the paper's steps instead of ours")
+    add("--skip", nargs="*", choices=[*RULES, *CHANGES], default=[], help="steps not to take")
+    # ours
     add("--bench", nargs="*", default=[], metavar="FILE", help="question.jsonl of a bench")
     add("--words", type=positive, default=8, help="as many in a row are an overlap with a bench")
     add("--min-rounds", type=positive, default=1)
     add("--max-characters", type=positive, default=20000)
     add("--alike", type=float, default=0.8, help="the Jaccard of two that are nearly the same")
     add("--per-opening", type=positive, default=3, help="dialogues that may begin alike")
+    # the paper's
+    add("--block", nargs="+", default=["openai", "chatgpt"], metavar="WORD", help="words no "
+        "dialogue may have, in large letters or small (openai chatgpt)")
+    # both
+    add("--tokenizer", metavar="DIR", help="a checkpoint directory: long dialogues are split")
+    add("--split", choices=splitting.RULES, help="whose rule for it (authors)")
+    add("--limit", type=positive, default=2048, help="tokens of a segment (2048)")
     args = parser.parse_args()
     if any(Path(args.out).resolve() == Path(file).resolve() for file in args.files):
         raise Problem(f"{args.out} is read; write what is left of it somewhere else")
-    records = joined(args.files)
-    rules = {name: rule(args) for name, rule in RULES.items() if name not in args.skip}
-    kept, dropped = clean(records, rules)
-    write(args.out, kept)
-    put(f"{args.out}.dropped", map(line, dropped))
-    counts, left = Counter(record["why"] for record in dropped), len(records)
-    print(f"{'read':<10}{'':>8}{left:>9,}")
-    for name in rules:
-        left -= counts[name]
-        example = next((r["evidence"] for r in dropped if r["why"] == name), "")
-        print(f"{name:<10}{-counts[name]:>8,}{left:>9,}   {example[:70]}")
-    print(f"{args.out}: {len(kept):,} dialogues; {args.out}.dropped: {len(dropped):,}")
+    if args.split and not args.tokenizer:
+        raise Problem("--split counts tokens: say whose, with --tokenizer DIR")
+    return args
+
+
+def table(found, bad, steps):
+    """What was read, file by file, and what each step did, as lines."""
+    lines = [f"read      {number:>10,}   {path}" for path, number in found.items()]
+    lines += [f"unusable  {number:>10,}   {reason}" for reason, number in bad.items()]
+    heads = ("in", "dropped", "changed", "added", "out")
+    return [*lines, " " * 10 + "".join(f"{head:>10}" for head in heads), *map(str, steps)]
+
+
+def main():
+    """Clean, and say what came of it."""
+    args, found, bad = arguments(), {}, Counter()
+    steps = [Step(name, args) for name in (PAPER if args.paper else OURS)
+             if name not in args.skip and (args.tokenizer or name not in ("split", "alone"))]
+    with whole(args.out, f"{args.out}.dropped") as (kept, dropped):
+        records = joined(args.files, found, bad)
+        kept.writelines(map(line, clean(records, steps, lambda r: dropped.write(line(r)))))
+    print("\n".join(table(found, bad, steps)))
+    if args.paper and not args.tokenizer:
+        print("split is left out: it counts tokens, of --tokenizer DIR")
+    left = steps[-1].out if steps else sum(found.values())
+    print(f"{args.out}: {left:,} dialogues; "
+          f"{args.out}.dropped: {sum(step.dropped for step in steps):,}")
 
 
 if __name__ == "__main__":

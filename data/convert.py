@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
-from model import (Config, Llama, LoRALinear, add_lora, built, merge_lora, places, read_config,
-                   read_safetensors, sensible, shards, weight_file, write_safetensors)
+from model import (Config, Llama, LoRALinear, add_lora, built, checked, merge_lora, places,
+                   read_config, read_safetensors, sensible, shards, weight_file, write_safetensors)
 from platolm import Problem, Tokenizer, read_json, run
 
 # ------------------------------------------------------------------------------------------------
@@ -108,10 +108,7 @@ def meta_config(directory, tensors):
                         context=page.get("max_seq_len", 2048))
     except KeyError as error:
         raise Problem(f"{directory}: neither params.json nor the weights tell {error}") from None
-    for name, kind in Config.__annotations__.items():
-        if not sensible(getattr(config, name), kind):
-            raise Problem(f"{path}: {name} makes no sense: {getattr(config, name)!r}")
-    return config
+    return checked(config, path)
 
 
 def from_meta(directory):

@@ -1,26 +1,46 @@
-"""Cleaning: each rule by hand, MinHash against the obvious comparison, shards against one run."""
+"""
+Cleaning: each rule by hand, MinHash against the obvious comparison, shards against one run, HTML
+construct by construct, splitting by hand and over random dialogues. Here: data/clean.py and the
+two files it takes its changes from.
+"""
 
 import json
 import random
 import subprocess
 import sys
+import tracemalloc
 from argparse import Namespace
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from data import clean as c
 from data.journal import Journal
+from data.markdown import KNOWN, is_html, to_markdown
 from data.plan import openings
-from platolm import Problem, line, read, write
+from data.split import authors, fastchat, spans_of, split
+from platolm import ENDS, Problem, line, read, wrong, write
 from simulate import Simulation, records
 
 
-def talk(*texts, id="a"):
-    return {"id": id, "conversations": [{"from": ("human", "gpt")[i % 2], "value": t} for i, t in enumerate(texts)]}
+def talk(*texts, id="a", **more):
+    said = [{"from": ("human", "gpt")[i % 2], "value": t} for i, t in enumerate(texts)]
+    return {"id": id, "conversations": said, **more}
 
 
-FLAGS = Namespace(min_rounds=1, max_characters=50, bench=[], words=8, alike=0.8, per_opening=2)
+FLAGS = Namespace(min_rounds=1, max_characters=50, bench=[], words=8, alike=0.8, per_opening=2,
+                  block=["openai", "chatgpt"])
+
+
+def cleaned(talks, *names):
+    """What is left of some dialogues after these steps, and what is dropped."""
+    dropped = []
+    return list(c.clean(talks, [c.Step(name, FLAGS) for name in names], dropped.append)), dropped
+
+
+def joined(*paths):
+    return list(c.joined([str(path) for path in paths], {}, Counter()))
 
 
 @pytest.mark.parametrize("rule, record, evidence", [
@@ -33,6 +53,12 @@ FLAGS = Namespace(min_rounds=1, max_characters=50, bench=[], words=8, alike=0.8,
     ("refusals", talk("can you", "i cannot assist with it"), "i cannot assist"),
     ("refusals", talk("as an AI, can you?", "sure. I'm sorry to hear that"), None),
     ("refusals", talk("say it", "x" * 300 + " I can't help"), None),
+    ("short", talk("hi"), "1 turn"), ("short", talk("hi", "ho"), None), ("alone", talk("hi"), "1 turn"),
+    ("blocked", talk("hi", "so I asked my ChatGPT for more of it"), "so I asked my ChatGPT for more of it"),
+    ("blocked", talk("www.OpenAI.com?", "ho"), "www.OpenAI.com?"), ("blocked", talk("open AI", "chat, GPT"), None),
+    ("ascii", talk("hi", "it’s ho"), "1 characters, as in '’'"), ("ascii", talk("hi", "\x7f \U0001f600"), None),
+    ("ascii", talk("h\u0080", "\uffff"), "2 characters"), ("ascii", talk("hi", "I translate ñ"), "1 characters"),
+    ("ascii", talk("Translating it?", "ñ"), None), ("ascii", talk("TRANSLATE ñ", "ñ"), "2 characters"),
 ])
 def test_rules_by_hand(rule, record, evidence):
     found = c.RULES[rule](FLAGS)(record)
@@ -58,12 +84,12 @@ def test_exact_and_near_and_openings_keep_the_first():
     other = [rng.choice(words) for _ in range(120)]
     said = [talk(" ".join(text), "ok", id=name) for text, name in
             ((base, "a"), (base, "b"), (near, "c"), (other, "d"))]
-    kept, dropped = c.clean(said, {name: c.RULES[name](FLAGS) for name in ("exact", "near", "openings")})
+    kept, dropped = cleaned(said, "exact", "near", "openings")
     assert [r["id"] for r in kept] == ["a", "d"]
     assert [(r["id"], r["why"]) for r in dropped] == [("b", "exact"), ("c", "near")]
     assert dropped[0]["evidence"] == "as a" and dropped[1]["evidence"].endswith("as a")
     alike = [talk("Where is the green door?", text, id=text) for text in "pqrs"] + [talk("where is the red boat", "t")]
-    kept, dropped = c.clean(alike, {"openings": c.openings(FLAGS)})
+    kept, dropped = cleaned(alike, "openings")
     assert [r["id"] for r in dropped] == ["r", "s"] and "1.00 as p" == dropped[0]["evidence"]
 
 
@@ -111,19 +137,230 @@ def test_shards_joined_are_the_whole_run(tmp_path):
         journal.close()
         return str(tmp_path / name)
     whole, parts = held((1, 1), "whole"), [held((i, 3), f"part{i}") for i in (2, 1, 3)]
-    assert c.joined(parts) == list(read(whole))
+    assert joined(*parts) == list(read(whole))
     with pytest.raises(Problem, match="10 ids are in these files twice, first socratic-000000"):
-        c.joined([whole, *parts])
+        joined(whole, *parts)
+
+
+def test_joining_loses_nothing_whatever_the_order_and_the_ids(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    write(one, [talk("c", id="c"), talk("a", id="a"), {"conversations": talk("?")["conversations"]}])
+    write(two, [talk("b", id="b"), {"conversations": talk("!")["conversations"]}])
+    assert sorted(r["id"] for r in joined(one, two)) == sorted(["a", "b", "c", f"{one}:2", f"{two}:1"])
+    assert [r["id"] for r in joined(one)] == ["c", "a", "2"]
+    # the authors read their first part twice, and never the second
+    with pytest.raises(Problem, match="3 ids are in these files twice"):
+        joined(one, one)
+
+
+def test_exact_keeps_no_texts():
+    rule = c.exact(FLAGS)
+    tracemalloc.start()
+    for number in range(500):
+        assert rule(talk("x" * 10_000, str(number), id=number)) is None
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 200_000 and rule(talk("x" * 10_000, "7", id="again")) == "as 7"
+
+
+def command(*args):
+    return subprocess.run([sys.executable, "-m", "data.clean", *map(str, args)], capture_output=True, text=True)
 
 
 def test_as_a_command(tmp_path):
-    path = tmp_path / "talks.jsonl"
+    path, out = tmp_path / "talks.jsonl", tmp_path / "out.jsonl"
     write(path, [talk("hi there you", "hello", id="a"), talk("hi there you", "hello", id="b"), talk("alone", id="c")])
-    run = [sys.executable, "-m", "data.clean", path, "--out", tmp_path / "out.jsonl"]
-    said = subprocess.run(run, capture_output=True, text=True)
-    assert said.returncode == 0 and [r["id"] for r in read(tmp_path / "out.jsonl")] == ["a"]
+    said = command(path, "--out", out)
+    assert said.returncode == 0 and [r["id"] for r in read(out)] == ["a"]
     dropped = [json.loads(text) for text in (tmp_path / "out.jsonl.dropped").read_text().splitlines()]
     assert [(r["id"], r["why"]) for r in dropped] == [("b", "exact"), ("c", "length")]
-    assert "exact           -1        1   as a" in said.stdout
-    subprocess.run([*run, "--skip", "exact", "near", "length"], check=True, capture_output=True)
-    assert len(list(read(tmp_path / "out.jsonl"))) == 3
+    assert "exact              2        -1         0         0         1   as a\n" in said.stdout
+    assert command(path, "--out", out, "--skip", "exact", "near", "length").returncode == 0
+    assert len(list(read(out))) == 3
+
+
+def test_what_goes_wrong_writes_nothing(tmp_path):
+    path, out = tmp_path / "talks.jsonl", tmp_path / "out.jsonl"
+    write(path, [talk("hi", "ho")])
+    for args in ([path, path, "--out", out], [path, "--out", path], [path, "--out", out, "--split", "authors"],
+                 [path, "--out", out, "--tokenizer", tmp_path]):
+        said = command(*args)
+        assert said.returncode and said.stderr.count("\n") == 1 and "Traceback" not in said.stderr
+    assert not out.exists() and not (tmp_path / "out.jsonl.dropped").exists() and len(list(read(path))) == 1
+
+
+def test_the_papers_steps_as_a_command(tmp_path, tokenizer):
+    long = talk("a bell", "the sea " * 20, "a rope", "the rope " * 20, "bye", id="long", end="left")
+    huge = talk(*["the sea " * 20] * 4, id="huge")
+    talks = [talk("hi", "<p>ho</p>", id="page"), talk("hi", "<p></p>", id="empty"), talk("hi", id="short"),
+             talk("hi", "I am chatGPT", id="blocked"), talk("hé", "ho", id="ascii"), long, huge,
+             talk("hi", "ho", id="twice"), {"id": "bad", "conversations": []}]
+    path, out = tmp_path / "talks.jsonl", tmp_path / "out.jsonl"
+    path.write_text("".join(map(line, talks)))
+    tokenizer.save(tmp_path / "base")
+    said = command(path, "--out", out, "--paper", "--tokenizer", tmp_path / "base", "--limit", 70)
+    counts = {words[0]: words[1:6] for words in map(str.split, said.stdout.splitlines())}
+    assert counts["read"][0] == "8" and counts["unusable"][0] == "1"
+    assert {name: counts[name] for name in c.PAPER} == {
+        "html": ["8", "-1", "1", "0", "7"], "short": ["7", "-1", "0", "0", "6"],
+        "blocked": ["6", "-1", "0", "0", "5"], "ascii": ["5", "-1", "0", "0", "4"],
+        "split": ["4", "0", "2", "4", "8"], "alone": ["8", "-1", "0", "0", "7"],
+        "exact": ["7", "-1", "0", "0", "6"]}
+    assert [(r["id"], len(r["conversations"]), r.get("end")) for r in read(out)] == [
+        ("page_0", 2, None), ("long_0", 2, "cut"), ("long_1", 3, "cut"), ("long_3", 2, "left"),
+        ("huge_0", 2, "cut"), ("huge_1", 3, None)]
+    dropped = [(r["id"], r["why"]) for r in map(json.loads, open(f"{out}.dropped"))]
+    assert sorted(dropped) == [("ascii", "ascii"), ("blocked", "blocked"), ("empty", "html"), ("huge_1", "alone"),
+                               ("short", "short"), ("twice_0", "exact")]
+    said = command(path, "--out", out, "--paper")
+    assert "split is left out" in said.stdout and {"long", "huge"} < {r["id"] for r in read(out)}
+    said = command(path, "--out", out, "--paper", "--skip", "html", "ascii", "--block", "bell")
+    assert [r["id"] for r in read(out)] == ["page", "empty", "blocked", "ascii", "huge", "twice"]
+
+
+# ------------------------------------------------------------------------------------------------
+# splitting
+
+H, G = "human", "gpt"
+
+
+@pytest.mark.parametrize("lengths, first, limit, spans", [
+    ([4] * 8, H, 17, [(0, 4), (3, 8)]),
+    ([4] * 8, H, 32, [(0, 8)]), ([4], H, 4, [(0, 1)]), ([], H, 4, []), ([4, 4, 4], H, 12, [(0, 3)]),
+    # an answer that overflows belongs to its segment; what overflows last is none of its own
+    ([4, 4, 4, 4], H, 14, [(0, 4)]), ([5], H, 4, []),
+    # a question that overflows last is lost
+    ([4, 4, 4], H, 11, [(0, 2)]),
+    # segments go on from the answer that they share, until the dialogue is at its end
+    ([4] * 9, H, 17, [(0, 4), (3, 8), (7, 9)]), ([4] * 10, H, 17, [(0, 4), (3, 8), (7, 10)]),
+    # gpt begins
+    ([4] * 5, G, 12, [(0, 3), (2, 5)]), ([4] * 4, G, 8, [(0, 3), (2, 4)]),
+    # a turn longer than the limit: the question after a long answer leaves it alone
+    ([50, 4, 4, 4], H, 12, [(0, 2), (1, 4)]), ([4, 50, 4, 4], H, 12, [(0, 2), (1, 2), (1, 4)]),
+    ([4, 50, 50, 50, 4], H, 12, [(0, 2), (1, 2), (1, 4), (3, 4)]), ([50, 50], H, 12, [(0, 2)]),
+])
+def test_the_authors_split_by_hand(lengths, first, limit, spans):
+    assert authors(lengths, [(first, H if first == G else G)[i % 2] for i in range(len(lengths))], limit) == spans
+
+
+@pytest.mark.parametrize("lengths, first, limit, spans", [
+    ([4] * 8, H, 80, [(0, 8)]), ([4] * 8, H, 79, [(0, 6)]), ([4] * 8, H, 40, [(0, 4), (4, 8)]),
+    ([4] * 8, H, 20, [(0, 2), (2, 4), (4, 6)]), ([4] * 5, H, 80, [(0, 4)]), ([4], H, 80, []), ([], H, 80, []),
+    ([4] * 5, G, 80, [(1, 5)]), ([4] * 4, G, 80, [(1, 3)]), ([4], G, 80, []),
+    ([99, 4, 4, 4], H, 40, [(0, 2)]), ([4, 4, 99, 4, 4, 4], H, 40, [(0, 2), (2, 4)]), ([99, 4], H, 40, []),
+])
+def test_fastchats_split_by_hand(lengths, first, limit, spans):
+    assert fastchat(lengths, [(first, H if first == G else G)[i % 2] for i in range(len(lengths))], limit) == spans
+
+
+def cut_where_more_follows(roles, spans):
+    whole = {"id": "a", "end": "left", "conversations": [{"from": role, "value": "x"} for role in roles]}
+    for segment, (start, end) in zip(split(whole, spans), spans):
+        assert not wrong(segment) and segment["end"] == ("cut" if end < len(roles) else "left")
+
+
+def test_both_splits_over_random_dialogues():
+    rng = random.Random(0)
+    for _ in range(3000):
+        n, first, limit = rng.randint(1, 12), rng.randint(0, 1), rng.randint(5, 60)
+        lengths = [rng.randint(1, 20) for _ in range(n)]
+        roles = [(H, G)[(i + first) % 2] for i in range(n)]
+        spans = authors(lengths, roles, limit)
+        said = set().union(*(range(*span) for span in spans))
+        # all but a last turn that overflowed: a question, or all there is
+        assert said | {n - 1} == set(range(n)) and (n - 1 in said or roles[-1] == H or n == 1)
+        for (start, end), after in zip(spans, spans[1:] + [None]):
+            # too long is a segment only with an answer that it ends with; without, its human is
+            # alone with what it answers
+            over = sum(lengths[start:end]) > limit
+            assert not over or roles[end - 1] == G and (
+                sum(lengths[start:end - 1]) <= limit or end - start <= 3)
+            assert after is None or after[0] == end - 1 and roles[after[0]] == G
+        cut_where_more_follows(roles, spans)
+        spans = fastchat(lengths, roles, limit)
+        cut_where_more_follows(roles, spans)
+        for start, end in spans:
+            assert roles[start] == H and roles[end - 1] == G
+            assert sum(lengths[start:end]) + 6 * (end - start) <= limit or end - start == 2
+        assert all(a[1] == b[0] for a, b in zip(spans, spans[1:]))
+        if spans:
+            assert spans[0][0] == first and n - spans[-1][1] < 4
+
+
+def test_segments_are_records_and_who_does_not_end_one_has_not_left(tokenizer):
+    whole = talk("a", "b", "c", "d", id=7, end="left", lang="en")
+    a, b = split(whole, [(0, 2), (1, 4)])
+    assert a == {"id": "7_0", "end": "cut", "lang": "en", "conversations": whole["conversations"][:2]}
+    assert b == {"id": "7_1", "end": "left", "lang": "en", "conversations": whole["conversations"][1:]}
+    assert split(talk("a", "b"), [(0, 2)]) == [talk("a", "b", id="a_0")]
+    assert split(talk("a", "b", "c"), [(0, 2)])[0]["end"] == "cut" in ENDS and not wrong(a) and not wrong(b)
+    # the authors count their label and a newline, FastChat six tokens; both a <s>
+    lengths = [1 + len(tokenizer.encode(text)) for text in ("### Human: a {}\n", "### Assistant: b\n")]
+    said = talk("a {}", "b")
+    assert spans_of(said, "authors", tokenizer, sum(lengths)) == [(0, 2)]
+    assert authors(lengths, [H, G], sum(lengths) - 1) == spans_of(said, "authors", tokenizer, sum(lengths) - 1)
+    size = 14 + len(tokenizer.encode("a {}")) + len(tokenizer.encode("b"))
+    assert spans_of(said, "fastchat", tokenizer, size) == [(0, 2)] != spans_of(said, "fastchat", tokenizer, size - 1)
+
+
+# ------------------------------------------------------------------------------------------------
+# HTML
+
+BOX = ('<pre><div class="bg-black"><div><span>python</span><button><svg w="1"><path d="M"></path></svg>Copy code'
+       '</button></div><div><code class="!pre hljs">def f(x):\n    <span class="k">return</span> x &lt; 3\n</code>'
+       "</div></div></pre>")
+
+
+@pytest.mark.parametrize("html, markdown", [
+    ("<p>one\n  two</p>\n<p>three</p>", "one two\n\nthree"), ("<p>one<br>two<br/><br>three</p>", "one\ntwo\n\nthree"),
+    ("<p>a <b> fat</b> <strong>one</strong>, <i>so</i> <em>so</em><b></b></p>", "a **fat** **one**, *so* *so*"),
+    ("<p>use <code>a_b</code> or <code>a`b</code></p>", "use `a_b` or ``a`b``"),
+    (BOX, "```python\ndef f(x):\n    return x < 3\n```"),
+    ("<pre><code class='hljs language-c++'>a;\n\n\n  b;</code></pre>x", "```c++\na;\n\n  b;\n```\n\nx"),
+    ("<p>so</p><pre>goCopy code<code>x\n```\n</code></pre>", "so\n\n````go\nx\n```\n````"),
+    ("<pre>\nplain</pre>", "```\nplain\n```"),
+    ("<ul>\n<li>a</li>\n<li>b <b>c</b></li>\n</ul>", "- a\n- b **c**"),
+    ('<p>so:</p><ol start="9"><li><p>a</p></li><li>b<ul><li>c</li><li>d</li></ul></li></ol>e',
+     "so:\n\n9. a\n10. b\n    - c\n    - d\n\ne"),
+    ("<ul><li>a<li>b</ul>", "- a\n- b"), ("<ol start=x><li>a</li></ol><li>b</li>", "1. a\n\n- b"),
+    ("<ul><li>a<pre><code>x\n\ny</code></pre></li></ul>", "- a\n\n  ```\n  x\n\n  y\n  ```"),
+    ("<h1>A</h1><h6>B\nb</h6>c", "# A\n\n###### B b\n\nc"),
+    ('<a href="http://x.y/?a=1&amp;b=2">here</a> <a>there</a>', "[here](http://x.y/?a=1&b=2) there"),
+    ('<p><img src="s.png" alt="a cat"><img></p>', "![a cat](s.png)![]()"),
+    ("<blockquote><p>a</p><p>b</p></blockquote>c", "> a\n>\n> b\n\nc"),
+    ("<table><thead><tr><th>A</th><th>B</th></tr></thead><tbody>\n<tr><td>1|2</td><td><p>x</p>y</td></tr>\n</tbody>"
+     "</table>", "| A | B |\n| --- | --- |\n| 1\\|2 | x y |"),
+    ("<p>a</p><hr><p>b</p>", "a\n\n---\n\nb"), ("<div>a</div><div><span>b</span>c</div>", "a\nbc"),
+    ("<p>1 &lt; 2 &amp;&nbsp;3 &eacute;&#33;</p>", "1 < 2 & 3 é!"),
+    ("<p>a</p>\n\n\n<p></p><p>b</p>", "a\n\nb"),
+    ("<p>List<int> x; <your name>, </your name> a<b> c</p> 1 < 2 <3", "List<int> x; <your name>, </your name> a **c**\n\n"
+     "1 < 2 <3"),
+    ("<script>if (a < b) alert('<p>')</script><style>p {}</style><b>x</b><!-- y -->", "**x**"),
+    ("<P>a</P><SPAN>b</SPAN>", "a\n\nb"), ("<p>a</b></li></p>b</div>", "a\n\nb"),
+    ("<div>2 / 3</div><p>so</p>", "so"), ("<p>so</p>Copy12 chars / 3 words", "so"),
+])
+def test_html_by_hand(html, markdown):
+    assert is_html(html) and to_markdown(html) == markdown
+
+
+@pytest.mark.parametrize("text", [
+    "if a < b and c > d: f<int>(x)  \n\n\n\n&lt; &amp;", "List<int> and <your name> </your name>", "<p>never closed", "",
+    "Markdown:\n```html\n<p>x</p>\n```\nand `<b>y</b>`", "2 / 3", "1 / 2 is a half", "#include <a>\n\t</a.h>",
+])
+def test_plain_text_stays_as_it_is(text):
+    assert not is_html(text) and to_markdown(text) == text
+
+
+def test_what_sharegpts_page_adds_goes():
+    assert to_markdown("2 / 3\n\n  and <x>?") == "and <x>?"
+    assert to_markdown("so\n\nCopy123 chars / 45 words\n") == "so"
+    assert to_markdown("so Copy1 chars / 1 words, he said") == "so Copy1 chars / 1 words, he said"
+
+
+def test_no_rubbish_raises():
+    rng = random.Random(0)
+    parts = [f"<{slash}{tag}>" for tag in KNOWN.split("|") for slash in ("", "/")] + [
+        "<!--", "-->", "<![", "<!", "<?", "&#", "9" * 5000, "&x", "\n", "<", ">", "'", '"', "<a href='", "<p x=",
+        "<ol start=-1>", "<ol start='٣'>", "<ol start='²'>", "|", "`", "```", " ", "a", "2 / 3"]
+    for _ in range(3000):
+        to_markdown("".join(rng.choice(parts) for _ in range(rng.randint(1, 40))))
