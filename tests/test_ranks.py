@@ -1,0 +1,110 @@
+"""One run on several processes is the run of one: each way, with work that does not divide evenly."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from conftest import record
+from platolm import line
+
+# trains a small model as train.py does; killed, if told so, after the update of that number
+CHILD = """
+import sys
+from argparse import Namespace
+import torch
+import train
+from data.ranks import ranks as ranks_of
+from model import Config, Llama
+from platolm import Tokenizer
+
+data, tokenizer, out, shard, dies = sys.argv[1:]
+args = Namespace(learn="human", data=[data], out=out, base=None, resume=True, steps=8, tokens=120, accumulate=5,
+                 optimizer="adamw", lr=1e-2, weight_decay=0.1, warmup=0.1, clip=1.0, seed=3, samples=None, lora=None,
+                 precision="float32", shard=shard == "shard")
+torch.manual_seed(0)
+torch.set_num_threads(1)
+tokenizer = Tokenizer.load(tokenizer)
+model = Llama(Config(vocab=tokenizer.vocab, dim=32, layers=2, heads=4, kv_heads=2, hidden=48, context=160))
+ranks = ranks_of(args.shard)
+if args.shard:
+    ranks.split(model, args.precision)
+samples = train.load_samples([data], tokenizer, "human", 160)
+real, done = train.update, []
+def update(*what):
+    if len(done) == int(dies):
+        raise SystemExit(9)
+    done.append(1)
+    return real(*what)
+train.update = update
+log = train.train(model, samples, samples[:4], args, ranks)
+state = ranks.state(model, [])[0]
+if ranks.number == 0:
+    torch.save({"state": {name: tensor.clone() for name, tensor in state.items()}, "log": log}, out + "/end.pt")
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tokenizer):
+    """trained(processes, shard, dies) -> what a run came to; processes 0: without torchrun."""
+    folder = tmp_path_factory.mktemp("ranks")
+    (folder / "child.py").write_text(CHILD)
+    tokenizer.save(folder)
+    # humans who say little and humans who say a lot: what is learnt differs from batch to batch
+    talks = [[("human", "hi " * (1 + 9 * (n % 3))), ("gpt", "hello"), ("human", "bye"), ("gpt", "well" * (n % 5 + 1))]
+             for n in range(23)]
+    (folder / "talks.jsonl").write_text("".join(line(record(talk, end="left")) for talk in talks))
+
+    def train(processes, shard="", dies=99, name=None):
+        out = folder / (name or f"{processes}{shard}")
+        out.mkdir(exist_ok=True)
+        start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes else []
+        done = subprocess.run([sys.executable, *start, folder / "child.py", folder / "talks.jsonl", folder, out,
+                               shard, str(dies)], capture_output=True, text=True, timeout=300,
+                              env=os.environ | {"PYTHONPATH": ".", "OMP_NUM_THREADS": "1"})
+        assert (done.returncode == 0) == (dies == 99), done.stderr[-3000:]
+        return torch.load(out / "end.pt", weights_only=True) if dies == 99 else None
+    return train
+
+
+@pytest.fixture(scope="module")
+def alone(trained):
+    return trained(0)
+
+
+def same(found, alone):
+    """Weights and losses within 1e-5, and the very same batches."""
+    torch.testing.assert_close(found["state"], alone["state"], rtol=0, atol=1e-5)
+    for here, there in zip(found["log"], alone["log"], strict=True):
+        assert set(here) == set(there)
+        for key in here:
+            assert abs(here[key] - there[key]) <= (1e-4 if key in ("loss", "norm", "held_out") else 0), key
+
+
+def test_work_does_not_divide_evenly(alone):
+    """Or the tests below would show little."""
+    assert len({row["learnt"] for row in alone["log"]}) > 4
+
+
+@pytest.mark.parametrize("shard", ["", "shard"])
+def test_two_processes_are_one(trained, alone, shard):
+    """Five micro-batches an update: one process has three, the other two and an empty one."""
+    same(trained(2, shard), alone)
+
+
+def test_a_killed_run_of_parts_goes_on_to_the_same_end(trained, alone):
+    trained(2, "shard", dies=5, name="killed")
+    same(trained(2, "shard", name="killed"), alone)
+
+
+def test_a_killed_run_of_two_processes_may_go_on_in_one(trained, alone):
+    trained(2, "", dies=5, name="fewer")
+    same(trained(0, "", name="fewer"), alone)
+
+
+def test_parts_need_torchrun():
+    done = subprocess.run([sys.executable, "train.py", "--learn", "all", "--data", "x", "--out", "y", "--shard"],
+                          capture_output=True, text=True)
+    assert done.returncode == 1 and "torchrun --nproc_per_node N" in done.stderr
