@@ -1,5 +1,6 @@
 """The record, the template and the mask."""
 
+import re
 import subprocess
 import sys
 
@@ -128,3 +129,37 @@ def test_show_needs_no_torch(files):
     code = ("import sys; sys.argv[1:] = ['show', sys.argv[1]]; import platolm; platolm.main(); "
             "assert 'torch' not in sys.modules")
     subprocess.run([sys.executable, "-c", code, files], check=True, capture_output=True)
+
+
+def as_transformers(text, tokenizer):
+    """Ids as LLaMA's tokenizer of 2023 gave them: a <s>, then what is between special tokens alone."""
+    ids = [tokenizer.bos]
+    for part in re.split("(<s>|</s>)", text):
+        ids += {"<s>": [1], "</s>": [2], "": []}.get(part, tokenizer.encode(part))
+    return ids
+
+
+def authors_labels(conversation, tokenizer, role, system):
+    """The authors' labels in their own slow way: every prefix is tokenised anew."""
+    text, spans = system, []
+    for turn in conversation:
+        opened = text + LABEL[turn["from"]] + "<s>"
+        text = opened + turn["value"] + "</s>"
+        if turn["from"] == role:
+            spans.append((len(as_transformers(opened, tokenizer)) - 1, len(as_transformers(text, tokenizer))))
+    ids = as_transformers(text, tokenizer)
+    return [token if any(start <= i < end for start, end in spans) else IGNORE for i, token in enumerate(ids)]
+
+
+@pytest.mark.parametrize("role", ["human", "gpt"])
+@pytest.mark.parametrize("talk", TALKS)
+def test_phoenix_and_compat_are_the_authors_labels_token_for_token(tokenizer, talk, role):
+    system = "Two sides talk. One of them asks.\n\n"
+    conversation = record(talk)["conversations"]
+    ids, mask = encode(conversation, Tokenizer(tokenizer.model, system), role, compat=True)
+    assert [token if counts else IGNORE for token, counts in zip(ids, mask)] == authors_labels(
+        conversation, tokenizer, role, system)
+    # all that differs from ours is the <s> of each learnt turn
+    same, ours = encode(conversation, Tokenizer(tokenizer.model, system), role)
+    more = [token for token, here, there in zip(ids, mask, ours) if here != there]
+    assert same == ids and more == [tokenizer.bos] * sum(turn["from"] == role for turn in conversation)

@@ -1,5 +1,6 @@
 """What reaches the loss, one update, and a run that is killed."""
 
+import json
 import subprocess
 import sys
 from argparse import Namespace
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 import model as m
 import train
 from model import Llama, add_lora, nll
-from platolm import IGNORE, LABEL, SYSTEM, Problem, read, turns
+from platolm import IGNORE, LABEL, SYSTEM, Problem, Tokenizer, read, turns
 from train import batches, forever, load_samples, pad, sample_of, update
 
 close = torch.testing.assert_close
@@ -158,6 +159,57 @@ def test_two_micro_batches_equal_one(make_model, tokenizer, files):
     close(results[0], results[2], rtol=1e-4, atol=1e-5)
 
 
+def one_update(model, samples, **how):
+    optimizer = [torch.optim.SGD(model.parameters(), lr=0.1)]
+    loss, norm = update(model, optimizer, [pad(samples)], **how)
+    return {"loss": torch.tensor(loss), "norm": torch.tensor(norm), **model.state_dict()}
+
+
+def test_computing_twice_instead_of_remembering_changes_nothing(make_model, tokenizer, files):
+    samples, model = load_samples([files], tokenizer, "human", 160), make_model()
+    model.recompute = True
+    close(one_update(model, samples), one_update(make_model(), samples), rtol=0, atol=1e-6)
+
+
+def test_a_compiled_layer_computes_the_same(make_model, tokenizer, files):
+    """Whether the layers can be traced, and at any length; not what a compiler makes of that."""
+    samples, model = load_samples([files], tokenizer, "human", 160), make_model()
+    for layer in model.layers:
+        layer.compile(backend="eager", dynamic=True)
+    close(one_update(model, samples[:1]), one_update(make_model(), samples[:1]), rtol=0, atol=1e-6)
+    assert not any("orig" in name for name in model.state_dict())
+
+
+def test_updates_of_so_many_samples_hold_each_once_an_epoch():
+    lengths = list(range(20, 90))
+    args = Namespace(samples=16, tokens=300, seed=1)
+    stream = train.updates(lengths, args)
+    epochs = [[next(stream) for _ in range(4)] for _ in range(2)]
+    for epoch in epochs:
+        used = [i for picked in epoch for batch in picked for i in batch]
+        assert len(used) == len(set(used)) == 64 and all(sum(map(len, picked)) == 16 for picked in epoch)
+        assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) < 300 + 90
+                   for picked in epoch for batch in picked)
+    assert epochs[0] != epochs[1] and train.steps_of(3, lengths, args) == 12
+    args = Namespace(samples=None, tokens=300, seed=1, accumulate=2)
+    n = len(batches(lengths, 300, np.random.default_rng([1, 0])))
+    assert train.steps_of(3, lengths, args) == 3 * n // 2
+
+
+def test_half_precision_weights_learn_and_loras_stay_exact(make_model, tokenizer, files):
+    samples = load_samples([files], tokenizer, "human", 160)
+    model = make_model().bfloat16()
+    optimizer = train.optimizers(model, "adamw", 1e-2, 0.0)
+    losses = [update(model, optimizer, [pad(samples)], "bf16")[0] for _ in range(8)]
+    state = next(iter(optimizer[0].state.values()))
+    assert losses[-1] < losses[0] and state["exp_avg"].dtype == torch.bfloat16
+    model = make_model().bfloat16()
+    add_lora(model, ["q_proj"], 4, 8)
+    optimizer = train.optimizers(model, "adamw", 1e-2, 0.0)
+    losses = [update(model, optimizer, [pad(samples)], "bf16")[0] for _ in range(8)]
+    assert losses[-1] < losses[0] and model.layers[0].self_attn.q_proj.A.dtype == torch.float32
+
+
 def test_lora_trains_and_leaves_the_rest_alone(make_model, tokenizer, files):
     model, before = make_model(), make_model().state_dict()
     add_lora(model, ["q_proj", "up_proj"], 4, 8)
@@ -285,7 +337,31 @@ def test_the_command_line_from_random_weights_to_a_fine_tuned_checkpoint(files, 
     assert done.returncode == 0 and "nothing to do" not in done.stdout, "the data are newer"
 
 
+def test_the_papers_way_by_command(make_model, tokenizer, files, tmp_path):
+    """Its template and mask, its epochs and batches, a base in half precision, LoRA beside it."""
+    make_model(tied=False).half().save(tmp_path / "base")
+    tokenizer.save(tmp_path / "base")
+    (tmp_path / "line.txt").write_text("Two sides talk.\n")
+    words = ["--learn", "human", "--data", files, "--base", tmp_path / "base", "--out", tmp_path / "out",
+             "--template", "phoenix", "--mask", "compat", "--epochs", 3, "--samples", 2, "--lora", 2, "--precision",
+             "float32", "--attention", "fused", "--activation-checkpointing", "--weights", "bf16"]
+    done = command(*words)
+    assert done.returncode == 1 and "--system FILE" in done.stderr and len(done.stderr.splitlines()) == 1
+    done = command(*words, "--system", tmp_path / "line.txt")
+    assert done.returncode == 0 and "step      3/3" in done.stdout, done.stderr
+    assert Llama.load(tmp_path / "out").norm.weight.dtype == torch.float16
+    back = Tokenizer.load(tmp_path / "out")
+    assert (back.system, back.speaker) == ("Two sides talk.\n\n", "human")
+    page = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
+    assert page["r"] == 2 and page["base_model_name_or_path"] == str(tmp_path / "base")
+    # per turn a token more is learnt than here, and nothing else
+    compat, ours = (load_samples([files], back, "human", 160, False, compat) for compat in (True, False))
+    count = lambda samples: sum(target != IGNORE for _, targets in samples for target in targets)
+    assert count(compat) - count(ours) == sum(turn["from"] == "human" for made in read(files) for turn in turns(made))
+
+
 @pytest.mark.parametrize("words, said", [
+    (["--data", "{files}", "--samples", "9"], "3 samples are too few for an update"),
     (["--data", "nowhere.jsonl"], "train.py: nowhere.jsonl: No such file or directory"),
     (["--data", "{files}", "--base", "nowhere"], "nowhere/config.json: No such file"),
 ])
