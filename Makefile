@@ -4,9 +4,11 @@ PRESET  ?= tiny
 SEED    ?= 0
 PYTHON  ?= python3
 VENV    ?= .venv
-TEACHER ?= URL
-MODEL   ?= teacher
 KNOWING ?= 1
+# with real weights a real teacher, else our own
+LARGE   := $(filter 1b 7b,$(PRESET))
+TEACHER ?= $(if $(LARGE),https://api.openai.com/v1,URL)
+MODEL   ?= $(if $(LARGE),gpt-3.5-turbo,teacher)
 
 # ---- presets: a row of sizes each --------------------------------------------------------------
 
@@ -24,7 +26,9 @@ TAUGHT = socratic blind human self-chat role-play oracle ceiling
 ARMS   = $(TAUGHT) floor
 # as many stages side by side as there are cores, one thread each
 JOBS      ?= $(shell getconf _NPROCESSORS_ONLN || echo 2)
+ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(JOBS)
+endif
 # another seed, base or teacher is another run; with KNOWING=0 the base has not read what it is asked
 R     = runs/$(PRESET)$(if $(filter-out 0,$(SEED)),-seed$(SEED))$(if $(filter 0,$(KNOWING)),-unknowing)$(if $(filter-out URL,$(TEACHER)),-$(MODEL))
 
@@ -52,17 +56,22 @@ with_grader = env -u OPENAI_API_KEY $(python) -m data.grader --
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help all hello smoke test show clean parity chaos bench-simulate coverage card real
+.PHONY: help all hello smoke test show clean parity chaos bench-simulate coverage card real fetch llama-cpp bench-train plan
 
 help: ## this list
 	@echo "PlatoLM from scratch: a user simulator, its dialogues, and the assistant they train"
 	@echo
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 16
 
+ifeq ($(LARGE),)
 all: hello $(R)/report.html ## the whole paradigm on two CPU cores, offline: 10 to 13 minutes
 	@echo; $(python) -m data.questions --tell $(R)/questions.json
 	@echo; echo "finished. Look at $(R)/report.html; the numbers are in $(R)/results.json,"
 	@echo "the dialogues in $(R)/chat, the models beside it"
+endif
+
+plan: | $(install) ## what PRESET=7b (or 1b) would take: every command, memory, hours, dollars; runs nothing
+	@$(MAKE) -n --no-print-directory all PRESET=$(if $(LARGE),$(PRESET),7b) | $(python) -m data.estimate $(if $(LARGE),$(PRESET),7b) $(if $(GPU),--gpu $(GPU))
 
 hello:
 	@echo "$(PRESET): $($(PRESET)_TIME) on two cores; what is in $(R) already is not made again"
@@ -95,13 +104,17 @@ $(VENV)/installed-tests: tests/requirements.txt $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r $<
 	@touch $@
 
-# ---- the paradigm, stage by stage: each is a file, and a file that is there is not made again ----
-
-$(R)/%: export STAGE_SECONDS = $(R)/seconds.jsonl
-
 # how this machine computes fastest; asked once, while it is quiet
 runs/machine.json: | $(install)
 	$(python) model.py
+
+# ---- the paradigm, stage by stage: each is a file, and a file that is there is not made again ----
+
+ifneq ($(LARGE),)
+include data/large.mk
+else
+
+$(R)/%: export STAGE_SECONDS = $(R)/seconds.jsonl
 
 $(R): | runs/machine.json
 	mkdir -p $@
@@ -216,6 +229,8 @@ $(R)/report.html: $(R)/results.json $(R)/questions.json $(R)/card.json $(R)/stat
 $(R)/report.html: export OMP_NUM_THREADS = 1
 $(R)/base/model.safetensors: export OMP_NUM_THREADS = $(JOBS)
 
+endif
+
 # ---- simulation that can be trusted, and how fast it is ------------------------------------------
 
 card: $(R)/card.json ## how like people is the simulator? part of make all: 1 minute after it
@@ -234,37 +249,57 @@ coverage: $(install) ## how often a 95 % interval holds the truth, and where it 
 
 # make real DATA=dialogues.json WHERE=source=taskmaster4
 REAL       = runs/real$(if $(WHERE),-$(lastword $(subst =, ,$(WHERE))))
-REAL_SHAPE = --vocab 2048 --dim 192 --layers 4 --heads 6 --hidden 512 --context 512
+REAL_SHAPE = --vocab 2048 --dim 192 --layers 6 --heads 6 --hidden 512 --context 1024
 REAL_LEARN = --held-out $(REAL)/held-out.jsonl --tokens 2048 --resume --seed $(SEED)
 
-real: $(REAL)/card.json ## Socratic from scratch on people's dialogues (DATA=FILE), and its card: 5 minutes
+real: $(REAL)/card.json ## Socratic from scratch on people's dialogues (DATA=FILE), and its card: 8 minutes
 
 $(REAL)/human.jsonl: $(DATA) | $(install) runs/machine.json
-	@test -n "$(DATA)" || { echo "make real DATA=FILE: which dialogues? (ShareGPT's array, or a record a line)"; exit 1; }
+	@test -n "$(DATA)" || { echo "make real DATA=FILE: which dialogues? (any format that data/foreign.py knows)"; exit 1; }
 	mkdir -p $(@D) && $(python) -m data.formats $(DATA) --where $(WHERE) --out $@ --held-out $(REAL)/held-out.jsonl
 
 $(REAL)/base/model.safetensors: $(REAL)/human.jsonl
 	$(python) train.py --learn all --data $< --out $(@D) $(REAL_SHAPE) --steps 400 --optimizer muon --lr 4e-3 $(REAL_LEARN)
 
-$(REAL)/socratic/model.safetensors: $(REAL)/human.jsonl $(REAL)/base/model.safetensors
-	$(python) train.py --learn human --data $< --base $(REAL)/base --out $(@D) --steps 150 --lr 1e-3 $(REAL_LEARN)
+# from that base, for as many updates each: who asks, who answers, and one who goes on reading both
+$(REAL)/socratic/model.safetensors $(REAL)/assistant/model.safetensors $(REAL)/continued/model.safetensors: $(REAL)/%/model.safetensors: $(REAL)/human.jsonl $(REAL)/base/model.safetensors
+	$(python) train.py --learn $(patsubst continued,all,$(patsubst assistant,gpt,$(patsubst socratic,human,$*))) --data $< --base $(REAL)/base --out $(@D) --steps 150 --lr 1e-3 $(REAL_LEARN)
 
-$(REAL)/assistant/model.safetensors: $(REAL)/human.jsonl $(REAL)/base/model.safetensors
-	$(python) train.py --learn gpt --data $< --base $(REAL)/base --out $(@D) --steps 150 --lr 1e-3 $(REAL_LEARN)
+$(REAL)/card.json: $(REAL)/socratic/model.safetensors $(REAL)/assistant/model.safetensors $(REAL)/continued/model.safetensors
+	env -u OPENAI_API_KEY $(python) -m data.serve $(REAL)/assistant -- $(python) evaluate.py card --user $(REAL)/socratic --human $(REAL)/held-out.jsonl --twin $(REAL)/assistant --beside base=$(REAL)/base continued=$(REAL)/continued --teacher URL --model model --out $@
 
-$(REAL)/card.json: $(REAL)/socratic/model.safetensors $(REAL)/assistant/model.safetensors
-	env -u OPENAI_API_KEY $(python) -m data.serve $(REAL)/assistant -- $(python) evaluate.py card --user $(REAL)/socratic --human $(REAL)/held-out.jsonl --twin $(REAL)/assistant --beside base=$(REAL)/base --teacher URL --model model --out $@
-
-$(REAL)/socratic/model.safetensors $(REAL)/assistant/model.safetensors: export OMP_NUM_THREADS = 1
+$(REAL)/%/model.safetensors: export OMP_NUM_THREADS = 1
 $(REAL)/base/model.safetensors: export OMP_NUM_THREADS = $(JOBS)
 
-# ---- the same logits and ids as transformers? in an environment of its own ------------------------
+# ---- beside others' programs, in environments of their own ----------------------------------------
 
-parity: $(VENV)-parity/installed ## logits and ids against transformers (DATA=dialogues.json: more text): 1 minute
+parity: $(VENV)-parity/installed ## logits and ids against transformers and peft (DATA=dialogues.json: more text): 1 minute
 	$(VENV)-parity/bin/python -m tests.parity $(DATA)
 
 $(VENV)-parity/installed: tests/parity-requirements.txt requirements.txt
-	@echo "installing transformers and what it needs into $(VENV)-parity: a further download of 0.1 GB"
+	@echo "installing transformers, peft and what they need into $(VENV)-parity: a further download of 0.1 GB"
 	$(PYTHON) -m venv $(VENV)-parity
 	$(VENV)-parity/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r $<
 	@touch $@
+
+bench-train: $(VENV)-parity/installed ## a training step against what the machine can multiply, and transformers + peft: on a GPU 7B's shape
+	$(VENV)-parity/bin/python -m tests.bench_train $(if $(COMPILE),--compile)
+
+llama-cpp: $(VENV)-llama/installed $(R)/socratic/model.safetensors $(R)/held-out.jsonl ## does llama.cpp open our Socratic? 10 minutes (it is compiled), after make all
+	$(VENV)-llama/bin/python -m tests.llama_cpp $(R)/socratic $(VENV)-llama/sources/vendor/llama.cpp $(R)/held-out.jsonl
+
+# its sources, for the converter and LLaMA's vocabulary that lie in them, and from them the package
+$(VENV)-llama/installed: tests/llama-requirements.txt tests/parity-requirements.txt requirements.txt
+	@echo "installing llama.cpp and what its converter needs into $(VENV)-llama: it is compiled, which takes some minutes"
+	$(PYTHON) -m venv $(VENV)-llama
+	$(VENV)-llama/bin/python -m pip download --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --no-binary llama-cpp-python -d $(VENV)-llama -r tests/llama-requirements.txt
+	mkdir -p $(VENV)-llama/sources && tar -xzf $(VENV)-llama/llama_cpp_python-*.tar.gz -C $(VENV)-llama/sources --strip-components=1
+	$(VENV)-llama/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r tests/parity-requirements.txt $(VENV)-llama/llama_cpp_python-*.tar.gz
+	@touch $@
+
+# ---- from outside ----------------------------------------------------------------------------------
+
+fetch: $(install) ## a public checkpoint (BASE=owner/model) or data set (DATA=owner/set) from the Hugging Face hub
+	@test -n "$(BASE)$(DATA)" || { echo "make fetch BASE=owner/model, or DATA=owner/set: which?"; exit 1; }
+	$(if $(BASE),$(python) -m data.fetch $(BASE) --out runs/fetched/$(notdir $(BASE)))
+	$(if $(DATA),$(python) -m data.fetch $(DATA) $(if $(findstring ://,$(DATA)),,--dataset) --out runs/fetched/$(notdir $(DATA)))

@@ -548,7 +548,8 @@ def money_flags(parser):
         help="what the server calls the longest answer")
 
 
-def arguments():
+def arguments(words=None):
+    """What the command line says, or a list of words."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     add = parser.add_argument_group("the two sides").add_argument
     add("--user", required=True, help="a checkpoint directory; the address of a server of "
@@ -573,7 +574,7 @@ def arguments():
     add("--dry-run", action="store_true", help="say what it would cost; send nothing")
     user_flags(parser)
     money_flags(parser)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def greet(client, who, variable="OPENAI_API_KEY"):

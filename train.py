@@ -378,7 +378,8 @@ def finished(out, args):
                                   for path in inputs)
 
 
-def arguments():
+def arguments(words=None):
+    """What the command line says, or a list of words."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     add = parser.add_argument
     add("--learn", required=True, choices=("all", "human", "gpt"), help="whose words are learnt: "
@@ -411,7 +412,7 @@ def arguments():
         add(f"--{name}", type=positive, default=getattr(Config, name))
     other_arguments(parser.add_argument_group("as the paper's authors").add_argument,
                     parser.add_argument_group("the machine").add_argument)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def other_arguments(add, add_machine):

@@ -1,0 +1,75 @@
+# The paper's own job, on weights and dialogues of yours; read by the Makefile for PRESET=1b and 7b.
+#
+#     make plan PRESET=7b                                              what it would come to; runs nothing
+#     make all PRESET=7b BASE=llama-7b DATA=sharegpt.json BENCH=mt_bench DOLLARS=100
+#
+# BASE: a Hugging Face directory (data/convert.py makes one of others); DATA: raw ShareGPT, one file or
+# several; BENCH: a folder with question.jsonl; DOLLARS: the most that the teacher may cost, and then again
+# the judge. The key is read from OPENAI_API_KEY. A stage that is there is not made again.
+
+DIALOGUES ?= 10000
+JUDGE     ?= gpt-4
+JUDGE_AT  ?= https://api.openai.com/v1
+EVERY     = q_proj k_proj v_proj o_proj gate_proj up_proj down_proj
+
+# three epochs, 128 dialogues an update, as in the authors' scripts
+PAPER_WAY = --epochs 3 --samples 128 --warmup 0.03 --weight-decay 0 --precision bf16 --attention fused --activation-checkpointing --resume --seed $(SEED)
+
+# TinyLlama-1.1B on one card of 24 GB: low-rank changes of every matrix
+1b_GPUS   = 1
+1b_TRAIN  = $(python) train.py --lora 16 --lora-alpha 32 --lora-names $(EVERY) --weights bf16 --lr 2e-4 --tokens 8192
+
+# LLaMA-7B as in the paper: all weights, in float32, in parts on four cards of 80 GB
+7b_GPUS   = 4
+7b_TRAIN  = $(python) -m torch.distributed.run --standalone --nproc_per_node $(GPUS) train.py --shard --lr 2e-5 --tokens 8192
+
+# as many dialogues at a time as their memory has room for
+1b_TALKS  = 64
+7b_TALKS  = 48
+
+GPUS     ?= $($(PRESET)_GPUS)
+BASE     ?= BASE
+DATA     ?= DATA
+BENCH    ?= BENCH
+DOLLARS  ?= DOLLARS
+
+all: $(R)/card.json $(R)/results.json
+	@echo; echo "finished: the scores are in $(R)/results.json, the dialogues in $(R)/chat, the models beside it"
+
+needed:
+	@for name in BASE=$(BASE) DATA=$(firstword $(DATA)) BENCH=$(BENCH) DOLLARS=$(DOLLARS); do \
+	  test "$${name%%=*}" != "$${name#*=}" || { echo "make all PRESET=$(PRESET) needs $${name%%=*}=... (see data/large.mk, and make plan PRESET=$(PRESET))"; exit 1; }; done
+.PHONY: needed
+# each stage has the cards to itself
+.NOTPARALLEL:
+
+# merge, Markdown, blocked words, language, segments, duplicates; then one in ten held out
+$(R)/human.jsonl: $(wildcard $(DATA)) | needed $(install) runs/machine.json
+	mkdir -p $(R)/chat && $(python) -m data.clean $(DATA) --paper --tokenizer $(BASE) --out $(R)/clean.jsonl
+	$(python) -m data.formats $(R)/clean.jsonl --out $@ --held-out $(R)/held-out.jsonl --share 100
+
+$(R)/socratic/model.safetensors: $(R)/human.jsonl
+	$($(PRESET)_TRAIN) --learn human --data $< --held-out $(R)/held-out.jsonl --base $(BASE) --out $(@D) $(PAPER_WAY)
+
+$(R)/chat/raw.jsonl: $(R)/socratic/model.safetensors
+	$(python) simulate.py --user $(R)/socratic --teacher $(TEACHER) --model $(MODEL) --out $@ --dialogues $(DIALOGUES) --max-question 512 --in-flight $($(PRESET)_TALKS) --max-dollars $(DOLLARS) --seed $(SEED) $(SIMULATE)
+
+$(R)/chat/socratic.jsonl: $(R)/chat/raw.jsonl
+	$(python) -m data.clean $< --out $@ --bench $(BENCH)/question.jsonl
+
+# the paper's Vicuna: first segments of people's dialogues, as many
+$(R)/chat/human.jsonl: $(R)/human.jsonl
+	$(python) -m data.sampling --like vicuna $< --number $(DIALOGUES) --out $@
+
+$(R)/assistant/%/model.safetensors: $(R)/chat/%.jsonl
+	$($(PRESET)_TRAIN) --learn gpt --data $< --base $(BASE) --out $(@D) $(PAPER_WAY)
+
+$(R)/card.json: $(R)/socratic/model.safetensors $(R)/assistant/human/model.safetensors $(R)/chat/raw.jsonl
+	$(python) evaluate.py card --user $(R)/socratic --human $(R)/held-out.jsonl --twin $(R)/assistant/human --beside base=$(BASE) --simulated user=$(R)/chat/raw.jsonl --out $@
+
+$(R)/results.json: $(R)/assistant/socratic/model.safetensors $(R)/assistant/human/model.safetensors
+	mkdir -p $(R)/bench && cp -r $(BENCH)/. $(R)/bench
+	$(python) evaluate.py answer socratic=$(R)/assistant/socratic human=$(R)/assistant/human --bench $(R)/bench
+	$(python) evaluate.py judge socratic human --bench $(R)/bench --judge $(JUDGE_AT) --judge-model $(JUDGE) --max-dollars $(DOLLARS)
+	$(python) evaluate.py judge socratic human --mode pairwise-all --bench $(R)/bench --judge $(JUDGE_AT) --judge-model $(JUDGE) --max-dollars $(DOLLARS)
+	$(python) evaluate.py score socratic human --bench $(R)/bench --judge-model $(JUDGE) --against socratic --out $@
