@@ -56,7 +56,7 @@ with_grader = env -u OPENAI_API_KEY $(python) -m data.grader --
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help all hello smoke test show clean parity chaos bench-simulate coverage card real fetch llama-cpp bench-train plan
+.PHONY: help all hello smoke test show clean parity chaos bench-simulate coverage card real fetch llama-cpp bench-train big plan
 
 help: ## this list
 	@echo "PlatoLM from scratch: a user simulator, its dialogues, and the assistant they train"
@@ -281,6 +281,9 @@ $(VENV)-parity/installed: tests/parity-requirements.txt requirements.txt
 	$(PYTHON) -m venv $(VENV)-parity
 	$(VENV)-parity/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r $<
 	@touch $@
+
+big: $(install) ## a file of 1 GB through the importer, in little memory: 1 minute
+	$(python) -m tests.big
 
 bench-train: $(VENV)-parity/installed ## a training step against what the machine can multiply, and transformers + peft: on a GPU 7B's shape
 	$(VENV)-parity/bin/python -m tests.bench_train $(if $(COMPILE),--compile)

@@ -207,9 +207,10 @@ def main():
     print(f"\nin all: {plan.hours:,.0f} hours of computing, {plan.dollars:,.0f} dollars")
     tflops, room, speed = GPUS[gpu]
     print(f"""assumed, not measured: {gpu} with {tflops} TFLOP/s in bf16, {room} GB, {speed:,} GB/s;
-{REACHED:.0%} of the first reached in training, {STREAMED:.0%} of the last in writing; {SEGMENTS:,} segments of {SEGMENT:,} tokens
-from people, {SIMULATED:,} tokens in a simulated dialogue, as the authors counted; {PATIENCE} s for an answer; prices
-of data/limits.py, unverified. Answering a bench and the card are not counted.""")
+{REACHED:.0%} of the first reached in training, {STREAMED:.0%} of the last in writing;
+{SEGMENTS:,} segments of {SEGMENT:,} tokens from people, {SIMULATED:,} tokens in a simulated
+dialogue, as the authors counted; {PATIENCE} s for an answer; prices of data/limits.py, unverified.
+Answering a bench and the card are not counted.""")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ the formats (foreign.py) and in ours (platolm.wrong), the files of benches (mtbe
 import argparse
 import json
 import re
+import zlib
 from collections import Counter
 from itertools import count
 from pathlib import Path
-
-import numpy as np
 
 from data.foreign import record_of
 from platolm import Problem, line, positive, put, run, sound, to_messages, wrong
@@ -135,9 +134,14 @@ def records(path, where=(), bad=None):
 
 
 def drawn(records, share, held):
-    """Those held out, one in `share` by a draw for each; or else the others. Always the same."""
-    rng = np.random.default_rng(0)
-    return (record for record in records if (rng.integers(share) == 0) == held)
+    """
+    Those held out, about one in `share`, or else the others. A hash of the id decides, so that it
+    is always the same; segments of one dialogue go together.
+    """
+    for record in records:
+        name = str(record.get("segment_of", record["id"]))
+        if (zlib.crc32(name.encode()) % share == 0) == held:
+            yield record
 
 
 # ------------------------------------------------------------------------------------------------

@@ -68,10 +68,12 @@ def spans_of(record, rule, tokenizer, limit):
 
 def split(record, spans):
     """
-    The segments of a dialogue as records of their own, each named by the turn it starts with.
+    The segments of a dialogue as records of their own, each named by the turn it starts with, and
+    with the dialogue's id under "segment_of".
 
     Nobody has left where something follows: only what reaches the end has the dialogue's own.
     """
     said = record["conversations"]
-    return [record | {"id": f"{record['id']}_{start}", "conversations": said[start:end]}
+    return [record | {"id": f"{record['id']}_{start}", "segment_of": record["id"],
+                      "conversations": said[start:end]}
             | ({"end": "cut"} if end < len(said) else {}) for start, end in spans]

@@ -290,9 +290,10 @@ def test_both_splits_over_random_dialogues():
 def test_segments_are_records_and_who_does_not_end_one_has_not_left(tokenizer):
     whole = talk("a", "b", "c", "d", id=7, end="left", lang="en")
     a, b = split(whole, [(0, 2), (1, 4)])
-    assert a == {"id": "7_0", "end": "cut", "lang": "en", "conversations": whole["conversations"][:2]}
-    assert b == {"id": "7_1", "end": "left", "lang": "en", "conversations": whole["conversations"][1:]}
-    assert split(talk("a", "b"), [(0, 2)]) == [talk("a", "b", id="a_0")]
+    of = {"segment_of": 7, "lang": "en"}
+    assert a == of | {"id": "7_0", "end": "cut", "conversations": whole["conversations"][:2]}
+    assert b == of | {"id": "7_1", "end": "left", "conversations": whole["conversations"][1:]}
+    assert split(talk("a", "b"), [(0, 2)]) == [talk("a", "b", id="a_0") | {"segment_of": "a"}]
     assert split(talk("a", "b", "c"), [(0, 2)])[0]["end"] == "cut" in ENDS and not wrong(a) and not wrong(b)
     # the authors count their label and a newline, FastChat six tokens; both a <s>
     lengths = [1 + len(tokenizer.encode(text)) for text in ("### Human: a {}\n", "### Assistant: b\n")]

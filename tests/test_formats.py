@@ -301,3 +301,11 @@ def test_dolly_by_category(folder):
         question = rows[number]["instruction"]
         about = f"The task is answering a question from a text.\n\n{question}\n\nc"
         assert turn == {"from": "human", "value": question if number < 30 else about}
+
+
+def test_segments_of_one_dialogue_are_held_out_together():
+    """Or who learns from one has read the beginning of the other."""
+    pieces = [{"id": f"{n}_{start}", "segment_of": str(n)} for n in range(300) for start in (0, 3, 6)]
+    held = {piece["segment_of"] for piece in formats.drawn(pieces, 4, True)}
+    kept = {piece["segment_of"] for piece in formats.drawn(pieces, 4, False)}
+    assert not held & kept and len(held) + len(kept) == 300 and 40 < len(held) < 110
