@@ -88,12 +88,17 @@ def test_work_does_not_divide_evenly(alone):
     assert len({row["learnt"] for row in alone["log"]}) > 4
 
 
-@pytest.mark.parametrize("shard", ["", "shard"])
+# the cards' own FSDP2 is older than the one for CPUs
+parts = pytest.mark.skipif(torch.__version__ < "2.7", reason="FSDP2 on a CPU needs torch 2.7")
+
+
+@pytest.mark.parametrize("shard", ["", pytest.param("shard", marks=parts)])
 def test_two_processes_are_one(trained, alone, shard):
     """Five micro-batches an update: one process has three, the other two and an empty one."""
     same(trained(2, shard), alone)
 
 
+@parts
 def test_a_killed_run_of_parts_goes_on_to_the_same_end(trained, alone):
     trained(2, "shard", dies=5, name="killed")
     same(trained(2, "shard", name="killed"), alone)
