@@ -248,7 +248,7 @@ coverage: $(install) ## how often a 95 % interval holds the truth, and where it 
 # ---- the same on real people: a small model from scratch, on dialogues of yours ------------------
 
 # make real DATA=dialogues.json WHERE=source=taskmaster4
-REAL       = runs/real$(if $(WHERE),-$(lastword $(subst =, ,$(WHERE))))
+REAL       = runs/real-$(basename $(notdir $(DATA)))$(subst $(empty) ,,$(addprefix -,$(subst =,-,$(WHERE))))
 REAL_SHAPE = --vocab 2048 --dim 192 --layers 6 --heads 6 --hidden 512 --context 1024
 REAL_LEARN = --held-out $(REAL)/held-out.jsonl --tokens 2048 --resume --seed $(SEED)
 
@@ -305,4 +305,4 @@ $(VENV)-llama/installed: tests/llama-requirements.txt tests/parity-requirements.
 fetch: $(install) ## a public checkpoint (BASE=owner/model) or data set (DATA=owner/set) from the Hugging Face hub
 	@test -n "$(BASE)$(DATA)" || { echo "make fetch BASE=owner/model, or DATA=owner/set: which?"; exit 1; }
 	$(if $(BASE),$(python) -m data.fetch $(BASE) --out runs/fetched/$(notdir $(BASE)))
-	$(if $(DATA),$(python) -m data.fetch $(DATA) $(if $(findstring ://,$(DATA)),,--dataset) --out runs/fetched/$(notdir $(DATA)))
+	$(if $(DATA),$(python) -m data.fetch "$(DATA)" $(if $(findstring ://,$(DATA)),,--dataset) --out runs/fetched/$(notdir $(firstword $(subst ?, ,$(DATA)))))

@@ -200,7 +200,7 @@ class Llama(nn.Module):
         x = self.embed_tokens(ids)                                   # (B, T, D)
         for layer, look in zip(self.layers, looks):
             if self.recompute:
-                x = checkpoint(layer, x, rope, look, use_reentrant=False)
+                x = checkpoint(layer, x, rope, look, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = layer(x, rope, look)
         return self.norm(x)
@@ -517,9 +517,20 @@ class Engine:
             row.why = "context"
 
 
+def room(model):
+    """How many rows of a Cache a GPU has memory for; a CPU is not asked."""
+    c, like = model.config, model.embed_tokens.weight
+    if like.device.type == "cpu":
+        return 1 << 30
+    row = 2 * c.layers * c.kv_heads * (c.context + 1) * c.dim // c.heads * like.itemsize
+    # a third is left for the work itself
+    return max(1, int(torch.cuda.mem_get_info()[0] * 2 / 3) // row)
+
+
 def generate(model, prompts, stops, limit, slots=64, draws=None, **how):
     """Continue each prompt (a list of ids). Returns the Rows, in the order of the prompts."""
-    engine, unfinished, rows = Engine(model, min(slots, len(prompts)), **how), len(prompts), []
+    slots = min(slots, len(prompts), room(model))
+    engine, unfinished, rows = Engine(model, slots, **how), len(prompts), []
     while unfinished:
         while engine.free and len(rows) < len(prompts):
             row = engine.join()
@@ -571,7 +582,8 @@ def read_config(directory):
     page = read_json(path)
     if page.get("model_type") != "llama":
         raise Problem(f"{path} describes a {page.get('model_type')!r} model, not a 'llama'")
-    page.setdefault("num_key_value_heads", page.get("num_attention_heads"))
+    if page.get("num_key_value_heads") is None:
+        page["num_key_value_heads"] = page.get("num_attention_heads")
     page.setdefault("tie_word_embeddings", False)
     # transformers 5 keeps theta in the first of these
     ropes = [page.get(key) or {} for key in ("rope_parameters", "rope_scaling")]
@@ -587,7 +599,7 @@ def read_config(directory):
 
 def refuse(path, page, kinds):
     """A Problem if a config asks for what this LLaMA has not; kinds: of rotary positions."""
-    strange = {"rope scaling": set(kinds) != {"default"},
+    strange = {"rope scaling": any(kind != "default" for kind in kinds),
                "a quantised model": page.get("quantization_config") is not None,
                "biases (attention_bias)": page.get("attention_bias", False),
                "biases (mlp_bias)": page.get("mlp_bias", False),
@@ -680,8 +692,9 @@ def write_safetensors(path, tensors):
 
 def weight_file(directory):
     """The file that holds a directory's weights or, where they are in parts, names those parts."""
-    index = Path(directory) / "model.safetensors.index.json"
-    return index if index.exists() else Path(directory) / "model.safetensors"
+    file = Path(directory) / "model.safetensors"
+    index = Path(f"{file}.index.json")
+    return file if file.exists() or not index.exists() else index
 
 
 def shards(index):
@@ -741,6 +754,8 @@ def save(model, directory):
     if model.config.tied:
         del tensors["lm_head.weight"]
     write_safetensors(directory / "model.safetensors", tensors)
+    # what was here in parts is another model now
+    (directory / "model.safetensors.index.json").unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -772,11 +787,12 @@ def machine(precision=None, attention=None, path=Path("runs/machine.json")):
     """
     Where and how to compute: {"device", "precision", "attention"}; arguments override.
 
-    Measured once, by a few training steps of the default model in each form, and remembered in
-    `path` for every later stage.
+    Of a CPU it is measured once, by a few training steps of the default model in each form, and
+    remembered in `path` for every later stage.
     """
-    if not path.exists():
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    fast = {"device": "cuda", "precision": "bf16", "attention": "fused"}
+    if device == "cpu" and not path.exists():
         print("once for this machine: timing a training step in four forms", flush=True)
         times = {(p, a): step_time(device, p, a) for p in ("float32", "bf16") for a in ATTENTION}
         # half the digits have to be worth it
@@ -785,7 +801,8 @@ def machine(precision=None, attention=None, path=Path("runs/machine.json")):
                                for (p, a), t in times.items()) + f": {' and '.join(best)} it is")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"device": device, "precision": best[0], "attention": best[1]}))
-    fast = read_json(path)
+    if device == "cpu":
+        fast = read_json(path)
     return fast | {name: value for name, value in
                    (("precision", precision), ("attention", attention)) if value}
 

@@ -146,7 +146,7 @@ def wrong(record):
         if not isinstance(turn, dict) or turn.get("from") not in ("human", "gpt"):
             who = turn.get("from") if isinstance(turn, dict) else turn
             return f'turn {number} is not from "human" or "gpt" but {str(who)[:40]!r}'
-        if not isinstance(turn.get("value"), str) or not turn["value"]:
+        if not isinstance(turn.get("value"), str) or not turn["value"].strip():
             return f"turn {number} says nothing"
         if number > 1 and turn["from"] == said[number - 2]["from"]:
             return f'roles do not alternate: turns {number - 1} and {number} are "{turn["from"]}"'
@@ -222,9 +222,12 @@ def put(path, texts):
     """Write texts as one file: the whole of it or, if anything goes wrong, none."""
     part = Path(f"{path}.tmp")
     part.parent.mkdir(parents=True, exist_ok=True)
-    with open(part, "w", encoding="utf-8") as file:
-        file.writelines(texts)
-    part.replace(path)
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            file.writelines(texts)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write(path, records):

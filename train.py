@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from data.convert import write_adapter
+from data.convert import read_adapter, write_adapter
 from data.ranks import Alone, ranks as ranks_of
 from model import (ATTENTION, Config, Llama, add_lora, built, machine, merge_lora, nll,
                    weight_file)
@@ -28,6 +28,7 @@ from platolm import (IGNORE, LABEL, Problem, Tokenizer, blanked, clock, encode, 
                      read_text, run, same_run, shift, stamp, turns, write)
 
 ALONE = Alone()
+DTYPE = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 # ------------------------------------------------------------------------------------------------
 # from records to batches
@@ -192,7 +193,8 @@ def held_out_loss(model, samples, budget, precision="float32", ranks=ALONE):
 def rate(step, steps, peak, warmup):
     """The learning rate of a step: `warmup` steps straight up to the peak, half a cosine to 0."""
     if step < warmup:
-        return peak * (step + 1) / warmup
+        # the last of them may go beyond, where warmup is no whole number
+        return peak * min(1, (step + 1) / warmup)
     return peak * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
 
 
@@ -310,8 +312,13 @@ def identity(args):
     """What a run may not change between its parts."""
     same = {name: value for name, value in vars(args).items()
             if name not in ("out", "resume", "device")}
-    base = [weight_file(args.base)] if args.base else []
-    return same | {"data": [stamp(path) for path in args.data + base]}
+    return same | {"data": [stamp(path) for path in read_by(args)]}
+
+
+def read_by(args):
+    """The files that decide what a run comes to."""
+    return [*args.data, *([weight_file(args.base)] if args.base else []),
+            *([args.system] if args.system else [])]
 
 
 def keep(model, optimizers, log, args, ranks=ALONE):
@@ -329,7 +336,8 @@ def restore(model, optimizers, args, ranks=ALONE):
     if not args.resume or not path.exists():
         return 0, []
     try:
-        found = torch.load(path, weights_only=True)
+        # mapped: of a large model no second one in memory, and none on the card
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         raise Problem(f"{path} cannot be read ({error}); delete it to start again") from None
     same_run(path, found["run"], identity(args))
@@ -371,9 +379,7 @@ def texts(record):
 
 def finished(out, args):
     """Whether the model is there, and younger than what it was made from."""
-    model, inputs = out / "model.safetensors", [Path(path) for path in args.data]
-    if args.base:
-        inputs.append(weight_file(args.base))
+    model, inputs = out / "model.safetensors", map(Path, read_by(args))
     return model.exists() and all(not path.exists() or path.stat().st_mtime <= model.stat().st_mtime
                                   for path in inputs)
 
@@ -410,13 +416,13 @@ def arguments(words=None):
     # a new model's shape
     for name in ("vocab", "dim", "layers", "heads", "hidden", "context"):
         add(f"--{name}", type=positive, default=getattr(Config, name))
-    other_arguments(parser.add_argument_group("as the paper's authors").add_argument,
-                    parser.add_argument_group("the machine").add_argument)
+    authors_arguments(parser.add_argument_group("as the paper's authors").add_argument)
+    machine_arguments(parser.add_argument_group("the machine").add_argument)
     return parser.parse_args(words)
 
 
-def other_arguments(add, add_machine):
-    """Flags that `make all` does without."""
+def authors_arguments(add):
+    """What the authors do otherwise than `make all`."""
     add("--epochs", type=positive, help="instead of --steps")
     add("--samples", type=positive, help="samples in an update, instead of --accumulate")
     add("--mask", choices=("platolm", "compat"), default="platolm",
@@ -424,7 +430,10 @@ def other_arguments(add, add_machine):
     add("--template", choices=("platolm", "phoenix"), default="platolm",
         help="phoenix: no space between the system line and the first label")
     add("--system", metavar="FILE", help="the words of the system line")
-    add = add_machine
+
+
+def machine_arguments(add):
+    """Where and how it is computed."""
     add("--precision", choices=("float32", "bf16"), help="of products of matrices; default: the "
         "faster one, measured once")
     add("--attention", choices=tuple(ATTENTION), help="default: the faster one, measured once")
@@ -438,9 +447,8 @@ def other_arguments(add, add_machine):
 
 def prepared(model, args, ranks):
     """The model on its machine, as it is to be trained."""
-    model.to(torch.float32 if args.weights == "float32" else torch.bfloat16)
     if not args.shard:
-        model.to(args.device)
+        model.to(DTYPE[args.weights]).to(args.device)
     if args.lora:
         n = add_lora(model, args.lora_names, args.lora, args.lora_alpha)
         print(f"LoRA of rank {args.lora} on {n} matrices")
@@ -449,7 +457,7 @@ def prepared(model, args, ranks):
         for layer in model.layers:
             layer.compile(dynamic=True)
     if args.shard:
-        ranks.split(model, args.precision)
+        ranks.split(model, DTYPE[args.weights], args.precision)
     return model
 
 
@@ -461,14 +469,19 @@ def finish(model, tokenizer, log, stored, args, ranks):
     whole = ranks.state(model, [])[0] if ranks.sharded else None
     if ranks.number:
         return
-    if whole:
-        model = built(Llama, model.config, whole, out)
     write(out / "log.jsonl", log)
     tokenizer.save(out)
     if args.lora:
-        write_adapter(model, out / "adapter", args.base or "")
+        write_adapter(model, out / "adapter", args.base)
         tokenizer.save(out / "adapter")
-    merge_lora(model).to(stored).save(out)
+        # into the base as it is on file: no rounding of ours comes between
+        model = Llama.load(args.base)
+        read_adapter(model, out / "adapter")
+        merge_lora(model)
+    if whole:
+        model = built(Llama, model.config, {name: tensor.to(stored)
+                                            for name, tensor in whole.items()}, out)
+    model.to("cpu", stored).save(out)
     (out / "train_state.pt").unlink(missing_ok=True)
 
 
@@ -480,7 +493,12 @@ def main():
     if args.shard and (args.lora or args.optimizer == "muon"):
         raise Problem("--shard is for AdamW on all weights: LoRA's are few, and Muon needs whole "
                       "matrices")
+    if args.lora and not args.base:
+        raise Problem("--lora changes a base: which? --base DIR")
     ranks = ranks_of(args.shard)
+    if ranks.size > args.accumulate and not args.samples:
+        raise Problem(f"an update of {args.accumulate} micro-batches leaves some of {ranks.size} "
+                      "processes without work: --accumulate more, or --samples")
     fast = ranks.first(lambda: machine(args.precision, args.attention))
     args.precision, args.attention, args.device = (fast[key] for key in
                                                    ("precision", "attention", "device"))
@@ -505,6 +523,7 @@ def main():
         (out / "model.safetensors").unlink(missing_ok=True)
     log = train(model, samples, held_out, args, ranks)
     finish(model, tokenizer, log, stored, args, ranks)
+    ranks.close()
 
 
 if __name__ == "__main__":

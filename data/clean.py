@@ -24,9 +24,10 @@ With --paper, the steps of the paper instead, for pages of ShareGPT:
     ascii       a character from U+0080 to U+FFFF, unless the human speaks of translating
     split, alone, exact     as above
 
-The dropped are in OUT.dropped, each with the step and the evidence. Dialogues come and go one by
-one; of those before, only ids, hashes and signatures are remembered. Not here: the formats of
-others (formats.py), HTML (markdown.py), where to split (split.py).
+The dropped are in OUT.dropped, each with the step and the evidence; items that are no dialogues
+are counted only. Dialogues come and go one by one: of those before, their ids and hashes are
+remembered, which for `near` and `openings` is about as much memory as the text takes. Not here:
+the formats of others (formats.py), HTML (markdown.py), where to split (split.py).
 """
 
 import argparse
@@ -65,12 +66,17 @@ def length(args):
     return evidence
 
 
+def translates(record, word):
+    """Whether the human asks for a translation, by a pattern of that word."""
+    return any(word.search(text) for text in texts(record, ("human",)))
+
+
 def language(args):
     """Letters beyond Latin in more than one of ten; who asks for a translation may have them."""
     def evidence(record):
         letters = [letter for letter in " ".join(texts(record)) if letter.isalpha()]
         foreign = [letter for letter in letters if ord(letter) > 0x24F]
-        asked = any(re.search(r"\btranslat", text, re.I) for text in texts(record, ("human",)))
+        asked = translates(record, re.compile(r"\btranslat", re.I))
         if len(foreign) * 10 > len(letters) and not asked:
             return f"{len(foreign)} of {len(letters)} letters, as in {''.join(foreign[:20])!r}"
     return evidence
@@ -140,8 +146,7 @@ def ascii_only(args):
     """The authors' sign of other languages; dashes and curly quotes count, most emoji not."""
     def evidence(record):
         found = re.findall("[\u0080-\uffff]", " ".join(texts(record)))
-        asked = any(re.search(r"\b[Tt]ranslat\w+", text) for text in texts(record, ("human",)))
-        if found and not asked:
+        if found and not translates(record, re.compile(r"\b[Tt]ranslat\w+")):
             return f"{len(found)} characters, as in {''.join(found[:20])!r}"
     return evidence
 
@@ -209,7 +214,7 @@ class Alike:
         if len(found):
             for key in self.keys(found):
                 self.bands.setdefault(key, []).append(len(self.sets))
-        self.sets.append(found)
+        self.sets.append(found.astype(np.uint32))
 
 
 def repeated(shingles_of, least, times):
@@ -353,7 +358,8 @@ def joined(paths, found, bad):
         (twice if name in seen else seen).add(name)
         yield record
     if several and twice:
-        raise Problem(f"{len(twice)} ids are in these files twice, first {min(twice)}")
+        raise Problem(f"{len(twice)} ids are in these files twice, first {min(twice)}: is one a "
+                      "copy of another? Files that each count from 0 have to be cleaned one by one")
 
 
 @contextmanager
@@ -361,10 +367,14 @@ def whole(*paths):
     """Files to write at once: all of them whole or, if anything goes wrong, none."""
     parts = [Path(f"{path}.tmp") for path in paths]
     parts[0].parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        yield [stack.enter_context(open(part, "w", encoding="utf-8")) for part in parts]
-    for part, path in zip(parts, paths):
-        part.replace(path)
+    try:
+        with ExitStack() as stack:
+            yield [stack.enter_context(open(part, "w", encoding="utf-8")) for part in parts]
+        for part, path in zip(parts, paths):
+            part.replace(path)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
 
 
 def arguments():
@@ -390,8 +400,10 @@ def arguments():
     add("--split", choices=splitting.RULES, help="whose rule for it (authors)")
     add("--limit", type=positive, default=2048, help="tokens of a segment (2048)")
     args = parser.parse_args()
-    if any(Path(args.out).resolve() == Path(file).resolve() for file in args.files):
-        raise Problem(f"{args.out} is read; write what is left of it somewhere else")
+    read = {Path(file).resolve() for file in args.files}
+    for out in (args.out, f"{args.out}.dropped"):
+        if Path(out).resolve() in read:
+            raise Problem(f"{out} is read, and would be written; choose another --out")
     if args.split and not args.tokenizer:
         raise Problem("--split counts tokens: say whose, with --tokenizer DIR")
     return args

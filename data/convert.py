@@ -14,8 +14,8 @@ refused. Not here: safetensors and config.json (model.py), downloads (fetch.py).
 import argparse
 import json
 import math
-import pickle
 import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -31,13 +31,16 @@ from platolm import Problem, Tokenizer, read_json, run
 def read_pickle(path):
     """{name: tensor} of a .bin or .pth file, without running any code that it may hold."""
     try:
-        # mapped, not read: of a large file only what is used comes into memory
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, ValueError, EOFError, OSError) as error:
+        # mapped, not read: of a large file only what is used comes into memory (before torch 1.6
+        # they were no zip files, and cannot be mapped)
+        tensors = torch.load(path, map_location="cpu", weights_only=True,
+                             mmap=zipfile.is_zipfile(path))
+    except Exception as error:
         why = str(error).strip().splitlines()[0][:80] if str(error).strip() else "it is empty"
         raise Problem(f"{path} is cut off, or holds more than tensors, and is not opened "
                       f"({why})") from None
-    if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
+    if not isinstance(tensors, dict) or not all(
+            isinstance(name, str) and torch.is_tensor(part) for name, part in tensors.items()):
         raise Problem(f"{path} holds something else than tensors by name")
     return tensors
 
@@ -188,7 +191,7 @@ def read_adapter(model, directory):
 def base_of(directory, given):
     """The directory of an adapter's base: as given, or as the adapter calls it."""
     named = given or adapter_page(directory).get("base_model_name_or_path") or ""
-    if not (Path(named) / "config.json").exists():
+    if not (Path(named) / "config.json").exists() or Path(named).resolve() == directory.resolve():
         raise Problem(f"{directory} is an adapter of {named or 'nobody knows what'!r}: say where "
                       "that checkpoint lies, --base DIR")
     return Path(named)
@@ -253,6 +256,9 @@ def to_hf(source, out, base):
     model.save(out)
     tokenizer.save(out)
     total = sum(p.numel() for p in model.parameters())
+    if (source / "params.json").exists() and "max_seq_len" not in read_json(source / "params.json"):
+        print("params.json does not tell the context: 2,048 as LLaMA's is taken; LLaMA-2's is "
+              "4,096 (max_position_embeddings in config.json)")
     print(f"{out}: {total:,} weights in {str(model.embed_tokens.weight.dtype).split('.')[-1]}, "
           f"{model.config.context:,} tokens of context, {tokenizer.vocab:,} pieces")
 

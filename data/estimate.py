@@ -71,17 +71,18 @@ def memory(c, args, processes):
     full, kept = (1, c.layers) if args.activation_checkpointing else (c.layers, 0)
     tokens = max(args.tokens, c.context)
     activations = 2 * tokens * c.dim * (17 * full + kept)
-    # scores of every learnt token, say half of all: in bf16, in float32, and their gradients
-    return state, activations + tokens / 2 * c.vocab * 12
+    # scores of every token, if all are learnt: in bf16, in float32, and their gradients
+    return state, activations + tokens * c.vocab * 12
 
 
 def seconds(c, args, tokens, flops):
     """Seconds to train on so many tokens with so many FLOP a second."""
     body, total = weights_of(c)
     # forward 2 per weight and token, backward to the stream 2, to the weights 2
-    each = 4 if args.lora else 6
-    each += 2 if args.activation_checkpointing else 0
-    attention = each * c.layers * c.dim * c.context / 2
+    again = 2 if args.activation_checkpointing else 0
+    each = (4 if args.lora else 6) + again
+    # what is looked at has no weights, so that LoRA saves nothing there
+    attention = (6 + again) * c.layers * c.dim * min(c.context, SEGMENT)
     return tokens * (each * (body + c.vocab * c.dim) + attention) / flops
 
 
@@ -99,7 +100,7 @@ def simulated(paths):
 def training(words, plan):
     """Lines about a command of train.py."""
     args = train.arguments(words)
-    gpus = plan.processes if plan.processes else 1
+    gpus = plan.processes
     config = Path(args.base or "", "config.json")
     c = read_config(config.parent) if args.base and config.exists() else plan.shape
     n = plan.dialogues if args.learn == "gpt" else SEGMENTS
@@ -117,7 +118,17 @@ def training(words, plan):
             + f"; {n:,} dialogues, {steps:,} updates, {tokens / 1e6:,.0f} million tokens",
             f"{state / 1e9:.1f} GB of weights and their like, {rest / 1e9:.1f} GB of activations "
             f"on each of {gpus} {plan.gpu}: {fits(state + rest, plan)}",
-            f"{hours:,.1f} hours"]
+            f"{memory_beside(c, args, gpus)}; {hours:,.1f} hours"]
+
+
+def memory_beside(c, args, processes):
+    """What the machine around the cards needs, in words."""
+    _, total = weights_of(c)
+    trained = lora_of(c, args) if args.lora else total
+    held = 4 if args.lora or args.weights == "float32" else 2
+    return (f"{2 * total * processes / 1e9:,.0f} GB of RAM to begin with (each process reads the "
+            f"base), {3 * held * trained / 1e9:,.1f} GB on disk to go on after a kill, "
+            f"{2 * total / 1e9:,.1f} GB for the model")
 
 
 def simulating(words, plan):
@@ -164,7 +175,8 @@ def judging(words, plan):
     names = list(takewhile(lambda word: not word.startswith("--"), words[1:]))
     pairs = "pairwise" in " ".join(words)
     calls = 160 * (len(names) * (len(names) - 1) if pairs else len(names))
-    read, written = (calls * n * (2 if pairs and n > 1000 else 1) for n in JUDGMENT)
+    # a pair has two answers to read
+    read, written = calls * JUDGMENT[0] * (1 + pairs), calls * JUDGMENT[1]
     judge = words[words.index("--judge-model") + 1]
     cost = dollars(price_of("https://judge", judge), read, written)
     plan.dollars += cost

@@ -45,7 +45,7 @@ ALWAYS = ["config.json", "generation_config.json", "tokenizer.model", "tokenizer
 # the first of these that a model has: often the same weights lie there in several formats
 WEIGHTS = [["model*.safetensors*"], ["*.safetensors*"], ["pytorch_model*.bin*"],
            ["params.json", "consolidated.*.pth"]]
-DIALOGUES = ["*.json", "*.jsonl"]
+DIALOGUES = ["*.json", "*.jsonl", "*.json.gz", "*.jsonl.gz"]
 
 # size: in bytes, or None; hash: sha256, or git's (sha1) of small files, or "" if nobody tells
 File = namedtuple("File", "name url size hash")
@@ -105,7 +105,8 @@ def digest(path, like):
 
 def there(file, path):
     """Whether a file is on disk already: the right one, not only one of that name."""
-    return path.is_file() and length(path) == file.size and digest(path, file.hash) == file.hash
+    return bool(file.hash) and path.is_file() and length(path) == file.size and digest(
+        path, file.hash) == file.hash
 
 
 def shown(text):
@@ -212,6 +213,9 @@ class Wire:
         """The file at any address, as far as its server tells."""
         name = PurePosixPath(unquote(urlsplit(url).path)).name
         with self.get(url, name) as reply:
+            if "text/html" in reply.headers.get("Content-Type", "") and not sha256:
+                raise Problem(f"{shown(url)} is a page to look at, no file; of the hub's files the "
+                              "address has /resolve/ in it, or say owner/name alone")
             size = re.fullmatch("[0-9]{1,15}", reply.headers.get("Content-Length", ""))
         return File(name, url, int(size.group()) if size else None, sha256)
 
@@ -242,6 +246,9 @@ class Wire:
         part = part_of(path)
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
+            if not file.hash:
+                # nobody could tell whether what an earlier run left is of this very file
+                part.unlink(missing_ok=True)
             self.persist(file.name, lambda: self.once(file, part), lambda: length(part))
             size, found = length(part), digest(part, file.hash)
             if file.size not in (None, size) or file.hash not in ("", found):

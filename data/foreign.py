@@ -15,7 +15,7 @@ What is under other keys travels along. Here: one item. Not here: files of them 
 import math
 import re
 
-from platolm import wrong
+from platolm import ENDS, wrong
 
 # who speaks, in the words of all formats
 ROLES = {"human": "human", "user": "human", "prompter": "human",
@@ -25,11 +25,12 @@ ROLES = {"human": "human", "user": "human", "prompter": "human",
 
 def turn_of(role, said):
     """A turn of ours, or of "system"; what is said is a text, or parts with texts in them."""
-    if str(role).lower() not in ROLES:
+    who = ROLES.get(str(role).lower())
+    if not who:
         raise ValueError(f"an unknown role {str(role)[:40]!r}")
     if isinstance(said, list):
         said = "\n".join(part if isinstance(part, str) else part["text"] for part in said)
-    return {"from": ROLES[str(role).lower()], "value": said}
+    return {"from": who, "value": said}
 
 
 def spoken(turns):
@@ -50,6 +51,8 @@ def sharegpt(item):
 
 def openai(item):
     """UltraChat-200k has a "prompt_id", others no id at all."""
+    if any(message.get("weight") == 0 for message in item["messages"]):
+        raise ValueError("an answer that is not to be learnt (weight 0); here all are")
     return spoken(item["messages"]), {"id": item.get("prompt_id")}
 
 
@@ -71,7 +74,8 @@ def baize(item):
         raise ValueError('no [|Human|] in "input"')
     turns = [turn_of(role, text.strip()) for role, text in zip(parts[::2], parts[1::2])]
     silent = turns[-1] == {"from": "human", "value": ""}
-    return turns[:-1] if silent else turns, {"id": item.get("topic")}
+    # a topic is no id: there are many dialogues on one
+    return turns[:-1] if silent else turns, {}
 
 
 def oasst(item):
@@ -100,6 +104,12 @@ def translated(item, key):
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f'something in "{key}" is no turn') from None
     rest = {name: value for name, value in (known | item).items() if name not in FORMATS}
+    # what others call the end is another thing
+    if rest.get("end") not in list(ENDS):
+        rest.pop("end", None)
+    # many a dialogue ends in a turn that was opened, and in which nobody spoke
+    while len(turns) > 1 and isinstance(turns[-1]["value"], str) and not turns[-1]["value"].strip():
+        turns, rest["end"] = turns[:-1], rest.get("end", "cut")
     told = [turn["value"] for turn in turns if turn["from"] == "system" and turn["value"]]
     if told:
         rest["system"] = "\n\n".join(map(str, told))

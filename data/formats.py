@@ -12,11 +12,15 @@ the formats (foreign.py) and in ours (platolm.wrong), the files of benches (mtbe
 """
 
 import argparse
+import gzip
+import io
 import json
+import os
 import re
+import stat
 import zlib
 from collections import Counter
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 from data.foreign import record_of
@@ -24,9 +28,9 @@ from platolm import Problem, line, positive, put, run, sound, to_messages, wrong
 
 PIECE = 1 << 20
 
-# how files begin that are no text yet
-PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstandard",
-          b"PAR1": "parquet"}
+# how files begin that are no text; gzip is read as it is
+GZIP = b"\x1f\x8b"
+PACKED = {b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstandard", b"PAR1": "parquet"}
 
 # ------------------------------------------------------------------------------------------------
 # reading
@@ -66,18 +70,21 @@ def numbered(path):
     """The JSON objects of a file with their numbers, from 1 up."""
     number = 0
     with open(path, "rb") as file:
-        start = file.read(4)
-    for sign, name in PACKED.items():
-        if start.startswith(sign):
-            raise Problem(f"{path} is a {name} file; make JSON lines of it first")
-    with open(path, encoding="utf-8-sig") as file:
+        # a pipe can be read but once: what it begins with is only looked at
+        start = file.peek(4)
+        for sign, name in PACKED.items():
+            if start.startswith(sign):
+                raise Problem(f"{path} is a {name} file; make JSON lines of it first")
+        data = gzip.open(file) if start.startswith(GZIP) else file
         try:
-            for number, item in enumerate(objects(file), 1):
+            for number, item in enumerate(objects(io.TextIOWrapper(data, "utf-8-sig")), 1):
                 yield number, item
         except UnicodeDecodeError:
             raise Problem(f"{path} is not a UTF-8 text file") from None
         except (ValueError, RecursionError) as error:
             raise Problem(f"{path}, after item {number}: not JSON ({error})") from None
+        except (EOFError, zlib.error):
+            raise Problem(f"{path}, after item {number}: the gzip file is cut off") from None
 
 
 def kind(error):
@@ -121,26 +128,54 @@ def dialogues(path, bad=None):
     return (record for record in found if "conversations" in record)
 
 
+def goes_on(record, after):
+    """Whether a dialogue that others have split goes on in the record after it: a_0, a_4, ..."""
+    names = [re.fullmatch(r"(.+)_(\d+)", found.get("id", "")) for found in (record, after)]
+    if not all(names) or names[0][1] != names[1][1]:
+        return False
+    said, step = record["conversations"], int(names[1][2]) - int(names[0][2])
+    # where segments overlap, the next begins with the same answer
+    return step == len(said) or step == len(said) - 1 and after["conversations"][0] == said[-1]
+
+
+def in_segments(found):
+    """Records as they come; those that are segments are told so, and all but the last are cut."""
+    before, first = None, None
+    for record in chain(found, [None]):
+        if before and record and goes_on(before, record):
+            first = first or before["id"].rpartition("_")[0]
+            yield {"segment_of": first, **before, "end": "cut"}
+        elif before:
+            yield {**({"segment_of": first} if first else {}), **before}
+            first = None
+        before = record
+
+
+def words_of(value):
+    """A value of a record as --where knows it: a text as it is, else as in JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def records(path, where=(), bad=None):
     """
     The dialogues of a file that have one of these words under each of these keys [(key, words)],
     with ids. Who has the last answer and says no more has left, unless the record tells otherwise.
     """
     number = count()
-    for item in dialogues(path, bad):
-        if all(str(item.get(key)) in words for key, words in where):
+    for item in in_segments(dialogues(path, bad)):
+        if all(words_of(item.get(key)) in words for key, words in where):
             end = "left" if item["conversations"][-1]["from"] == "gpt" else "cut"
             yield {"id": str(next(number)), "end": end, **item}
 
 
 def drawn(records, share, held):
     """
-    Those held out, about one in `share`, or else the others. A hash of the id decides, so that it
-    is always the same; segments of one dialogue go together.
+    Those held out, about one in `share`, or else the others. A hash decides, so that it is always
+    the same; segments of one dialogue go together, and so do dialogues that begin alike.
     """
     for record in records:
-        name = str(record.get("segment_of", record["id"]))
-        if (zlib.crc32(name.encode()) % share == 0) == held:
+        first = record["conversations"][0]["value"]
+        if (zlib.crc32(str(record.get("segment_of", first)).encode()) % share == 0) == held:
             yield record
 
 
@@ -169,16 +204,13 @@ FORMS = {"records": lambda records: map(line, records), "sharegpt": array, "mess
 
 def save(path, records, form="records"):
     """Write records in one of these forms; returns how many. None at all are a Problem."""
-    number = 0
-
-    def counted():
-        nonlocal number
-        for number, record in enumerate(records, 1):
-            yield record
-        if not number:
-            raise Problem(f"there are no dialogues for {path}")
-    put(path, FORMS[form](counted()))
-    return number
+    first = next(records, None)
+    if first is None:
+        raise Problem(f"there are no dialogues for {path}")
+    number = count()
+    # map takes a number for each record that is written
+    put(path, FORMS[form](map(lambda record, _: record, chain([first], records), number)))
+    return next(number)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -206,18 +238,20 @@ def main():
     paths = [path for path in (args.file, args.held_out, args.out) if path]
     if len({Path(path).resolve() for path in paths}) < len(paths):
         raise Problem(f"{', '.join(paths)}: what is read and what is written must differ")
+    if args.held_out and not stat.S_ISREG(os.stat(args.file).st_mode):
+        raise Problem(f"{args.file} is no file that can be read twice, as --held-out needs")
+    bad = Counter()
     # each file written takes a reading of its own, so that nothing is kept in memory
-    for path in paths[1:]:
-        bad = Counter()
-        found = records(args.file, args.where, bad)
-        if args.held_out:
-            found = drawn(found, args.share, path == args.held_out)
-        try:
-            number = save(path, found, args.form)
-        finally:
-            if path == paths[1]:
-                tell(bad)
-        print(f"{path}: {number:,} dialogues")
+    if args.held_out:
+        held = drawn(records(args.file, args.where, Counter()), args.share, True)
+        print(f"{args.held_out}: {save(args.held_out, held, args.form):,} dialogues")
+    found = records(args.file, args.where, bad)
+    try:
+        number = save(args.out, drawn(found, args.share, False) if args.held_out else found,
+                      args.form)
+    finally:
+        tell(bad)
+    print(f"{args.out}: {number:,} dialogues")
 
 
 if __name__ == "__main__":

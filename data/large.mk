@@ -17,11 +17,12 @@ PAPER_WAY = --epochs 3 --samples 128 --warmup 0.03 --weight-decay 0 --precision 
 
 # TinyLlama-1.1B on one card of 24 GB: low-rank changes of every matrix
 1b_GPUS   = 1
-1b_TRAIN  = $(python) train.py --lora 16 --lora-alpha 32 --lora-names $(EVERY) --weights bf16 --lr 2e-4 --tokens 8192
+1b_TRAIN  = $(launch) train.py --lora 16 --lora-alpha 32 --lora-names $(EVERY) --weights bf16 --lr 2e-4 --tokens 8192
 
-# LLaMA-7B as in the paper: all weights, in float32, in parts on four cards of 80 GB
+# LLaMA-7B as in the paper: all weights, in float32, in parts on four cards of 80 GB (on one, in bf16)
 7b_GPUS   = 4
-7b_TRAIN  = $(python) -m torch.distributed.run --standalone --nproc_per_node $(GPUS) train.py --shard --lr 2e-5 --tokens 8192
+7b_TRAIN  = $(launch) train.py $(if $(filter 1,$(GPUS)),--weights bf16,--shard) --lr 2e-5 --tokens 8192
+launch    = $(python) $(if $(filter-out 1,$(GPUS)),-m torch.distributed.run --standalone --nproc_per_node $(GPUS))
 
 # as many dialogues at a time as their memory has room for
 1b_TALKS  = 64
@@ -43,7 +44,7 @@ needed:
 # each stage has the cards to itself
 .NOTPARALLEL:
 
-# merge, Markdown, blocked words, language, segments, duplicates; then one in ten held out
+# merge, Markdown, blocked words, language, segments, duplicates; then one in a hundred held out
 $(R)/human.jsonl: $(wildcard $(DATA)) | needed $(install) runs/machine.json
 	mkdir -p $(R)/chat && $(python) -m data.clean $(DATA) --paper --tokenizer $(BASE) --out $(R)/clean.jsonl
 	$(python) -m data.formats $(R)/clean.jsonl --out $@ --held-out $(R)/held-out.jsonl --share 100

@@ -121,7 +121,8 @@ HOLDERS = {"li": ("ul", "ol"), "tr": ("table",), "td": ("tr",), "th": ("tr",)}
 
 KNOWN = "|".join([*WRITTEN, *ALONE, *BARE, "br"])
 CLOSING = re.compile(rf"</({KNOWN})\s*>", re.I)
-FENCED = re.compile(r"(?ms)^```.*?(^```|\Z)|`[^`\n]+`")
+OPENING = re.compile(rf"\s*<({KNOWN})[\s/>]", re.I)
+PAGER = re.compile(r"\A\s*\d+ / \d+[ \t]*(\n\s*|(?=<))")
 COMMENT = re.compile(r"<!--[^<>]*-->")
 # not markup, though a parser might think so; numbers as long as that stand for no character
 TEXT = re.compile(rf"<(?!/?({KNOWN})[\s/>])|&(?=#\d{{9}})", re.I)
@@ -186,8 +187,8 @@ class Page(HTMLParser):
 
 
 def is_html(text):
-    """Whether a text has a closing tag of a known kind, other than in Markdown's own code."""
-    return bool(CLOSING.search(FENCED.sub("", text)))
+    """Whether a text is a page: it begins with a known tag, and some known tag is closed."""
+    return bool(OPENING.match(PAGER.sub("", text)) and CLOSING.search(text))
 
 
 def to_markdown(text):
@@ -203,5 +204,6 @@ def to_markdown(text):
         page.close()
         page.close_until(page.open[0])
         text = re.sub(r"\n{3,}", "\n\n", page.open[0].text).strip()
-    text = re.sub(r"\A\s*\d+ / \d+[ \t]*\n\s*", "", text)
-    return re.sub(r"\s*\bCopy\d+ chars / \d+ words\s*\Z", "", text)
+    text = PAGER.sub("", text)
+    counter = re.search(r"\bCopy\d+ chars / \d+ words\s*\Z", text)
+    return text[:counter.start()].rstrip() if counter else text

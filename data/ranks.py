@@ -5,12 +5,14 @@ One training run on several processes, started by torch's own launcher:
     torchrun --nproc_per_node 4 train.py ... --shard    each holds a part of it (FSDP2)
 
 The run is the one of a single process, update by update: each computes its share of an update's
-micro-batches, gradients are added up, and all divide by what was learnt in the whole update.
+micro-batches, gradients are added up, and all divide by what was learnt in the whole update. (In
+float32. With bf16, FSDP2 keeps more between the layers in bf16 than a single process does.)
 Not here: the loop (train.py), which can be read without this file.
 """
 
 import os
 import sys
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -20,7 +22,7 @@ from platolm import Problem
 
 class Alone:
     """A single process: nothing to share."""
-    number, sharded = 0, False
+    number, size, sharded = 0, 1, False
 
     def first(self, function):
         """What function() returns; of several processes the first one calls it before the rest."""
@@ -38,26 +40,36 @@ class Alone:
         """Each parameter's gradient summed over all processes, in place."""
 
     def state(self, model, optimizers):
-        """What is needed to go on: the model's state and the optimizers' states, whole."""
-        return model.state_dict(), [optimizer.state_dict() for optimizer in optimizers]
+        """What is needed to go on: the weights that are trained, the optimizers' states; whole."""
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        return trained, [optimizer.state_dict() for optimizer in optimizers]
 
     def load(self, model, optimizers, state):
         """Take up what `state` returned."""
-        model.load_state_dict(state[0])
+        # what is frozen, or tied to another, is not in it
+        model.load_state_dict(state[0], strict=False)
         for optimizer, before in zip(optimizers, state[1]):
             optimizer.load_state_dict(before)
+
+    def close(self):
+        """The run is over."""
 
 
 class Ranks(Alone):
     """One of several processes: number of size."""
 
     def __init__(self):
-        cuda = torch.cuda.is_available()
-        if cuda:
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if cuda else "gloo")
+        local, card = int(os.environ["LOCAL_RANK"]), None
+        if torch.cuda.is_available():
+            if local >= torch.cuda.device_count():
+                raise Problem(f"--nproc_per_node: there are {torch.cuda.device_count()} GPUs")
+            card = torch.device("cuda", local)
+            torch.cuda.set_device(card)
+        # while the first one writes a large checkpoint, the others wait
+        dist.init_process_group("nccl" if card else "gloo", timeout=timedelta(hours=2),
+                                device_id=card)
         self.number, self.size = dist.get_rank(), dist.get_world_size()
-        self.device = "cuda" if cuda else "cpu"
+        self.device = card or "cpu"
         # one voice is enough
         if self.number:
             sys.stdout = open(os.devnull, "w")
@@ -85,18 +97,24 @@ class Ranks(Alone):
             if p.grad is not None:
                 dist.all_reduce(p.grad)
 
+    def close(self):
+        dist.destroy_process_group()
+
 
 class Shards(Ranks):
     """One of several processes that hold a model in parts: a layer is whole only while used."""
     sharded = True
 
-    def split(self, model, precision):
-        """Keep of each layer this process's part alone (Zhao et al. 2023, arXiv 2304.11277)."""
+    def split(self, model, dtype, precision):
+        """
+        Keep of each layer this process's part alone (Zhao et al. 2023, arXiv 2304.11277), in
+        dtype; layer by layer, so that the whole is nowhere but in the precision of its file.
+        """
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-        dtype = torch.bfloat16 if precision == "bf16" else None
-        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+        computed = torch.bfloat16 if precision == "bf16" else None
+        policy = MixedPrecisionPolicy(param_dtype=computed, reduce_dtype=torch.float32)
         for part in [*model.layers, model]:
-            fully_shard(part, mp_policy=policy)
+            fully_shard(part.to(dtype), mp_policy=policy)
 
     def add_up(self, model):
         # torch has met all processes on the way back, and left their mean
@@ -119,7 +137,7 @@ class Shards(Ranks):
 
 def ranks(shard):
     """The processes of this run, as torchrun has started them; Alone if it has not."""
-    if "RANK" not in os.environ:
+    if not dist.is_torchelastic_launched():
         if shard:
             raise Problem("--shard divides a model among processes: torchrun --nproc_per_node N")
         return Alone()

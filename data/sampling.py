@@ -19,7 +19,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from data.formats import dialogues, items, save, tell
+from data.formats import dialogues, in_segments, items, save, tell
 from data.mtbench import lacks
 from platolm import Problem, positive, run
 
@@ -28,9 +28,9 @@ ABOUT = {"closed_qa": "answering a question from a text", "summarization": "summ
          "information_extraction": "finding facts in a text"}
 
 
-def segment(record):
-    """The number of a segment, as in "abc_0"; 0 where nothing was split."""
-    return int((re.search(r"_(\d+)$", record.get("id", "")) or "00")[1])
+def later(record):
+    """Whether it is a segment of a dialogue, and not its first, "abc_0"."""
+    return "segment_of" in record and not re.fullmatch(r".*_0", record.get("id", "_0"))
 
 
 def from_alpaca(record):
@@ -53,12 +53,15 @@ def pairs(path, like, bad):
         for number, row in enumerate(items(path, lacks("instruction", "category"))):
             yield row["category"], asked(row, number)
         return
-    for record in dialogues(path, bad):
-        if like == "vicuna" and segment(record):
-            continue
-        if like == "wizard" and (from_alpaca(record) or len(record["conversations"]) != 2):
-            continue
-        yield path, record
+    for record in in_segments(dialogues(path, bad)):
+        if like == "vicuna" and later(record):
+            bad["a later segment"] += 1
+        elif like == "wizard" and from_alpaca(record):
+            bad["from Alpaca"] += 1
+        elif like == "wizard" and len(record["conversations"]) != 2:
+            bad["more or less than a question and its answer"] += 1
+        else:
+            yield path, record
 
 
 def quotas(sizes, number):

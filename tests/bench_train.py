@@ -55,7 +55,7 @@ def product_rate(c, tokens):
 def flops(c, tokens, lora):
     """FLOPs of one step: 4 (LoRA) or 6 for each weight and token, and attention's."""
     each = 4 if lora else 6
-    return tokens * each * (weights_of(c)[0] + c.vocab * c.dim + c.layers * c.dim * tokens / 2)
+    return tokens * (each * (weights_of(c)[0] + c.vocab * c.dim) + 6 * c.layers * c.dim * tokens)
 
 
 def batch(c, tokens):
@@ -94,7 +94,8 @@ def theirs(c, lora, args):
     torch.set_default_dtype(torch.float32)
     model.train()
     # transformers 5.20 gave it a new name
-    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+    new = hasattr(model, "activation_checkpointing_enable")
+    (model.activation_checkpointing_enable if new else model.gradient_checkpointing_enable)()
     if lora:
         model = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=16, target_modules=NAMES))
     weights = [p for p in model.parameters() if p.requires_grad]

@@ -1,5 +1,6 @@
 """The formats of others: each by hand, as an array and as lines; there and back; what is wrong; much of it."""
 
+import gzip
 import io
 import json
 import random
@@ -60,9 +61,9 @@ ITEMS = {
                        talk("q", "a", id="9f", prompt_id="9f")),
     "UltraChat": ({"id": "0", "data": SAID}, talk(*SAID, id="0")),
     "Baize": ({"topic": "clocks", "input": "A talk.\n[|Human|] q\n[|AI|] a\nb\n[|Human|] r\n[|AI|] c\n[|Human|] "},
-              talk("q", "a\nb", "r", "c", id="clocks", topic="clocks")),
+              talk("q", "a\nb", "r", "c", topic="clocks")),
     "Baize, the human last": ({"topic": "t", "input": "A.\n[|Human|]q[|AI|]a[|Human|]r"},
-                              talk("q", "a", "r", id="t", topic="t")),
+                              talk("q", "a", "r", topic="t")),
     "WildChat": ({"conversation_id": "c", "toxic": False, "conversation": [
         {"role": "user", "content": "q", "language": "English"}, {"role": "assistant", "content": "a", "toxic": False}]},
         talk("q", "a", id="c", conversation_id="c", toxic=False)),
@@ -107,7 +108,8 @@ WRONG = [
     ({"conversations": ["q", "a"]}, 'something in "conversations" is no turn'), ({"conversations": [5]}, "is no turn"),
     ({"data": ["q", 5]}, "turn 2 says nothing"), ({"data": ["q", {}]}, "turn 2 says nothing"),
     ({"instruction": "q", "input": "", "output": "a"}, r'no \[\|Human\|\] in "input"'),
-    ({"topic": "t", "input": "A.[|Human|] q [|AI|] [|Human|]"}, "turn 2 says nothing"),
+    ({"topic": "t", "input": "A.[|Human|] q [|AI|] [|Human|] r"}, "turn 2 says nothing"),
+    ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]}, "weight 0"),
     ({"prompt": node("prompter", "q", deleted=True)}, "an empty dialogue"),
     ({"prompt": node("prompter", "q", "reply")}, 'something in "prompt" is no turn'),
     ({"message_tree_id": "t", "parent_id": None, "text": "q", "role": "prompter"}, "one message of a tree"),
@@ -126,7 +128,7 @@ def test_what_cannot_be_used_is_a_sentence(tmp_path, item, said):
 
 
 def test_what_cannot_be_used_is_counted_by_what_is_wrong(tmp_path):
-    given = [talk("q", id="a"), talk("q", ""), talk("q", "a", "r", ""), {"conversations": turns("\ud800")},
+    given = [talk("q", id="a"), talk("q", "", "r"), talk("q", "a", " ", "b"), {"conversations": turns("\ud800")},
              talk("q", id="b"), {"conversations": turns("x", "\udfff")}, {"conversations": turns("q") * 2}]
     (tmp_path / "x").write_text(json.dumps(given))
     bad = Counter()
@@ -136,7 +138,7 @@ def test_what_cannot_be_used_is_counted_by_what_is_wrong(tmp_path):
 
 
 @pytest.mark.parametrize("data, said", [
-    (b"\x1f\x8b\x08\x00", "is a gzip file"), (b"PAR1\x15", "is a parquet file"), (b"PK\x03\x04", "is a zip file"),
+    (b"\x1f\x8b\x08\x00", "gzip file is cut off"), (b"PAR1\x15", "is a parquet file"), (b"PK\x03\x04", "is a zip file"),
     (b"\xff\xfe{\x00", "not a UTF-8 text file"), (b"\x00\x01", "after item 0: not JSON"), (b"a,b\n1,2", "not JSON"),
     (b'[{"text": "a"}', "after item 1: not JSON .it ends too early"), (b'{"text": "a', "item 0: .* too early"),
     (b'{"text": "a"\n{"text": "b"}' + b" " * 20, "after item 0: not JSON .Expecting ','"),
@@ -204,8 +206,8 @@ def run(program, *words):
 @pytest.fixture
 def folder(tmp_path):
     """Two hundred dialogues in five languages, and three that are none."""
-    given = [talk("q", f"a {n}", id=f"t{n}", lang=("en", "de", "fr", "es", "it")[n % 5]) for n in range(200)]
-    given[50:50] = [talk("q", ""), talk("q", "a", "b", ""), {"id": "x"}]
+    given = [talk(f"q {n}", f"a {n}", id=f"t{n}", lang=("en", "de", "fr", "es", "it")[n % 5]) for n in range(200)]
+    given[50:50] = [talk("q", "", "r"), talk("q", "a", " ", "b"), {"id": "x"}]
     given[3]["system"] = "be brief"
     (tmp_path / "x.json").write_text(json.dumps(given))
     return tmp_path
@@ -234,7 +236,7 @@ def test_there_and_back(folder):
     assert json.loads((folder / "s").read_text()) == whole
     run("data.formats", folder / "s", "--out", folder / "m", "--as", "messages")
     rows = [json.loads(text) for text in (folder / "m").read_text().splitlines()]
-    assert rows[0] == {"messages": told(("user", "q"), ("assistant", "a 0"))}
+    assert rows[0] == {"messages": told(("user", "q 0"), ("assistant", "a 0"))}
     assert rows[3]["messages"][0] == {"role": "system", "content": "be brief"}
     run("data.formats", folder / "m", "--out", folder / "back")
     said = [(record["conversations"], record.get("system"), record["end"]) for record in whole]
@@ -271,10 +273,12 @@ def sampled(folder, like, *files, number=10_000):
 
 def test_first_segments_and_seeds(folder):
     ids = ["a_0", "a_2", "b_0", "b_10", "c", "alpaca_1"]
+    # b_10 is a name as any: b_0 has two turns and would go on at b_2
     (folder / "v").write_text("".join(line(talk("q", "a", id=name)) for name in ids) + line(talk("q", "a", "r", id="long")))
     found, said = sampled(folder, "vicuna", folder / "v")
-    assert [record["id"] for record in found] == ["a_0", "b_0", "c", "long"]
-    assert "4 of         4" in said and "4 dialogues, all there are; 10,000 were asked for" in said
+    assert [record["id"] for record in found] == ["a_0", "b_0", "b_10", "c", "alpaca_1", "long"]
+    assert "1 passed over: a later segment" in said and "6 of         6" in said
+    assert "6 dialogues, all there are; 10,000 were asked for" in said
     found, _ = sampled(folder, "wizard", folder / "v", number=3)
     assert len(found) == 3 and {record["id"] for record in found} < set(ids[:5])
 
@@ -305,7 +309,45 @@ def test_dolly_by_category(folder):
 
 def test_segments_of_one_dialogue_are_held_out_together():
     """Or who learns from one has read the beginning of the other."""
-    pieces = [{"id": f"{n}_{start}", "segment_of": str(n)} for n in range(300) for start in (0, 3, 6)]
+    pieces = [talk(f"{n} {start}") | {"id": f"{n}_{start}", "segment_of": str(n)} for n in range(300)
+              for start in (0, 3, 6)]
     held = {piece["segment_of"] for piece in formats.drawn(pieces, 4, True)}
     kept = {piece["segment_of"] for piece in formats.drawn(pieces, 4, False)}
     assert not held & kept and len(held) + len(kept) == 300 and 40 < len(held) < 110
+
+
+def test_segments_that_others_made_are_known(tmp_path):
+    """FastChat's go on where the last one ended, the authors' with its last answer; other numbers are names."""
+    long = talk("q", "a", "r", "b", "s", "c")["conversations"]
+    pieces = [("x_0", long[:2]), ("x_2", long[2:6]), ("y_0", long[:4]), ("y_3", long[3:]), ("z_0", long[:2]),
+              ("z_1", long[:2]), ("z", long)]
+    (tmp_path / "x").write_text("".join(line({"id": name, "conversations": said}) for name, said in pieces))
+    found = list(records(tmp_path / "x"))
+    assert [record["id"] for record in found] == [name for name, _ in pieces]
+    assert [record["end"] for record in found] == ["cut", "left", "cut", "left", "left", "left", "left"]
+    assert [record.get("segment_of") for record in found] == ["x", "x", "y", "y", None, None, None]
+
+
+def test_a_turn_in_which_nobody_spoke_is_no_turn_if_it_is_the_last():
+    found = record_of(talk("q", "a", " \n", end="bored"))
+    assert [turn["value"] for turn in found["conversations"]] == ["q", "a"] and found["end"] == "cut"
+
+
+def test_gzip_is_read_and_pipes_lose_nothing(folder):
+    whole = (folder / "x.json").read_bytes()
+    (folder / "x.json.gz").write_bytes(gzip.compress(whole))
+    assert list(dialogues(folder / "x.json.gz", Counter())) == list(dialogues(folder / "x.json", Counter()))
+    (folder / "cut.gz").write_bytes(gzip.compress(whole)[:-20])
+    with pytest.raises(Problem, match="cut off|too early"):
+        list(dialogues(folder / "cut.gz", Counter()))
+    words = [sys.executable, "-m", "data.formats", "/dev/stdin", "--out", str(folder / "piped")]
+    done = subprocess.run(words, input=whole, capture_output=True)
+    assert done.returncode == 0 and len(list(read(folder / "piped"))) == 200
+    done = subprocess.run([*words, "--held-out", str(folder / "h")], input=whole, capture_output=True)
+    assert done.returncode == 1 and b"read twice" in done.stderr
+
+
+def test_what_is_no_text_is_asked_for_as_in_json(folder):
+    (folder / "w").write_text("".join(line(talk("q", toxic=toxic)) for toxic in (True, False, None)))
+    run("data.formats", folder / "w", "--out", folder / "o", "--where", "toxic=false,null")
+    assert [record["toxic"] for record in read(folder / "o")] == [False, None]

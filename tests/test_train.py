@@ -253,6 +253,8 @@ def test_muon_is_torchs_own():
 def test_the_rate_climbs_then_falls_to_nothing():
     rates = [train.rate(step, 100, 1.0, 10) for step in range(100)]
     assert rates[0] == 0.1 and max(rates) == rates[10] == 1.0 and rates[99] < 0.001
+    # also where the steps that climb are no whole number
+    assert all(max(train.rate(step, n, 1.0, 0.03 * n) for step in range(n)) <= 1 for n in range(1, 300))
     assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
 
 
@@ -270,7 +272,7 @@ def args_of(files, out, **changes):
     return Namespace(**{**dict(
         learn="human", data=[str(files)], out=str(out), base=None, held_out=None, resume=True, steps=8,
         tokens=150, accumulate=2, lr=1e-2, warmup=0.1, weight_decay=0.1, clip=1.0, seed=3,
-        lora=None, precision="float32", optimizer="adamw", samples=None), **changes})
+        lora=None, precision="float32", optimizer="adamw", samples=None, system=None), **changes})
 
 
 class Killed(Exception):
