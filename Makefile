@@ -37,9 +37,12 @@ R     = runs/$(PRESET)$(if $(filter-out 0,$(SEED)),-seed$(SEED))$(if $(filter 0,
 ifeq ($(VENV),none)
 python  = $(PYTHON)
 install =
+# with transformers and peft
+beside  = $(PYTHON)
 else
 python  = $(VENV)/bin/python
 install = $(VENV)/installed
+beside  = $(VENV)-parity/bin/python
 endif
 
 # our own teacher and grader need no key, so none is passed on; a teacher elsewhere
@@ -273,8 +276,8 @@ $(REAL)/base/model.safetensors: export OMP_NUM_THREADS = $(JOBS)
 
 # ---- beside others' programs, in environments of their own ----------------------------------------
 
-parity: $(VENV)-parity/installed ## logits and ids against transformers and peft (DATA=dialogues.json: more text): 1 minute
-	$(VENV)-parity/bin/python -m tests.parity $(DATA)
+parity: $(if $(install),$(VENV)-parity/installed) ## logits and ids against transformers and peft (DATA=dialogues.json: more text): 1 minute
+	$(beside) -m tests.parity $(DATA)
 
 $(VENV)-parity/installed: tests/parity-requirements.txt requirements.txt
 	@echo "installing transformers, peft and what they need into $(VENV)-parity: a further download of 0.1 GB"
@@ -285,8 +288,8 @@ $(VENV)-parity/installed: tests/parity-requirements.txt requirements.txt
 big: $(install) ## a file of 1 GB through the importer, in little memory: 1 minute
 	$(python) -m tests.big
 
-bench-train: $(VENV)-parity/installed ## a training step against what the machine can multiply, and transformers + peft: on a GPU 7B's shape
-	$(VENV)-parity/bin/python -m tests.bench_train $(if $(COMPILE),--compile)
+bench-train: $(if $(install),$(VENV)-parity/installed) ## a training step against what the machine can multiply, and transformers + peft: on a GPU 7B's shape
+	$(beside) -m tests.bench_train $(if $(COMPILE),--compile)
 
 llama-cpp: $(VENV)-llama/installed $(R)/socratic/model.safetensors $(R)/held-out.jsonl ## does llama.cpp open our Socratic? 10 minutes (it is compiled), after make all
 	$(VENV)-llama/bin/python -m tests.llama_cpp $(R)/socratic $(VENV)-llama/sources/vendor/llama.cpp $(R)/held-out.jsonl

@@ -61,3 +61,12 @@ def test_a_simulation_and_a_judge_cost_what_is_said_elsewhere(tmp_path):
     assert dry.returncode == 0 and all(line in said for line in dry.stdout.splitlines()[:3])
     said = planned("python evaluate.py judge a b --mode pairwise-all --judge x --judge-model gpt-4\n", "7b")
     assert "320 requests" in said and "in all: 0 hours" in said
+
+
+def test_the_bench_runs_without_a_gpu():
+    """At a small size, which says nothing about speed; transformers need not be there."""
+    done = subprocess.run([sys.executable, "-m", "tests.bench_train"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [row.split(",")[0] for row in done.stdout.splitlines()[1:]] == [
+        "ours", "transformers + peft", "ours", "transformers"]
+    assert sum("of the product's rate" in row for row in done.stdout.splitlines()) >= 2

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -363,6 +364,25 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 def test_a_lying_safetensors_file_is_a_problem(tmp_path, header, data, length):
     with pytest.raises(Problem):
         m.read_safetensors(file_of(tmp_path, header, data, length))
+
+
+def test_a_header_of_4_gib_is_refused_though_the_file_is_as_large(tmp_path):
+    """All zeros, and on disk hardly anything: nobody reads that as JSON."""
+    with open(tmp_path / "x", "wb") as file:
+        file.write(struct.pack("<Q", 4 << 30))
+        file.truncate(5 << 30)
+    tracemalloc.start()
+    with pytest.raises(Problem, match="its header would be 4,294,967,296 bytes"):
+        m.read_safetensors(tmp_path / "x")
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+
+
+def test_a_whole_model_replaces_one_in_parts(make_model, tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "old.safetensors"}}))
+    make_model().save(tmp_path)
+    assert m.weight_file(tmp_path).name == "model.safetensors" and Llama.load(tmp_path)
+    assert not (tmp_path / "model.safetensors.index.json").exists()
 
 
 def test_a_broken_checkpoint_says_what_is_wrong(make_model, tmp_path):
