@@ -445,7 +445,9 @@ def surprise(model, tokenizer, records, blind=False):
         return dict(zip(("mean", "low", "high"), bootstrap(*sums.T)))
 
     later = lambda place: place.number > 0
+    sizes = [sum(size for place, size in rows if place.dialogue == i) for i in range(len(records))]
     found = {"bits": mean(lambda place: True), "kinds": {},
+             "dialogues": [[sum(talk), size] for talk, size in zip(heard, sizes)],
              "by number": [mean(lambda place: place.number == n)["mean"]
                            for n in range(min(8, 1 + max(place.number for place, _ in rows)))],
              **{way: mean(later, way) for way in ways}}
@@ -469,11 +471,25 @@ def leaving_chances(model, tokenizer, places, blind=False):
                      for found, place in zip(losses, places)])
 
 
-def expected(directory, records, places, blind=False):
-    """What a trained user expects of people, for the card: its surprise, and chances of leaving."""
-    model, tokenizer = load(directory)
-    return (surprise(model, tokenizer, records, blind),
-            leaving_chances(model, tokenizer, places, blind))
+class Expected:
+    """
+    What trained users expect of people, for the card: surprise, and chances of leaving. All users
+    but the first are compared with that one, dialogue by dialogue.
+    """
+
+    def __init__(self):
+        self.first = None
+
+    def __call__(self, directory, records, places, blind=False):
+        """One user's (surprise, chances)."""
+        model, tokenizer = load(directory)
+        found = surprise(model, tokenizer, records, blind)
+        own, size = np.array(found.pop("dialogues")).T
+        if self.first is None:
+            self.first = own
+        else:
+            found["more"] = dict(zip(("mean", "low", "high"), bootstrap(own - self.first, size)))
+        return found, leaving_chances(model, tokenizer, places, blind)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -710,7 +726,7 @@ def arguments():
 def main():
     args = arguments()
     {"answer": command_answer, "judge": command_judge, "score": command_score,
-     "stats": sets.command, "card": partial(card.command, expected=expected)}[args.command](args)
+     "stats": sets.command, "card": partial(card.command, expected=Expected())}[args.command](args)
 
 
 if __name__ == "__main__":

@@ -126,6 +126,8 @@ def flat(user):
                   "leaving: Brier": left["brier"]}
     if "surprise" in user:
         found["bits per byte of people"] = user["surprise"]["bits"]["mean"]
+        if "more" in user["surprise"]:
+            found["more than by the user"] = user["surprise"]["more"]["mean"]
         for way in ("blanked", "exchanged"):
             found[f"more if answers are {way}"] = user["surprise"][way]["mean"]
         if "without intent" in user["surprise"]:
@@ -154,6 +156,10 @@ def card_lines(card):
         if found.get("telltales") and found["low"] > 0.5:
             lines.append(f"{name + ' given away by':<22}"
                          + "  ".join(f"{text!r}" for text in found["telltales"]))
+    for name in order:
+        if more := card["users"][name].get("surprise", {}).get("more"):
+            lines.append(f"{name}: {more['mean']:+.3f} bits per byte of people more than by the user "
+                         f"{span(more, 3, '+')}, paired by dialogue")
     if found := card["users"]["user"].get("surprise"):
         lines += ["", f"{'later turns of people, bits per byte':<38}{'turns':>7}{'heard':>8}"
                   f"{'answers blanked':>26}{'exchanged':>26}"]

@@ -205,6 +205,7 @@ def test_a_card_of_any_user_has_people_beside_it(people, talker, tokenizer, tmp_
     assert users["prompted"]["detector"]["auc"] > 0.9 > users["human"]["detector"]["auc"]
     assert users["prompted"]["leaving"]["f1"] > 0 and users["user"]["surprise"]["bits"]["mean"] > 0
     assert users["user"]["surprise"]["bits"] == users["twin"]["surprise"]["bits"]
+    assert users["twin"]["surprise"]["more"] == {"mean": 0, "low": 0, "high": 0} and "more" not in users["user"]["surprise"]
     # shuffled among its own places, what people said keeps its style
     assert users["random"]["words a turn"] == users["human"]["words a turn"]
     assert users["random"]["topic"]["own answer"] < users["human"]["topic"]["own answer"]
