@@ -158,8 +158,8 @@ def card_lines(card):
                          + "  ".join(f"{text!r}" for text in found["telltales"]))
     for name in order:
         if more := card["users"][name].get("surprise", {}).get("more"):
-            lines.append(f"{name}: {more['mean']:+.3f} bits per byte of people more than by the user "
-                         f"{span(more, 3, '+')}, paired by dialogue")
+            lines.append(f"{name}: {more['mean']:+.3f} bits per byte of people more than by the "
+                         f"user {span(more, 3, '+')}, paired by dialogue")
     if found := card["users"]["user"].get("surprise"):
         lines += ["", f"{'later turns of people, bits per byte':<38}{'turns':>7}{'heard':>8}"
                   f"{'answers blanked':>26}{'exchanged':>26}"]
