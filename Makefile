@@ -73,8 +73,8 @@ all: hello $(R)/report.html ## the whole paradigm on two CPU cores, offline: 10 
 	@echo "the dialogues in $(R)/chat, the models beside it"
 endif
 
-plan: | $(install) ## what PRESET=7b (or 1b) would take: every command, memory, hours, dollars; runs nothing
-	@$(MAKE) -n --no-print-directory all PRESET=$(if $(LARGE),$(PRESET),7b) | $(python) -m data.estimate $(if $(LARGE),$(PRESET),7b) $(if $(GPU),--gpu $(GPU))
+plan: | $(install) ## what PRESET=7b (or 1b) would take (GPU=a100): every command, memory, hours, dollars; runs nothing
+	@$(MAKE) -n --no-print-directory all PRESET=$(or $(LARGE),7b) | $(python) -m data.estimate $(or $(LARGE),7b) $(if $(GPU),--gpu $(GPU))
 
 hello:
 	@echo "$(PRESET): $($(PRESET)_TIME) on two cores; what is in $(R) already is not made again"
@@ -90,8 +90,8 @@ test: $(install) $(and $(install),$(VENV)/installed-tests) ## all tests: about 2
 show: $(install) ## a dialogue as the two models see it, what is learnt and what is only read: at once
 	$(python) platolm.py show data/example.jsonl
 
-clean: ## delete what `make all` and `make smoke` made (not .venv)
-	rm -rf runs
+clean: ## delete what `make all` and `make smoke` made (not .venv, nothing fetched or paid for)
+	rm -rf runs/tiny* runs/smoke* runs/machine.json
 
 # ---- installation -------------------------------------------------------------------------------
 
@@ -251,22 +251,28 @@ coverage: $(install) ## how often a 95 % interval holds the truth, and where it 
 # ---- the same on real people: a small model from scratch, on dialogues of yours ------------------
 
 # make real DATA=dialogues.json WHERE=source=taskmaster4
-REAL       = runs/real-$(basename $(notdir $(DATA)))$(subst $(empty) ,,$(addprefix -,$(subst =,-,$(WHERE))))
+REAL_DATA  = $(firstword $(DATA))
+# named by the file and by what was chosen of it (an empty name and a space: without spaces)
+REAL       = runs/real-$(basename $(notdir $(REAL_DATA)))$(subst $() ,,$(addprefix -,$(subst =,-,$(WHERE))))
 REAL_SHAPE = --vocab 2048 --dim 192 --layers 6 --heads 6 --hidden 512 --context 1024
 REAL_LEARN = --held-out $(REAL)/held-out.jsonl --tokens 2048 --resume --seed $(SEED)
 
+learn_socratic  = human
+learn_assistant = gpt
+learn_continued = all
+
 real: $(REAL)/card.json ## Socratic from scratch on people's dialogues (DATA=FILE), and its card: 8 minutes
 
-$(REAL)/human.jsonl: $(DATA) | $(install) runs/machine.json
+$(REAL)/human.jsonl: $(wildcard $(REAL_DATA)) | $(install) runs/machine.json
 	@test -n "$(DATA)" || { echo "make real DATA=FILE: which dialogues? (any format that data/foreign.py knows)"; exit 1; }
-	mkdir -p $(@D) && $(python) -m data.formats $(DATA) --where $(WHERE) --out $@ --held-out $(REAL)/held-out.jsonl
+	mkdir -p $(@D) && $(python) -m data.formats $(REAL_DATA) --where $(WHERE) --out $@ --held-out $(REAL)/held-out.jsonl
 
 $(REAL)/base/model.safetensors: $(REAL)/human.jsonl
 	$(python) train.py --learn all --data $< --out $(@D) $(REAL_SHAPE) --steps 400 --optimizer muon --lr 4e-3 $(REAL_LEARN)
 
 # from that base, for as many updates each: who asks, who answers, and one who goes on reading both
 $(REAL)/socratic/model.safetensors $(REAL)/assistant/model.safetensors $(REAL)/continued/model.safetensors: $(REAL)/%/model.safetensors: $(REAL)/human.jsonl $(REAL)/base/model.safetensors
-	$(python) train.py --learn $(patsubst continued,all,$(patsubst assistant,gpt,$(patsubst socratic,human,$*))) --data $< --base $(REAL)/base --out $(@D) --steps 150 --lr 1e-3 $(REAL_LEARN)
+	$(python) train.py --learn $(learn_$*) --data $< --base $(REAL)/base --out $(@D) --steps 150 --lr 1e-3 $(REAL_LEARN)
 
 $(REAL)/card.json: $(REAL)/socratic/model.safetensors $(REAL)/assistant/model.safetensors $(REAL)/continued/model.safetensors
 	env -u OPENAI_API_KEY $(python) -m data.serve $(REAL)/assistant -- $(python) evaluate.py card --user $(REAL)/socratic --human $(REAL)/held-out.jsonl --twin $(REAL)/assistant --beside base=$(REAL)/base continued=$(REAL)/continued --teacher URL --model model --out $@

@@ -20,8 +20,8 @@ from itertools import groupby
 from pathlib import Path
 
 # what stands around the words: the models read it, and (but for learn="all") never learn it.
-# Sentencepiece puts a space before every text; with one at the end here, the first label is the
-# same tokens as all later ones
+# Sentencepiece puts a space before each text that it encodes. The first label is encoded together
+# with this line, so its space has to be written here
 SYSTEM = "A curious human talks with a helpful assistant.\n\n "
 LABEL = {"human": "Human: ", "gpt": "Assistant: "}
 
@@ -74,6 +74,7 @@ def shift(ids, mask):
 def prompt(conversation, tokenizer, speaker, intent=""):
     """The ids after which `speaker` ("human" or "gpt") begins to write the next turn."""
     ids, _ = encode([*conversation, {"from": speaker, "value": ""}], tokenizer, speaker, intent)
+    # all but the </s> of the empty turn
     return ids[:-1]
 
 
@@ -321,12 +322,12 @@ class Tokenizer:
 def chat_template(system, speaker):
     """
     The template of `encode` in Jinja, as transformers, vLLM and llama.cpp read it; it always ends
-    by opening a turn of `speaker`. What `speaker` said is marked as that to be learnt.
+    by opening a turn of `speaker`. What `speaker` said is marked as what is to be learnt.
     """
     opened = {who: f"{LABEL[who]}<s>" for who in LABEL}
     said = {who: "{{ message['content'] }}</s>" for who in LABEL}
     said[speaker] = "{% generation %}" + said[speaker] + "{% endgeneration %}"
-    # of us, a system message is only known as the line about the human
+    # our only system message is the line about the human
     return ("{{ bos_token }}{{ " + json.dumps(system, ensure_ascii=False) + " }}"
             "{% for message in messages %}"
             "{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n ' }}"

@@ -46,7 +46,7 @@ def sample_of(record, tokenizer, learn, context, compat=False):
         inputs, targets = shift(ids, [False] + [True] * (len(ids) - 1))
         return inputs[:context], targets[:context], len(inputs) > context
     conversation, intent = turns(record), record.get("intent", "")
-    # two turns fewer each time: a question goes together with its answer
+    # two turns fewer each time, so that it still ends with the same speaker
     for kept in range(len(conversation), -1, -2):
         inputs, targets = shift(*encode(conversation[:kept], tokenizer, learn, intent, compat))
         end = max((i + 1 for i, target in enumerate(targets) if target != IGNORE), default=0)
@@ -80,9 +80,9 @@ def load_samples(paths, tokenizer, learn, context, blind=False, compat=False):
 
 def batches(lengths, budget, rng):
     """
-    One epoch as lists of sample numbers: each list, padded to its longest, comes to `budget` tokens
-    on average. What one leaves over, less than a sample, the next may use: so updates cost the
-    same whatever the data. (A sample that is longer than the budget gets a list of its own.)
+    One epoch as micro-batches, lists of sample numbers: each, padded to its longest, comes to
+    `budget` tokens on average. Unused room, less than a sample, is carried over to the next: so
+    updates cost the same whatever the data. (A sample longer than the budget is one by itself.)
 
     Sorted by length inside a shuffled pool of about 64 lists: neighbours are alike and padding
     stays below 5 %, yet every epoch's lists differ.
@@ -103,7 +103,7 @@ def batches(lengths, budget, rng):
 
 
 def forever(lengths, budget, seed):
-    """Epoch after epoch of batches; a function of the seed alone, so that a resumed run agrees."""
+    """Epoch after epoch of batches; nothing but the seed decides, so that a resumed run agrees."""
     epoch = 0
     while True:
         yield from batches(lengths, budget, np.random.default_rng([seed, epoch]))
@@ -112,8 +112,8 @@ def forever(lengths, budget, seed):
 
 def updates(lengths, args):
     """
-    Update after update, each a list of micro-batches: `accumulate` of them or, where args.samples
-    says how many samples make an update (as in the paper), those that hold so many.
+    Update after update, each a list of micro-batches: `accumulate` of them or, with --samples, as
+    many as it takes to hold that many samples (the paper's way).
     """
     if not args.samples:
         stream = forever(lengths, args.tokens, args.seed)
@@ -130,7 +130,7 @@ def updates(lengths, args):
 
 
 def steps_of(epochs, lengths, args):
-    """How many updates so many epochs are."""
+    """How many updates an --epochs comes to; without --samples, about as many."""
     if args.samples:
         return epochs * (len(lengths) // args.samples)
     epoch = batches(lengths, args.tokens, np.random.default_rng([args.seed, 0]))
@@ -362,7 +362,7 @@ def begin(args, attention):
 
 
 def system_of(args):
-    """What dialogues shall begin with: the file's words, and around them what the template has."""
+    """What dialogues shall begin with: the file's words, with the template's whitespace."""
     if not args.system:
         if args.template == "phoenix":
             raise Problem("phoenix has a system line whose words are its authors': --system FILE")
@@ -415,7 +415,7 @@ def arguments(words=None):
     add("--lora-names", nargs="+", default=["q_proj", "k_proj", "v_proj", "o_proj"])
     # a new model's shape
     for name in ("vocab", "dim", "layers", "heads", "hidden", "context"):
-        add(f"--{name}", type=positive, default=getattr(Config, name))
+        add(f"--{name}", type=positive, default=getattr(Config, name), help="without --base")
     authors_arguments(parser.add_argument_group("as the paper's authors").add_argument)
     machine_arguments(parser.add_argument_group("the machine").add_argument)
     return parser.parse_args(words)
@@ -434,13 +434,13 @@ def authors_arguments(add):
 
 def machine_arguments(add):
     """Where and how it is computed."""
-    add("--precision", choices=("float32", "bf16"), help="of products of matrices; default: the "
-        "faster one, measured once")
-    add("--attention", choices=tuple(ATTENTION), help="default: the faster one, measured once")
+    add("--precision", choices=("float32", "bf16"), help="of products of matrices; default: on a "
+        "GPU bf16, on a CPU the faster one, measured once")
+    add("--attention", choices=tuple(ATTENTION), help="default: in the same way, fused on a GPU")
     add("--weights", choices=("float32", "bf16"), default="float32", help="bf16: half the memory "
         "for weights and AdamW's averages; at small rates some steps are lost to rounding")
     add("--activation-checkpointing", action="store_true",
-        help="compute twice what need not be remembered then")
+        help="compute activations anew on the way back: less memory, more time")
     add("--compile", action="store_true", help="compile each layer (torch.compile)")
     add("--shard", action="store_true", help="with torchrun: each process holds a part of it all")
 

@@ -110,7 +110,7 @@ def meta_config(directory, tensors):
                         theta=page.get("rope_theta", 10000.0), eps=page["norm_eps"],
                         context=page.get("max_seq_len", 2048))
     except KeyError as error:
-        raise Problem(f"{directory}: neither params.json nor the weights tell {error}") from None
+        raise Problem(f"{directory}: neither params.json nor the weights have {error}") from None
     return checked(config, path)
 
 
@@ -178,7 +178,9 @@ def read_adapter(model, directory):
     leaves = {name.split(".")[-3] for name in tensors if name.count(".") > 2}
     add_lora(model, leaves, page["r"], alpha)
     for name, linear in model.named_modules():
-        for part in "AB" if isinstance(linear, LoRALinear) else "":
+        if not isinstance(linear, LoRALinear):
+            continue
+        for part in "AB":
             there, own = tensors.pop(adapter_name(name, part), None), getattr(linear, part)
             if there is None or there.shape != own.shape:
                 raise Problem(f"{directory} has no {adapter_name(name, part)} of shape "
@@ -227,7 +229,9 @@ def open_any(directory, base=None):
 
 def tokenizer_of(directory, base=None):
     """The tokenizer of a checkpoint: Meta has it one folder up, an adapter perhaps in its base."""
-    homes = [directory, directory.parent]
+    homes = [directory]
+    if (directory / "params.json").exists():
+        homes.append(directory.parent)
     if (directory / "adapter_config.json").exists():
         homes.append(base_of(directory, base))
     found = [home for home in homes if (home / "tokenizer.model").exists()]
@@ -257,7 +261,7 @@ def to_hf(source, out, base):
     tokenizer.save(out)
     total = sum(p.numel() for p in model.parameters())
     if (source / "params.json").exists() and "max_seq_len" not in read_json(source / "params.json"):
-        print("params.json does not tell the context: 2,048 as LLaMA's is taken; LLaMA-2's is "
+        print("params.json does not tell the context: 2,048 is assumed, as in LLaMA; LLaMA-2's is "
               "4,096 (max_position_embeddings in config.json)")
     print(f"{out}: {total:,} weights in {str(model.embed_tokens.weight.dtype).split('.')[-1]}, "
           f"{model.config.context:,} tokens of context, {tokenizer.vocab:,} pieces")

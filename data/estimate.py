@@ -3,10 +3,10 @@ What the commands of a run would take: memory, hours, requests, tokens and dolla
 
     make -n all PRESET=7b | python -m data.estimate 7b --gpu a100
 
-It reads the commands themselves, so that no plan can differ from what is done. Figures are
-arithmetic on the shape of the model, the number of dialogues and the card's data sheet; what is
-assumed is printed below them. Not here: the price table and the forecast of a simulation
-(limits.py), which `simulate.py --dry-run` prints, too.
+It reads the flags of the commands themselves; the sizes of the data are the authors'. Figures are
+arithmetic on these, the shape of the model and the GPU's data sheet; what is assumed is printed
+below them. Not here: the price table and the forecast of a simulation (limits.py), which
+`simulate.py --dry-run` prints, too.
 """
 
 import argparse
@@ -31,9 +31,10 @@ SHAPES = {"1b": Config(vocab=32000, dim=2048, layers=22, heads=32, kv_heads=4, h
 # bf16 TFLOP/s, GB, GB/s: of the makers' data sheets, without sparsity
 GPUS = {"4090": (165, 24, 1008), "a100": (312, 80, 2039), "h100": (989, 80, 3350),
         "h200": (989, 141, 4800)}
-# what is reached of the card's products of matrices in training, and of its memory in writing
+# what is reached of a GPU's products of matrices in training, of its memory's speed in generation
 REACHED, STREAMED = 0.4, 0.5
-# the authors' counts (PAPER.md, "Data"): segments of ShareGPT, tokens of one, of a simulated one
+# the authors' counts (PAPER.md, "Data"): segments of ShareGPT; mean tokens of one; mean tokens of
+# a simulated dialogue
 SEGMENTS, SEGMENT, SIMULATED = 34_435, 1137, 2184
 # seconds that a teacher takes to answer; tokens of a judgment, read and written
 PATIENCE, JUDGMENT = 5, (1500, 300)
@@ -56,13 +57,14 @@ def lora_of(c, args):
 
 
 def memory(c, args, processes):
-    """Bytes on each card while training, for weights and for what has to be remembered."""
+    """Bytes on each GPU while training: of weights and their like, and of activations."""
     _, total = weights_of(c)
     held = 2 if args.weights == "bf16" else 4
     if args.lora:
         # the frozen weights, and each added one with its gradient and two averages
         state = held * total + 16 * lora_of(c, args)
     else:
+        # weight, gradient, AdamW's two averages
         state = 4 * held * total / (processes if args.shard else 1)
     # float32 weights are rounded anew for each forward pass; where sharded, a layer at a time
     if args.precision == "bf16" and held == 4:
@@ -81,13 +83,13 @@ def seconds(c, args, tokens, flops):
     # forward 2 per weight and token, backward to the stream 2, to the weights 2
     again = 2 if args.activation_checkpointing else 0
     each = (4 if args.lora else 6) + again
-    # what is looked at has no weights, so that LoRA saves nothing there
+    # attention scores involve no weights, so that LoRA saves nothing there
     attention = (6 + again) * c.layers * c.dim * min(c.context, SEGMENT)
     return tokens * (each * (body + c.vocab * c.dim) + attention) / flops
 
 
 def fits(need, plan):
-    """Whether so many bytes fit on a card, with a little to spare."""
+    """Whether so many bytes fit on a GPU, with a little to spare."""
     room = GPUS[plan.gpu][1]
     return f"{'fits' if need / 1e9 < 0.95 * room else 'DOES NOT FIT'} in {room} GB"
 
@@ -122,7 +124,7 @@ def training(words, plan):
 
 
 def memory_beside(c, args, processes):
-    """What the machine around the cards needs, in words."""
+    """What the machine around the GPUs needs, in words."""
     _, total = weights_of(c)
     trained = lora_of(c, args) if args.lora else total
     held = 4 if args.lora or args.weights == "float32" else 2
@@ -137,7 +139,7 @@ def simulating(words, plan):
     price = price_of(args.teacher, args.model, args.price)
     plan.dialogues, c = args.dialogues, plan.shape
     _, total = weights_of(c)
-    rounds, question, _ = simulate_like(args)
+    rounds, question, _ = like = simulate_like(args)
     # there is room for every dialogue at its longest
     cache = args.in_flight * c.context * 4 * c.layers * c.kv_heads * c.dim // c.heads
     # each step reads all weights, and what was read before: of a dialogue half, on average
@@ -146,8 +148,7 @@ def simulating(words, plan):
     writing = turns * question * step / args.in_flight / 3600
     waiting = turns * PATIENCE / args.in_flight / 3600
     plan.hours += max(writing, waiting)
-    plan.dollars += dollars(price, *(args.dialogues * n for n in
-                                     answering(*simulate_like(args), 0)[1:]))
+    plan.dollars += dollars(price, *(args.dialogues * n for n in answering(*like, 0)[1:]))
     lines = forecast(args.dialogues, (args.rounds, args.max_question, args.max_tokens),
                      [(price, partial(answering, system=0))])
     return [*lines, f"{2 * total / 1e9:.1f} GB of weights, {cache / 1e9:.1f} GB for "
@@ -163,7 +164,7 @@ def simulate_like(args):
 
 
 def unpriced(words):
-    """The words of a command without a cap that nobody has named yet."""
+    """The words of a command without its cap, which in a plan may be a name and no number."""
     if "--max-dollars" not in words:
         return words
     place = words.index("--max-dollars")
@@ -178,6 +179,7 @@ def judging(words, plan):
     # a pair has two answers to read
     read, written = calls * JUDGMENT[0] * (1 + pairs), calls * JUDGMENT[1]
     judge = words[words.index("--judge-model") + 1]
+    # at an address that is not this machine
     cost = dollars(price_of("https://judge", judge), read, written)
     plan.dollars += cost
     return [f"{calls:,} requests, {read:,} tokens read, {written:,} written, {cost:,.2f} dollars"]
@@ -203,14 +205,14 @@ def main():
     """Read commands, and say what they would take."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("shape", choices=SHAPES, help="of a base that is not at hand")
-    parser.add_argument("--gpu", choices=GPUS, help="the card (1b: 4090, 7b: a100)")
+    parser.add_argument("--gpu", choices=GPUS, help="its kind (1b: 4090, 7b: a100)")
     args = parser.parse_args()
     gpu = args.gpu or {"1b": "4090", "7b": "a100"}[args.shape]
     plan = SimpleNamespace(shape=SHAPES[args.shape], gpu=gpu, processes=1, dialogues=10_000,
                            hours=0, dollars=0)
     # a command may go on over several lines
     for command in sys.stdin.read().replace("\\\n", "").splitlines():
-        # a shell's questions and last words are no stages
+        # the shell's own lines are no stages
         if command.startswith(("for ", "echo", "test ")):
             continue
         print(f"$ {command}")

@@ -35,7 +35,7 @@ def turn_of(role, said):
 
 def spoken(turns):
     """The turns of a list of {"role", "content"}, or of {"from", "value"} as in our records."""
-    # what our own turns have besides, how they ended, stays with them
+    # the other keys of a turn of ours stay
     return [turn | turn_of(turn["from"], turn.get("value")) if "from" in turn else
             turn_of(turn.get("role"), turn.get("content")) for turn in turns]
 
@@ -45,19 +45,19 @@ def spoken(turns):
 
 
 def sharegpt(item):
-    """SocraticChat's dialogues have a "session_id", WizardLM's an "idx"."""
+    """Turns with "from"; SocraticChat's dialogues have a "session_id", WizardLM's an "idx"."""
     return spoken(item["conversations"]), {"id": item.get("session_id", item.get("idx"))}
 
 
 def openai(item):
-    """UltraChat-200k has a "prompt_id", others no id at all."""
+    """Turns with "role"; UltraChat-200k has a "prompt_id", others no id at all."""
     if any(message.get("weight") == 0 for message in item["messages"]):
         raise ValueError("an answer that is not to be learnt (weight 0); here all are")
     return spoken(item["messages"]), {"id": item.get("prompt_id")}
 
 
 def wildchat(item):
-    """An id, or in newer files a hash."""
+    """Turns with "role", and an id or, in newer files, a hash."""
     name = item.get("conversation_id", item.get("conversation_hash"))
     return spoken(item["conversation"]), {"id": name}
 
@@ -98,7 +98,7 @@ FORMATS = {"conversations": (list, sharegpt), "messages": (list, openai), "data"
 
 
 def translated(item, key):
-    """An item of the format that has this key as a record, right or wrong."""
+    """The record made of an item of the format that has this key; not yet checked."""
     try:
         turns, known = FORMATS[key][1](item)
     except (AttributeError, KeyError, TypeError):
@@ -114,8 +114,8 @@ def translated(item, key):
     if told:
         rest["system"] = "\n\n".join(map(str, told))
     name = rest.pop("id", None)
-    return {**({} if name is None else {"id": str(name)}),
-            "conversations": [turn for turn in turns if turn["from"] != "system"], **rest}
+    record = {} if name is None else {"id": str(name)}
+    return record | {"conversations": [t for t in turns if t["from"] != "system"]} | rest
 
 
 def record_of(item):

@@ -1,7 +1,9 @@
 """
 Files as others write them: JSON lines or one JSON array, told apart by what is in them.
 
-They are read and written piece by piece, so that they may be larger than the memory.
+They are read and written piece by piece, so that they may be larger than the memory: a file gives
+`objects`, those are `numbered`, `each` of them is judged (`items`, `dialogues`), segments are told
+so, and `records` have an end.
 
     python -m data.formats FILE --out human.jsonl
     python -m data.formats FILE --out human.jsonl --held-out held-out.jsonl --where source=hh,oasst
@@ -56,7 +58,7 @@ def objects(file):
             inside, place = not inside, place + 1
             continue
         elif sign:
-            raise ValueError(f"{'an array of ' * inside}something else than objects")
+            raise ValueError(f"{'an array of ' * inside}things other than objects")
         # at least as much again: an object of any length is decoded a few times only
         more = file.read(max(PIECE, len(text) - place))
         if not more and (sign or inside):
@@ -94,8 +96,8 @@ def kind(error):
 
 def each(path, made, bad=None):
     """
-    What is made of the items of a file, one by one. One that made(item) refuses is a Problem; where
-    `bad` is a Counter, it is counted there by what is wrong with it.
+    What is made of the items of a file, one by one. An item that made(item) refuses is a Problem;
+    where `bad` is a Counter, it is counted there by what is wrong with it.
     """
     for number, item in numbered(path):
         try:
@@ -151,7 +153,7 @@ def in_segments(found):
         before = record
 
 
-def words_of(value):
+def as_word(value):
     """A value of a record as --where knows it: a text as it is, else as in JSON."""
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -159,11 +161,12 @@ def words_of(value):
 def records(path, where=(), bad=None):
     """
     The dialogues of a file that have one of these words under each of these keys [(key, words)],
-    with ids. Who has the last answer and says no more has left, unless the record tells otherwise.
+    with ids. Where nothing else is told, one that ends with an answer counts as left, one that
+    ends with a question as cut.
     """
     number = count()
     for item in in_segments(dialogues(path, bad)):
-        if all(words_of(item.get(key)) in words for key, words in where):
+        if all(as_word(item.get(key)) in words for key, words in where):
             end = "left" if item["conversations"][-1]["from"] == "gpt" else "cut"
             yield {"id": str(next(number)), "end": end, **item}
 
@@ -204,13 +207,16 @@ FORMS = {"records": lambda records: map(line, records), "sharegpt": array, "mess
 
 def save(path, records, form="records"):
     """Write records in one of these forms; returns how many. None at all are a Problem."""
-    first = next(records, None)
-    if first is None:
-        raise Problem(f"there are no dialogues for {path}")
-    number = count()
-    # map takes a number for each record that is written
-    put(path, FORMS[form](map(lambda record, _: record, chain([first], records), number)))
-    return next(number)
+    written = Counter()
+
+    def counted():
+        for record in records:
+            written[path] += 1
+            yield record
+        if not written:
+            raise Problem(f"there are no dialogues for {path}")
+    put(path, FORMS[form](counted()))
+    return written[path]
 
 
 # ------------------------------------------------------------------------------------------------

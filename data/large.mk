@@ -4,8 +4,22 @@
 #     make all PRESET=7b BASE=llama-7b DATA=sharegpt.json BENCH=mt_bench DOLLARS=100
 #
 # BASE: a Hugging Face directory (data/convert.py makes one of others); DATA: raw ShareGPT, one file or
-# several; BENCH: a folder with question.jsonl; DOLLARS: the most that the teacher may cost, and then again
-# the judge. The key is read from OPENAI_API_KEY. A stage that is there is not made again.
+# several; BENCH: a folder with MT-Bench's question.jsonl; DOLLARS: the most that the teacher may cost, and as
+# much again for the judge's ratings, and for its pairs. The key is read from OPENAI_API_KEY. A stage that is
+# there is not made again. What has no value here has its own name for one, so that a plan can be printed.
+
+BASE     ?= BASE
+DATA     ?= DATA
+BENCH    ?= BENCH
+DOLLARS  ?= DOLLARS
+
+# how many GPUs, and as many dialogues at a time as their memory has room for
+1b_GPUS   = 1
+7b_GPUS   = 4
+1b_TALKS  = 64
+7b_TALKS  = 48
+GPUS     ?= $($(PRESET)_GPUS)
+launch    = $(python) $(if $(filter-out 1,$(GPUS)),-m torch.distributed.run --standalone --nproc_per_node $(GPUS))
 
 DIALOGUES ?= 10000
 JUDGE     ?= gpt-4
@@ -13,26 +27,13 @@ JUDGE_AT  ?= https://api.openai.com/v1
 EVERY     = q_proj k_proj v_proj o_proj gate_proj up_proj down_proj
 
 # three epochs, 128 dialogues an update, as in the authors' scripts
-PAPER_WAY = --epochs 3 --samples 128 --warmup 0.03 --weight-decay 0 --precision bf16 --attention fused --activation-checkpointing --resume --seed $(SEED)
+PAPER_WAY = --epochs 3 --samples 128 --weight-decay 0 --precision bf16 --attention fused --activation-checkpointing --resume --seed $(SEED)
 
-# TinyLlama-1.1B on one card of 24 GB: low-rank changes of every matrix
-1b_GPUS   = 1
+# TinyLlama-1.1B on one GPU of 24 GB: low-rank changes of every matrix
 1b_TRAIN  = $(launch) train.py --lora 16 --lora-alpha 32 --lora-names $(EVERY) --weights bf16 --lr 2e-4 --tokens 8192
 
-# LLaMA-7B as in the paper: all weights, in float32, in parts on four cards of 80 GB (on one, in bf16)
-7b_GPUS   = 4
+# LLaMA-7B as in the paper: all weights, in float32, in parts on four GPUs of 80 GB (on one, in bf16)
 7b_TRAIN  = $(launch) train.py $(if $(filter 1,$(GPUS)),--weights bf16,--shard) --lr 2e-5 --tokens 8192
-launch    = $(python) $(if $(filter-out 1,$(GPUS)),-m torch.distributed.run --standalone --nproc_per_node $(GPUS))
-
-# as many dialogues at a time as their memory has room for
-1b_TALKS  = 64
-7b_TALKS  = 48
-
-GPUS     ?= $($(PRESET)_GPUS)
-BASE     ?= BASE
-DATA     ?= DATA
-BENCH    ?= BENCH
-DOLLARS  ?= DOLLARS
 
 all: $(R)/card.json $(R)/results.json
 	@echo; echo "finished: the scores are in $(R)/results.json, the dialogues in $(R)/chat, the models beside it"
@@ -41,7 +42,7 @@ needed:
 	@for name in BASE=$(BASE) DATA=$(firstword $(DATA)) BENCH=$(BENCH) DOLLARS=$(DOLLARS); do \
 	  test "$${name%%=*}" != "$${name#*=}" || { echo "make all PRESET=$(PRESET) needs $${name%%=*}=... (see data/large.mk, and make plan PRESET=$(PRESET))"; exit 1; }; done
 .PHONY: needed
-# each stage has the cards to itself
+# each stage has the GPUs to itself
 .NOTPARALLEL:
 
 # merge, Markdown, blocked words, language, segments, duplicates; then one in a hundred held out

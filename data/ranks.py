@@ -59,17 +59,17 @@ class Ranks(Alone):
     """One of several processes: number of size."""
 
     def __init__(self):
-        local, card = int(os.environ["LOCAL_RANK"]), None
+        local, gpu = int(os.environ["LOCAL_RANK"]), None
         if torch.cuda.is_available():
             if local >= torch.cuda.device_count():
                 raise Problem(f"--nproc_per_node: there are {torch.cuda.device_count()} GPUs")
-            card = torch.device("cuda", local)
-            torch.cuda.set_device(card)
+            gpu = torch.device("cuda", local)
+            torch.cuda.set_device(gpu)
         # while the first one writes a large checkpoint, the others wait
-        dist.init_process_group("nccl" if card else "gloo", timeout=timedelta(hours=2),
-                                device_id=card)
+        dist.init_process_group("nccl" if gpu else "gloo", timeout=timedelta(hours=2),
+                                device_id=gpu)
         self.number, self.size = dist.get_rank(), dist.get_world_size()
-        self.device = card or "cpu"
+        self.device = gpu or "cpu"
         # one voice is enough
         if self.number:
             sys.stdout = open(os.devnull, "w")
@@ -117,7 +117,7 @@ class Shards(Ranks):
             fully_shard(part.to(dtype), mp_policy=policy)
 
     def add_up(self, model):
-        # torch has met all processes on the way back, and left their mean
+        # on the way back FSDP took the mean over the processes; a sum is wanted
         for p in model.parameters():
             p.grad.mul_(self.size)
 

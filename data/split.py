@@ -12,9 +12,9 @@ def authors(lengths, roles, limit):
     """
     Segments that share an answer: the next one begins with it, so its human goes on from there.
 
-    A turn that no longer fits ends the segment. If it is an answer, it still belongs to it, and
-    is cut short by whoever trains. What overflows last is no segment of its own; a question there
-    is lost.
+    A turn that no longer fits ends the segment. If it is an answer, it still belongs to it (the
+    authors' trainer cuts it short, ours leaves out that round). An overflowing last turn starts no
+    segment; if it is a question, it is lost.
 
     authors([4] * 8, ["human", "gpt"] * 4, 17)  ->  [(0, 4), (3, 8)]
     """
@@ -49,12 +49,12 @@ def fastchat(lengths, roles, limit):
         elif i + 2 == end:
             spans.append((start, end))
         total += size
-    # a first round too long has nothing before it
+    # before a first round that is too long, there is nothing
     return [span for span in spans if span[0] < span[1]]
 
 
-# each rule with what it counts the tokens of
-RULES = {"authors": (authors, "### {}{}\n"), "fastchat": (fastchat, "{1}")}
+# each rule, and the text whose tokens it counts, of {0} a label and {1} what was said
+RULES = {"authors": (authors, "### {0}{1}\n"), "fastchat": (fastchat, "{1}")}
 
 
 def spans_of(record, rule, tokenizer, limit):
@@ -71,7 +71,7 @@ def split(record, spans):
     The segments of a dialogue as records of their own, each named by the turn it starts with, and
     with the dialogue's id under "segment_of".
 
-    Nobody has left where something follows: only what reaches the end has the dialogue's own.
+    A segment that is followed by more ends in "cut"; only the last keeps the dialogue's own end.
     """
     said = record["conversations"]
     return [record | {"id": f"{record['id']}_{start}", "segment_of": record["id"],

@@ -142,7 +142,7 @@ def test_what_cannot_be_used_is_counted_by_what_is_wrong(tmp_path):
     (b"\xff\xfe{\x00", "not a UTF-8 text file"), (b"\x00\x01", "after item 0: not JSON"), (b"a,b\n1,2", "not JSON"),
     (b'[{"text": "a"}', "after item 1: not JSON .it ends too early"), (b'{"text": "a', "item 0: .* too early"),
     (b'{"text": "a"\n{"text": "b"}' + b" " * 20, "after item 0: not JSON .Expecting ','"),
-    (b'{"text": "a"}\n5', "something else than objects"), (b'{"text": "a"}]', "after item 1: .* else than objects")])
+    (b'{"text": "a"}\n5', "things other than objects"), (b'{"text": "a"}]', "after item 1: .* other than objects")])
 def test_a_file_that_is_no_json_is_a_sentence(tmp_path, data, said):
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(Problem, match=said):
