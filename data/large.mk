@@ -5,8 +5,9 @@
 #
 # BASE: a Hugging Face directory (data/convert.py makes one of others); DATA: raw ShareGPT, one file or
 # several; BENCH: a folder with MT-Bench's question.jsonl; DOLLARS: the most that the teacher may cost, and as
-# much again for the judge's ratings, and for its pairs. The key is read from OPENAI_API_KEY. A stage that is
-# there is not made again. What has no value here has its own name for one, so that a plan can be printed.
+# much again for the judge's ratings, and for its pairs. SIMULATE and JUDGING are further flags for these two.
+# The key is read from OPENAI_API_KEY. A stage that is there is not made again. What is not given has its own
+# name for a value, so that a plan can be printed.
 
 BASE     ?= BASE
 DATA     ?= DATA
@@ -59,9 +60,9 @@ $(R)/chat/raw.jsonl: $(R)/socratic/model.safetensors
 $(R)/chat/socratic.jsonl: $(R)/chat/raw.jsonl
 	$(python) -m data.clean $< --out $@ --bench $(BENCH)/question.jsonl
 
-# the paper's Vicuna: first segments of people's dialogues, as many
-$(R)/chat/human.jsonl: $(R)/human.jsonl
-	$(python) -m data.sampling --like vicuna $< --number $(DIALOGUES) --out $@
+# the paper's Vicuna: first segments of people's dialogues, as many as are left of the simulated ones
+$(R)/chat/human.jsonl: $(R)/human.jsonl $(R)/chat/socratic.jsonl
+	$(python) -m data.sampling --like vicuna $< --number $$(wc -l < $(R)/chat/socratic.jsonl) --out $@
 
 $(R)/assistant/%/model.safetensors: $(R)/chat/%.jsonl
 	$($(PRESET)_TRAIN) --learn gpt --data $< --base $(BASE) --out $(@D) $(PAPER_WAY)
@@ -72,6 +73,6 @@ $(R)/card.json: $(R)/socratic/model.safetensors $(R)/assistant/human/model.safet
 $(R)/results.json: $(R)/assistant/socratic/model.safetensors $(R)/assistant/human/model.safetensors
 	mkdir -p $(R)/bench && cp -r $(BENCH)/. $(R)/bench
 	$(python) evaluate.py answer socratic=$(R)/assistant/socratic human=$(R)/assistant/human --bench $(R)/bench
-	$(python) evaluate.py judge socratic human --bench $(R)/bench --judge $(JUDGE_AT) --judge-model $(JUDGE) --max-dollars $(DOLLARS)
-	$(python) evaluate.py judge socratic human --mode pairwise-all --bench $(R)/bench --judge $(JUDGE_AT) --judge-model $(JUDGE) --max-dollars $(DOLLARS)
+	$(python) evaluate.py judge socratic human --bench $(R)/bench --judge $(JUDGE_AT) --judge-model $(JUDGE) --max-dollars $(DOLLARS) $(JUDGING)
+	$(python) evaluate.py judge socratic human --mode pairwise-all --bench $(R)/bench --judge $(JUDGE_AT) --judge-model $(JUDGE) --max-dollars $(DOLLARS) $(JUDGING)
 	$(python) evaluate.py score socratic human --bench $(R)/bench --judge-model $(JUDGE) --against socratic --out $@
