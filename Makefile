@@ -5,6 +5,7 @@ SEED    ?= 0
 PYTHON  ?= python3
 VENV    ?= .venv
 KNOWING ?= 1
+$(if $(filter tiny smoke 1b 7b,$(PRESET)),,$(error PRESET=$(PRESET): known are tiny, smoke, 1b and 7b))
 # with real weights a real teacher, else our own
 LARGE   := $(filter 1b 7b,$(PRESET))
 TEACHER ?= $(if $(LARGE),https://api.openai.com/v1,URL)
@@ -265,7 +266,7 @@ real: $(REAL)/card.json ## Socratic from scratch on people's dialogues (DATA=FIL
 
 $(REAL)/human.jsonl: $(wildcard $(REAL_DATA)) | $(install) runs/machine.json
 	@test -n "$(DATA)" || { echo "make real DATA=FILE: which dialogues? (any format that data/foreign.py knows)"; exit 1; }
-	mkdir -p $(@D) && $(python) -m data.formats $(REAL_DATA) --where $(WHERE) --out $@ --held-out $(REAL)/held-out.jsonl
+	mkdir -p $(@D) && $(python) -m data.formats $(REAL_DATA) $(addprefix --where ,$(WHERE)) --out $@ --held-out $(REAL)/held-out.jsonl
 
 $(REAL)/base/model.safetensors: $(REAL)/human.jsonl
 	$(python) train.py --learn all --data $< --out $(@D) $(REAL_SHAPE) --steps 400 --optimizer muon --lr 4e-3 $(REAL_LEARN)

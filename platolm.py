@@ -182,6 +182,9 @@ def read(path, check=wrong):
     try:
         with open(path, encoding="utf-8") as lines:
             for number, text in enumerate(lines, 1):
+                if number == 1 and text.lstrip().startswith("["):
+                    raise Problem(f"{path} is a JSON array; python -m data.formats {path} --out "
+                                  "FILE makes records of it, one a line")
                 try:
                     yield parse(text, check)
                 except ValueError as error:
@@ -386,7 +389,9 @@ def run(main):
         # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (Problem, OSError) as problem:
-        sys.exit(f"{Path(sys.argv[0]).name}: {problem}")
+        # of several processes one says it
+        alone = os.environ.get("RANK", "0") == "0"
+        sys.exit(f"{Path(sys.argv[0]).name}: {problem}" if alone else 1)
     except KeyboardInterrupt:
         print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -695,6 +695,8 @@ def simulate(args, planned, system):
     client = reach(args.teacher, args.model, args.price)
     greet(client, "teacher")
     user = user_of(args, reach)
+    if Path(args.user).is_dir() and Tokenizer.load(args.user).speaker != "human":
+        print(f"note: {args.user} was not trained on what humans say (--learn human)", flush=True)
     missing = sum(not journal.over(opening.name) for opening in planned)
     if missing < len(planned):
         print(f"going on: {len(planned) - missing:,} of {len(planned):,} dialogues are there")

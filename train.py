@@ -398,9 +398,13 @@ def arguments(words=None):
     add("--resume", action="store_true", help="go on with a killed run, if there is one "
         "(a tenth of the steps is lost at most)")
     # how much and how fast
-    add("--steps", type=positive, default=500, help="updates (default: 500)")
+    either = parser.add_mutually_exclusive_group().add_argument
+    either("--steps", type=positive, default=500, help="updates (default: 500)")
+    either("--epochs", type=positive, help="how often all samples are seen, instead")
     add("--tokens", type=positive, default=2048, help="tokens of a micro-batch, padding included")
-    add("--accumulate", type=positive, default=1, help="micro-batches in an update")
+    either = parser.add_mutually_exclusive_group().add_argument
+    either("--accumulate", type=positive, default=1, help="micro-batches in an update")
+    either("--samples", type=positive, help="samples in an update, instead")
     add("--optimizer", choices=("adamw", "muon"), default="adamw",
         help="adamw as in the paper; muon learns from less text")
     add("--lr", type=float, default=1e-3, help="peak of the learning rate (default: 1e-3)")
@@ -423,8 +427,6 @@ def arguments(words=None):
 
 def authors_arguments(add):
     """What the authors do otherwise than `make all`."""
-    add("--epochs", type=positive, help="instead of --steps")
-    add("--samples", type=positive, help="samples in an update, instead of --accumulate")
     add("--mask", choices=("platolm", "compat"), default="platolm",
         help="compat: the <s> of a learnt turn is learnt, too")
     add("--template", choices=("platolm", "phoenix"), default="platolm",
@@ -485,6 +487,14 @@ def finish(model, tokenizer, log, stored, args, ranks):
     (out / "train_state.pt").unlink(missing_ok=True)
 
 
+def clear(out):
+    """From here on, what may lie in the directory is no longer the model of this run."""
+    out.mkdir(parents=True, exist_ok=True)
+    for old in ("model.safetensors", "adapter/adapter_model.safetensors",
+                "adapter/adapter_config.json"):
+        (out / old).unlink(missing_ok=True)
+
+
 def main():
     args = arguments()
     out = Path(args.out)
@@ -507,8 +517,8 @@ def main():
     stored = model.embed_tokens.weight.dtype
     model = prepared(model, args, ranks)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    print(f"{out}: {trained:,} weights to train (--learn {args.learn}), "
-          f"{args.precision}, {args.attention} attention", flush=True)
+    print(f"{out}: {trained:,} weights to train (--learn {args.learn}), kept in {args.weights}, "
+          f"multiplied in {args.precision}, {args.attention} attention", flush=True)
     same = tokenizer, args.learn, model.config.context, args.blind, args.mask == "compat"
     samples = load_samples(args.data, *same)
     held_out = args.held_out and load_samples([args.held_out], *same)
@@ -517,10 +527,8 @@ def main():
     if args.steps < 1 or len(samples) < (args.samples or 0):
         raise Problem(f"{len(samples)} samples are too few for an update")
 
-    out.mkdir(parents=True, exist_ok=True)
     if ranks.number == 0:
-        # from here on, what may lie there is no longer the model of this run
-        (out / "model.safetensors").unlink(missing_ok=True)
+        clear(out)
     log = train(model, samples, held_out, args, ranks)
     finish(model, tokenizer, log, stored, args, ranks)
     ranks.close()

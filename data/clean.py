@@ -336,15 +336,16 @@ def clean(records, steps, drop):
     return records
 
 
-def counted(path, prefix, found, bad):
+def counted(path, prefix, found, bad, rename=False):
     """The dialogues of a file, with ids, counted by file; those nobody can use, by reason."""
     found[path] = 0
     for number, record in enumerate(dialogues(path, bad)):
         found[path] += 1
-        yield {"id": f"{prefix}{number}", **record}
+        name = f"{path}:{record['id']}" if rename and "id" in record else f"{prefix}{number}"
+        yield {"id": name, **record} | ({"id": name} if rename else {})
 
 
-def joined(paths, found, bad):
+def joined(paths, found, bad, rename=False):
     """
     The dialogues of some files; those of several in the order of their ids, which must differ.
 
@@ -352,14 +353,14 @@ def joined(paths, found, bad):
     lost but the order.
     """
     several, seen, twice = len(paths) > 1, set(), set()
-    files = [counted(path, f"{path}:" * several, found, bad) for path in paths]
+    files = [counted(path, f"{path}:" * several, found, bad, rename) for path in paths]
     for record in merge(*files, key=lambda record: str(record["id"])):
         name = str(record["id"])
         (twice if name in seen else seen).add(name)
         yield record
     if several and twice:
         raise Problem(f"{len(twice)} ids are in these files twice, first {min(twice)}: is one a "
-                      "copy of another? Files that each count from 0 have to be cleaned one by one")
+                      "copy of another? If they only count alike, --rename tells them apart")
 
 
 @contextmanager
@@ -393,19 +394,27 @@ def arguments():
     add("--alike", type=float, default=0.8, help="the Jaccard of two that are nearly the same")
     add("--per-opening", type=positive, default=3, help="dialogues that may begin alike")
     # the paper's
-    add("--block", nargs="+", default=["openai", "chatgpt"], metavar="WORD", help="words no "
-        "dialogue may have, in large letters or small (openai chatgpt)")
+    add("--block", nargs="+", metavar="WORD", help="words no dialogue may have, in large letters "
+        "or small (openai chatgpt)")
     # both
     add("--tokenizer", metavar="DIR", help="a checkpoint directory: long dialogues are split")
     add("--split", choices=splitting.RULES, help="whose rule for it (authors)")
-    add("--limit", type=positive, default=2048, help="tokens of a segment (2048)")
+    add("--limit", type=positive, help="tokens of a segment (2048)")
+    add("--rename", action="store_true", help="put the file's name before each id: for files that "
+        "each count from 0")
     args = parser.parse_args()
     read = {Path(file).resolve() for file in args.files}
     for out in (args.out, f"{args.out}.dropped"):
         if Path(out).resolve() in read:
             raise Problem(f"{out} is read, and would be written; choose another --out")
-    if args.split and not args.tokenizer:
-        raise Problem("--split counts tokens: say whose, with --tokenizer DIR")
+    if (args.split or args.limit) and not args.tokenizer:
+        raise Problem("--split and --limit count tokens: say whose, with --tokenizer DIR")
+    if args.block and not args.paper:
+        raise Problem("--block is a step of --paper")
+    if args.paper and not args.tokenizer and "split" not in args.skip:
+        raise Problem("--paper divides long dialogues, by tokens: say whose, with --tokenizer DIR, "
+                      "or --skip split")
+    args.limit, args.block = args.limit or 2048, args.block or ["openai", "chatgpt"]
     return args
 
 
@@ -423,11 +432,12 @@ def main():
     steps = [Step(name, args) for name in (PAPER if args.paper else OURS)
              if name not in args.skip and (args.tokenizer or name not in ("split", "alone"))]
     with whole(args.out, f"{args.out}.dropped") as (kept, dropped):
-        records = joined(args.files, found, bad)
+        records = joined(args.files, found, bad, args.rename)
         kept.writelines(map(line, clean(records, steps, lambda r: dropped.write(line(r)))))
+        if not any(found.values()):
+            why = f" ({', '.join(bad)})" if bad else ""
+            raise Problem(f"{', '.join(args.files)}: no dialogue that can be used{why}")
     print("\n".join(table(found, bad, steps)))
-    if args.paper and not args.tokenizer:
-        print("split is left out: it counts tokens, of --tokenizer DIR")
     left = steps[-1].out if steps else sum(found.values())
     print(f"{args.out}: {left:,} dialogues; "
           f"{args.out}.dropped: {sum(step.dropped for step in steps):,}")

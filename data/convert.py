@@ -280,6 +280,10 @@ def main():
         raise Problem(f"{args.source} is no directory; single files (GGUF and such) are not read")
     if args.out.resolve() == args.source.resolve():
         raise Problem(f"{args.out} is what is read; write somewhere else")
+    other = {"hf": "adapter_config.json", "peft": "config.json"}[args.to]
+    if (args.out / other).exists():
+        raise Problem(f"{args.out} holds {other}, so another kind of checkpoint; write somewhere "
+                      "else")
     (to_hf if args.to == "hf" else to_peft)(args.source, args.out, args.base)
 
 

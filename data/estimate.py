@@ -91,7 +91,10 @@ def seconds(c, args, tokens, flops):
 def fits(need, plan):
     """Whether so many bytes fit on a GPU, with a little to spare."""
     room = GPUS[plan.gpu][1]
-    return f"{'fits' if need / 1e9 < 0.95 * room else 'DOES NOT FIT'} in {room} GB"
+    if need / 1e9 < 0.95 * room:
+        return f"fits in {room} GB"
+    plan.large += 1
+    return f"DOES NOT FIT in {room} GB"
 
 
 def simulated(paths):
@@ -205,26 +208,28 @@ def main():
     """Read commands, and say what they would take."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("shape", choices=SHAPES, help="of a base that is not at hand")
-    parser.add_argument("--gpu", choices=GPUS, help="its kind (1b: 4090, 7b: a100)")
+    parser.add_argument("--gpu", type=str.lower, choices=GPUS, help="its kind (1b: 4090, 7b: a100)")
     args = parser.parse_args()
     gpu = args.gpu or {"1b": "4090", "7b": "a100"}[args.shape]
     plan = SimpleNamespace(shape=SHAPES[args.shape], gpu=gpu, processes=1, dialogues=10_000,
-                           hours=0, dollars=0)
+                           hours=0, dollars=0, large=0)
     # a command may go on over several lines
     for command in sys.stdin.read().replace("\\\n", "").splitlines():
         # the shell's own lines are no stages
-        if command.startswith(("for ", "echo", "test ")):
+        if command.startswith(("for ", "echo", "test ", "case ")):
             continue
         print(f"$ {command}")
         for text in explain(command, plan):
             print(f"      {text}")
-    print(f"\nin all: {plan.hours:,.0f} hours of computing, {plan.dollars:,.0f} dollars")
+    large = f"; {plan.large} stages DO NOT FIT on this GPU" * (plan.large > 0)
+    print(f"\nin all, as estimated: {plan.hours:,.1f} hours of computing, {plan.dollars:,.0f} "
+          f"dollars{large}")
     tflops, room, speed = GPUS[gpu]
     print(f"""assumed, not measured: {gpu} with {tflops} TFLOP/s in bf16, {room} GB, {speed:,} GB/s;
 {REACHED:.0%} of the first reached in training, {STREAMED:.0%} of the last in writing;
 {SEGMENTS:,} segments of {SEGMENT:,} tokens from people, {SIMULATED:,} tokens in a simulated
-dialogue, as the authors counted; {PATIENCE} s for an answer; prices of data/limits.py, unverified.
-Answering a bench and the card are not counted.""")
+dialogue, as the authors counted (DATA is not read); {PATIENCE} s for an answer; prices of
+data/limits.py, unverified. Answering a bench and the card are not counted.""")
 
 
 if __name__ == "__main__":

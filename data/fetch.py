@@ -193,7 +193,9 @@ class Wire:
                 if failed == TRIES:
                     raise Problem(f"{what}: {trouble}, {TRIES} times in a row; what came is kept, "
                                   "the same command goes on from there") from None
-                self.sleep(min(300, trouble.wait or 2 ** failed))
+                wait = min(300, trouble.wait or 2 ** failed)
+                print(f"{what}: {trouble}; again in {wait:.0f} s", flush=True)
+                self.sleep(wait)
 
     def page(self, url, what):
         """The JSON object at an address."""
@@ -348,6 +350,8 @@ def fetch(args, **how):
     if not re.fullmatch("([0-9a-f]{64})?", args.sha256):
         raise Problem("--sha256 takes 64 of the digits 0-9 and a-f")
     hub = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+    if not hub.startswith(("http://", "https://")):
+        raise Problem(f"HF_ENDPOINT={hub} is no address: it has to begin with http:// or https://")
     token = os.environ.get("HF_TOKEN", "")
     if args.name.startswith(("http://", "https://")):
         wire = Wire(args.name, token if args.name.startswith(f"{hub}/") else "", **how)

@@ -120,11 +120,13 @@ def translated(item, key):
 
 def record_of(item):
     """An item of any of these formats, or a base model's text, as a sound record; or ValueError."""
-    key = next((key for key, (kind, _) in FORMATS.items() if isinstance(item.get(key), kind)), None)
+    key = next((key for key, (kind, _) in FORMATS.items() if isinstance(item.get(key), kind)
+                and (key != "input" or "[|" in item[key])), None)
     if key is None and "parent_id" in item:
         raise ValueError("one message of a tree; the file of whole trees is needed")
     if key is None and "text" not in item:
-        raise ValueError("a dialogue in no format known here")
+        keys = ", ".join(sorted(map(str, item))[:6])
+        raise ValueError(f"a dialogue in no format known here (its keys: {keys})")
     record = translated(item, key) if key else item
     if trouble := wrong(record):
         raise ValueError(trouble)

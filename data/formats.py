@@ -168,7 +168,7 @@ def records(path, where=(), bad=None):
     for item in in_segments(dialogues(path, bad)):
         if all(as_word(item.get(key)) in words for key, words in where):
             end = "left" if item["conversations"][-1]["from"] == "gpt" else "cut"
-            yield {"id": str(next(number)), "end": end, **item}
+            yield {"id": f"{Path(path).stem}:{next(number)}", "end": end, **item}
 
 
 def drawn(records, share, held):
@@ -214,7 +214,7 @@ def save(path, records, form="records"):
             written[path] += 1
             yield record
         if not written:
-            raise Problem(f"there are no dialogues for {path}")
+            raise Problem(f"there are no dialogues for {path}; is it the right file (and --where)?")
     put(path, FORMS[form](counted()))
     return written[path]
 
@@ -236,8 +236,8 @@ def main():
     add("--out", required=True, help="file to write")
     add("--held-out", help="file of those held out")
     add("--share", type=positive, default=10, help="one in so many held out (10)")
-    add("--where", type=condition, nargs="*", default=[], metavar="KEY=WORD[,WORD...]",
-        help="only those that have one of these words under this key")
+    add("--where", type=condition, action="append", default=[], metavar="KEY=WORD[,WORD...]",
+        help="only those that have one of these words under this key; may be said again")
     add("--as", dest="form", choices=FORMS, default="records",
         help="our records, ShareGPT's array, or OpenAI's messages")
     args = parser.parse_args()

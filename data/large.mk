@@ -20,6 +20,9 @@ DOLLARS  ?= DOLLARS
 1b_TALKS  = 64
 7b_TALKS  = 48
 GPUS     ?= $($(PRESET)_GPUS)
+ifneq ($(shell test "$(GPUS)" -ge 1 2>&1 && echo yes),yes)
+$(error GPUS=$(GPUS): how many?)
+endif
 launch    = $(python) $(if $(filter-out 1,$(GPUS)),-m torch.distributed.run --standalone --nproc_per_node $(GPUS))
 
 DIALOGUES ?= 10000
@@ -39,9 +42,13 @@ PAPER_WAY = --epochs 3 --samples 128 --weight-decay 0 --precision bf16 --attenti
 all: $(R)/card.json $(R)/results.json
 	@echo; echo "finished: the scores are in $(R)/results.json, the dialogues in $(R)/chat, the models beside it"
 
+# before anything is computed or bought
 needed:
-	@for name in BASE=$(BASE) DATA=$(firstword $(DATA)) BENCH=$(BENCH) DOLLARS=$(DOLLARS); do \
-	  test "$${name%%=*}" != "$${name#*=}" || { echo "make all PRESET=$(PRESET) needs $${name%%=*}=... (see data/large.mk, and make plan PRESET=$(PRESET))"; exit 1; }; done
+	@test -e "$(BASE)/config.json" || { echo "BASE=$(BASE): no checkpoint is there (see data/large.mk, and make plan PRESET=$(PRESET))"; exit 1; }
+	@for file in $(DATA); do test -e "$$file" || { echo "DATA=$(DATA): no dialogues are there"; exit 1; }; done
+	@test -e "$(BENCH)/question.jsonl" || { echo "BENCH=$(BENCH): no question.jsonl is there (MT-Bench's comes with FastChat)"; exit 1; }
+	@case "$(DOLLARS)" in *[!0-9.]*) echo "DOLLARS=$(DOLLARS): how much may it cost?"; exit 1;; esac
+	@case "$(TEACHER) $(JUDGE_AT)" in *//127.0.0.1*//127.0.0.1*) ;; *) test -n "$$OPENAI_API_KEY" || { echo "OPENAI_API_KEY is not set"; exit 1; };; esac
 .PHONY: needed
 # each stage has the GPUs to itself
 .NOTPARALLEL:

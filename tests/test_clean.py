@@ -213,8 +213,10 @@ def test_the_papers_steps_as_a_command(tmp_path, tokenizer):
     assert sorted(dropped) == [("ascii", "ascii"), ("blocked", "blocked"), ("empty", "html"), ("huge_1", "alone"),
                                ("short", "short"), ("twice_0", "exact")]
     said = command(path, "--out", out, "--paper")
-    assert "split is left out" in said.stdout and {"long", "huge"} < {r["id"] for r in read(out)}
-    said = command(path, "--out", out, "--paper", "--skip", "html", "ascii", "--block", "bell")
+    assert said.returncode == 1 and "--tokenizer DIR, or --skip split" in said.stderr
+    command(path, "--out", out, "--paper", "--skip", "split")
+    assert {"long", "huge"} < {r["id"] for r in read(out)}
+    said = command(path, "--out", out, "--paper", "--skip", "html", "ascii", "split", "--block", "bell")
     assert [r["id"] for r in read(out)] == ["page", "empty", "blocked", "ascii", "huge", "twice"]
 
 
@@ -365,3 +367,26 @@ def test_no_rubbish_raises():
         "<ol start=-1>", "<ol start='٣'>", "<ol start='²'>", "|", "`", "```", " ", "a", "2 / 3"]
     for _ in range(3000):
         to_markdown("".join(rng.choice(parts) for _ in range(rng.randint(1, 40))))
+
+
+@pytest.mark.parametrize("words, said", [
+    (["--limit", "9"], "say whose"), (["--split", "fastchat"], "say whose"), (["--block", "x"], "a step of --paper")])
+def test_a_flag_that_would_do_nothing_is_refused(tmp_path, words, said):
+    write(tmp_path / "x", [talk("q", "a")])
+    done = subprocess.run([sys.executable, "-m", "data.clean", tmp_path / "x", "--out", tmp_path / "o", *words],
+                          capture_output=True, text=True)
+    assert done.returncode == 1 and said in done.stderr and not (tmp_path / "o").exists()
+
+
+def test_files_that_count_alike_are_told_apart_and_nothing_usable_is_no_success(tmp_path):
+    for name, answer in (("x", "a"), ("y", "b")):
+        write(tmp_path / name, [talk(f"{answer} {n}", "c", id=str(n)) for n in range(3)])
+    run = [sys.executable, "-m", "data.clean", tmp_path / "x", tmp_path / "y", "--out", tmp_path / "o"]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 1 and "3 ids are in these files twice" in done.stderr and "--rename" in done.stderr
+    assert not list(tmp_path.glob("o*"))
+    done = subprocess.run([*run, "--rename", "--skip", "near", "openings"], capture_output=True, text=True)
+    assert done.returncode == 0 and len({r["id"] for r in read(tmp_path / "o")}) == 6, done.stderr
+    (tmp_path / "x").write_text(line({"conversations": []}))
+    done = subprocess.run([*run[:4], "--out", tmp_path / "p"], capture_output=True, text=True)
+    assert done.returncode == 1 and "no dialogue that can be used" in done.stderr and not (tmp_path / "p").exists()

@@ -178,6 +178,9 @@ def test_as_a_command_it_refuses_in_one_sentence(saved, tmp_path):
                         ((ours, tmp_path / "p", "--to", "peft"), "was not trained with train.py --lora")]:
         done = command(*words)
         assert done.returncode == 1 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "mixed" / "adapter_config.json").write_text("{}")
+    assert "another kind of checkpoint" in command(ours, tmp_path / "mixed").stderr
     (ours / "tokenizer.model").unlink()
     assert "no usable tokenizer.model" in command(ours, tmp_path / "new").stderr
 

@@ -60,7 +60,7 @@ def test_a_simulation_and_a_judge_cost_what_is_said_elsewhere(tmp_path):
     said = planned(f"python simulate.py {asked} --max-dollars DOLLARS\n", "7b")
     assert dry.returncode == 0 and all(line in said for line in dry.stdout.splitlines()[:3])
     said = planned("python evaluate.py judge a b --mode pairwise-all --judge x --judge-model gpt-4\n", "7b")
-    assert "320 requests" in said and "in all: 0 hours" in said
+    assert "320 requests" in said and "in all, as estimated: 0.0 hours" in said
 
 
 def test_the_bench_runs_without_a_gpu():

@@ -107,7 +107,8 @@ WRONG = [
     ({"messages": told(("user", [{"type": "image_url"}]))}, 'something in "messages" is no turn'),
     ({"conversations": ["q", "a"]}, 'something in "conversations" is no turn'), ({"conversations": [5]}, "is no turn"),
     ({"data": ["q", 5]}, "turn 2 says nothing"), ({"data": ["q", {}]}, "turn 2 says nothing"),
-    ({"instruction": "q", "input": "", "output": "a"}, r'no \[\|Human\|\] in "input"'),
+    ({"instruction": "q", "input": "", "output": "a"}, "no format known here .its keys: input, instruction, output"),
+    ({"topic": "q", "input": "[|Robot|] hi"}, r'no \[\|Human\|\] in "input"'),
     ({"topic": "t", "input": "A.[|Human|] q [|AI|] [|Human|] r"}, "turn 2 says nothing"),
     ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]}, "weight 0"),
     ({"prompt": node("prompter", "q", deleted=True)}, "an empty dialogue"),
@@ -217,7 +218,7 @@ def test_one_file_or_two(folder):
     done = run("data.formats", folder / "x.json", "--out", folder / "all")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:3] == ["        2 passed over: turn # says nothing",
-                                          "        1 passed over: a dialogue in no format known here",
+                                          "        1 passed over: a dialogue in no format known here (its keys: id)",
                                           f"{folder}/all: 200 dialogues"]
     whole = list(read(folder / "all"))
     assert [record["id"] for record in whole] == [f"t{n}" for n in range(200)] and whole[0]["end"] == "left"
@@ -225,7 +226,7 @@ def test_one_file_or_two(folder):
     kept, held = list(read(folder / "a")), list(read(folder / "b"))
     assert 25 < len(held) < 75 and len(kept) + len(held) == 200
     assert sorted(map(line, kept + held)) == sorted(map(line, whole))
-    run("data.formats", folder / "x.json", "--out", folder / "c", "--where", "lang=en,de", "id=t3,t5,t6")
+    run("data.formats", folder / "x.json", "--out", folder / "c", "--where", "lang=en,de", "--where", "id=t3,t5,t6")
     assert [record["id"] for record in read(folder / "c")] == ["t5", "t6"]
 
 
