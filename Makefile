@@ -85,7 +85,7 @@ smoke: ## the same, far smaller (does everything run?): about 1.5 minutes
 	@$(MAKE) --no-print-directory all PRESET=smoke
 	@echo "everything runs; so little training teaches nothing, and these numbers mean nothing"
 
-test: $(install) $(and $(install),$(VENV)/installed-tests) ## all tests: about 2.5 minutes
+test: $(install) $(and $(install),$(VENV)/installed-tests) ## all tests: about 5 minutes
 	$(python) -m pytest -q tests
 
 show: $(install) ## a dialogue as the two models see it, what is learnt and what is only read: at once

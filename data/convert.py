@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import re
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -33,8 +34,11 @@ def read_pickle(path):
     try:
         # mapped, not read: of a large file only what is used comes into memory (before torch 1.6
         # they were no zip files, and cannot be mapped)
-        tensors = torch.load(path, map_location="cpu", weights_only=True,
-                             mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            # of pickles that are refused anyway
+            warnings.simplefilter("ignore")
+            tensors = torch.load(path, map_location="cpu", weights_only=True,
+                                 mmap=zipfile.is_zipfile(path))
     except Exception as error:
         why = str(error).strip().splitlines()[0][:80] if str(error).strip() else "it is empty"
         raise Problem(f"{path} is cut off, or holds more than tensors, and is not opened "

@@ -131,9 +131,9 @@ def test_an_array_and_lines_are_told_apart_by_what_is_in_them(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("text, said", [
-    ("[1]", "an array of something else than objects"), ('[{"a": 1}', "item 1: an empty dialogue"),
+    ("[1]", "an array of things other than objects"), ('[{"a": 1}', "item 1: an empty dialogue"),
     ("[{", "after item 0: not JSON"), ('{"conversations": [{"from": "gpt", "value": "x"}]}\nnope', "after item 1: not JSON"), ('{"conversations": []}', "item 1: an empty dialogue"),
-    ('[{"conversations": [{"from": "human", "value": "\\ud800"}]}]', "item 1"), ("[" * 99999, "something else")])
+    ('[{"conversations": [{"from": "human", "value": "\\ud800"}]}]', "item 1"), ("[" * 99999, "other than objects")])
 def test_a_bad_file_is_one_sentence(tmp_path, text, said):
     (tmp_path / "x").write_text(text)
     with pytest.raises(Problem, match=said):
