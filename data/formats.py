@@ -2,8 +2,8 @@
 Files as others write them: JSON lines or one JSON array, told apart by what is in them.
 
 They are read and written piece by piece, so that they may be larger than the memory: a file gives
-`objects`, those are `numbered`, `each` of them is judged (`items`, `dialogues`), segments are told
-so, and `records` have an end.
+`objects`, those are `numbered`, `each` of them is judged (`items`, `dialogues`; segments are told
+so), and `records` have an end.
 
     python -m data.formats FILE --out human.jsonl
     python -m data.formats FILE --out human.jsonl --held-out held-out.jsonl --where source=hh,oasst
@@ -124,10 +124,10 @@ def items(path, check=wrong):
 def dialogues(path, bad=None):
     """
     The dialogues of a file in any format, as records; what is none is a Problem, or counted in
-    `bad`. Other records, like a base model's texts, are passed over.
+    `bad`. Other records, like a base model's texts, are passed over. Segments are told so.
     """
     found = each(path, lambda item: record_of(sound(item, None)), bad)
-    return (record for record in found if "conversations" in record)
+    return in_segments(record for record in found if "conversations" in record)
 
 
 def goes_on(record, after):
@@ -165,7 +165,7 @@ def records(path, where=(), bad=None):
     ends with a question as cut.
     """
     number = count()
-    for item in in_segments(dialogues(path, bad)):
+    for item in dialogues(path, bad):
         if all(as_word(item.get(key)) in words for key, words in where):
             end = "left" if item["conversations"][-1]["from"] == "gpt" else "cut"
             yield {"id": f"{Path(path).stem}:{next(number)}", "end": end, **item}

@@ -19,7 +19,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from data.formats import dialogues, in_segments, items, save, tell
+from data.formats import dialogues, items, save, tell
 from data.mtbench import lacks
 from platolm import Problem, positive, run
 
@@ -53,7 +53,7 @@ def pairs(path, like, bad):
         for number, row in enumerate(items(path, lacks("instruction", "category"))):
             yield row["category"], asked(row, number)
         return
-    for record in in_segments(dialogues(path, bad)):
+    for record in dialogues(path, bad):
         if like == "vicuna" and later(record):
             bad["a later segment"] += 1
         elif like == "wizard" and from_alpaca(record):

@@ -69,11 +69,12 @@ def spans_of(record, rule, tokenizer, limit):
 def split(record, spans):
     """
     The segments of a dialogue as records of their own, each named by the turn it starts with, and
-    with the dialogue's id under "segment_of".
+    with the dialogue's id (of a segment of others, that of the whole) under "segment_of".
 
     A segment that is followed by more ends in "cut"; only the last keeps the dialogue's own end.
     """
     said = record["conversations"]
-    return [record | {"id": f"{record['id']}_{start}", "segment_of": record["id"],
+    whole = record.get("segment_of", record["id"])
+    return [record | {"id": f"{record['id']}_{start}", "segment_of": whole,
                       "conversations": said[start:end]}
             | ({"end": "cut"} if end < len(said) else {}) for start, end in spans]

@@ -352,3 +352,14 @@ def test_what_is_no_text_is_asked_for_as_in_json(folder):
     (folder / "w").write_text("".join(line(talk("q", toxic=toxic)) for toxic in (True, False, None)))
     run("data.formats", folder / "w", "--out", folder / "o", "--where", "toxic=false,null")
     assert [record["toxic"] for record in read(folder / "o")] == [False, None]
+
+
+def test_segments_of_others_stay_segments_when_they_are_cleaned(tmp_path, tokenizer):
+    """Also where they are divided again: nobody has left inside of a dialogue."""
+    said = talk(*"abcdef")["conversations"]
+    (tmp_path / "x").write_text("".join(line({"id": f"x_{n}", "conversations": said[n:n + 2]}) for n in (0, 2, 4)))
+    tokenizer.save(tmp_path)
+    run("data.clean", tmp_path / "x", "--out", tmp_path / "y", "--paper", "--tokenizer", tmp_path)
+    found = list(records(tmp_path / "y"))
+    assert [(record["id"], record["segment_of"], record["end"]) for record in found] == [
+        ("x_0_0", "x", "cut"), ("x_2_0", "x", "cut"), ("x_4_0", "x", "left")]
