@@ -435,19 +435,22 @@ def surprise(model, tokenizer, records, blind=False):
     fits = {"exchanged": [readable(model, tokenizer, record) for record in swapped]}
     rows = [(place, len((place.said or "").encode()) + 1) for place in places_of(records)]
 
-    def mean(wanted, way=None):
-        """Bits per byte of the places that are wanted; with a way, how many more it takes."""
+    def summed(wanted, way=None):
+        """Bits and bytes of the places that are wanted, by dialogue; with a way, how many more."""
         sums = np.zeros((len(records), 2))
         for place, size in rows:
             i, t = place.dialogue, place.number
             if wanted(place) and fits.get(way, [True] * len(records))[i]:
                 sums[i] += ways[way][i][t] - heard[i][t] if way else heard[i][t], size
-        return dict(zip(("mean", "low", "high"), bootstrap(*sums.T)))
+        return sums
+
+    def mean(wanted, way=None):
+        """The same per byte, with an interval."""
+        return dict(zip(("mean", "low", "high"), bootstrap(*summed(wanted, way).T)))
 
     later = lambda place: place.number > 0
-    sizes = [sum(size for place, size in rows if place.dialogue == i) for i in range(len(records))]
     found = {"bits": mean(lambda place: True), "kinds": {},
-             "dialogues": [[sum(talk), size] for talk, size in zip(heard, sizes)],
+             "dialogues": summed(lambda place: True),
              "by number": [mean(lambda place: place.number == n)["mean"]
                            for n in range(min(8, 1 + max(place.number for place, _ in rows)))],
              **{way: mean(later, way) for way in ways}}
@@ -484,7 +487,7 @@ class Expected:
         """One user's (surprise, chances)."""
         model, tokenizer = load(directory)
         found = surprise(model, tokenizer, records, blind)
-        own, size = np.array(found.pop("dialogues")).T
+        own, size = found.pop("dialogues").T
         if self.first is None:
             self.first = own
         else:

@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 import time
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
 
@@ -222,16 +223,26 @@ def line(record):
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
+@contextmanager
+def whole(*paths):
+    """Text files to write at once: all of them whole or, if anything goes wrong, none."""
+    parts = [Path(f"{path}.tmp") for path in paths]
+    for part in parts:
+        part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with ExitStack() as stack:
+            yield [stack.enter_context(open(part, "w", encoding="utf-8")) for part in parts]
+        for part, path in zip(parts, paths):
+            part.replace(path)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+
 def put(path, texts):
     """Write texts as one file: the whole of it or, if anything goes wrong, none."""
-    part = Path(f"{path}.tmp")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(part, "w", encoding="utf-8") as file:
-            file.writelines(texts)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as [file]:
+        file.writelines(texts)
 
 
 def write(path, records):

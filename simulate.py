@@ -695,7 +695,7 @@ def simulate(args, planned, system):
     client = reach(args.teacher, args.model, args.price)
     greet(client, "teacher")
     user = user_of(args, reach)
-    if Path(args.user).is_dir() and Tokenizer.load(args.user).speaker != "human":
+    if isinstance(user, Socratic) and user.tokenizer.speaker != "human":
         print(f"note: {args.user} was not trained on what humans say (--learn human)", flush=True)
     missing = sum(not journal.over(opening.name) for opening in planned)
     if missing < len(planned):

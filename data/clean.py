@@ -34,7 +34,6 @@ import argparse
 import re
 import zlib
 from collections import Counter
-from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 from heapq import merge
 from pathlib import Path
@@ -45,7 +44,7 @@ from data import split as splitting
 from data.formats import dialogues
 from data.markdown import to_markdown
 from data.texts import words_of
-from platolm import Problem, Tokenizer, line, positive, read, run
+from platolm import Problem, Tokenizer, line, positive, read, run, whole
 
 # ------------------------------------------------------------------------------------------------
 # rules about one dialogue: each gives the evidence, or None
@@ -361,21 +360,6 @@ def joined(paths, found, bad, rename=False):
     if several and twice:
         raise Problem(f"{len(twice)} ids are in these files twice, first {min(twice)}: is one a "
                       "copy of another? If they only count alike, --rename tells them apart")
-
-
-@contextmanager
-def whole(*paths):
-    """Files to write at once: all of them whole or, if anything goes wrong, none."""
-    parts = [Path(f"{path}.tmp") for path in paths]
-    parts[0].parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with ExitStack() as stack:
-            yield [stack.enter_context(open(part, "w", encoding="utf-8")) for part in parts]
-        for part, path in zip(parts, paths):
-            part.replace(path)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
 
 
 def arguments():

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from model import (Config, Llama, LoRALinear, add_lora, built, checked, merge_lora, places,
+from model import (Config, Llama, LoRALinear, add_lora, built, checked, merge_lora,
                    read_config, read_safetensors, sensible, shards, weight_file, write_safetensors)
 from platolm import Problem, Tokenizer, read_json, run
 
@@ -143,9 +143,14 @@ def adapter_name(name, part):
     return f"base_model.model.{inside}.lora_{part}.weight"
 
 
+def wrapped_in(model):
+    """{name: matrix} of those that LoRA changes."""
+    return {name: part for name, part in model.named_modules() if isinstance(part, LoRALinear)}
+
+
 def write_adapter(model, directory, base=""):
     """What LoRA learnt in a model, not merged yet, as a PEFT adapter of the checkpoint `base`."""
-    wrapped = {name: part for name, part in model.named_modules() if isinstance(part, LoRALinear)}
+    wrapped = wrapped_in(model)
     one = next(iter(wrapped.values()))
     page = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base),
             "r": one.A.shape[0], "lora_alpha": one.scale * one.A.shape[0], "lora_dropout": 0.0,
@@ -181,9 +186,7 @@ def read_adapter(model, directory):
     alpha = page["lora_alpha"] * (math.sqrt(page["r"]) if page.get("use_rslora") else 1)
     leaves = {name.split(".")[-3] for name in tensors if name.count(".") > 2}
     add_lora(model, leaves, page["r"], alpha)
-    for name, linear in model.named_modules():
-        if not isinstance(linear, LoRALinear):
-            continue
+    for name, linear in wrapped_in(model).items():
         for part in "AB":
             there, own = tensors.pop(adapter_name(name, part), None), getattr(linear, part)
             if there is None or there.shape != own.shape:
@@ -252,7 +255,7 @@ def to_peft(source, out, base):
     read_adapter(model, place)
     write_adapter(model, out, base)
     tokenizer_of(place, base).save(out)
-    print(f"{out}: an adapter of {base}, {len(places(model, LoRALinear))} matrices")
+    print(f"{out}: an adapter of {base}, {len(wrapped_in(model))} matrices")
 
 
 def to_hf(source, out, base):

@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from model import weight_file
 from platolm import Problem, read, read_text, wrong
 
 
@@ -138,9 +139,8 @@ def settings_of(args):
         found["user"] = f"{kind}:{content(Path(file))}"
     elif Path(args.user).is_dir():
         # of a checkpoint in pieces, their index
-        names = ("model.safetensors", "model.safetensors.index.json")
-        paths = [path for name in names if (path := Path(args.user) / name).exists()]
-        if not paths:
-            raise Problem(f"{args.user} is no checkpoint directory: it has no {names[0]}")
-        found["user"] = content(paths[0])
+        path = weight_file(args.user)
+        if not path.exists():
+            raise Problem(f"{args.user} is no checkpoint directory: it has no {path.name}")
+        found["user"] = content(path)
     return found
