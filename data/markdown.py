@@ -45,19 +45,23 @@ def between(text, before, after):
 
 
 def marked(mark):
+    """A writer of **bold** or *italic* text."""
     return lambda element, around: between(element.text, mark, mark)
 
 
 def heading(level):
+    """A writer of "## Title", on one line."""
     return lambda element, around: block(f"{'#' * level} {' '.join(element.text.split())}")
 
 
 def link(element, around):
+    """[text](address); without an address the text alone."""
     target = element.attrs.get("href")
     return between(element.text, "[", f"]({target})") if target else element.text
 
 
 def inline_code(element, around):
+    """Between backticks, two where the code has one of its own."""
     mark = "``" if "`" in element.text else "`"
     return between(element.text, mark, mark)
 
@@ -81,10 +85,12 @@ def item(element, around):
 
 
 def quote(element, around):
+    """Each line after a "> "."""
     return block("\n".join(f"> {line}".rstrip() for line in element.text.strip().split("\n")))
 
 
 def cell(element, around):
+    """One line of text and the bar that ends it."""
     text = " ".join(element.text.split()).replace("|", r"\|")
     return f" {text} |"
 

@@ -25,10 +25,10 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from data.convert import open_any, write_adapter
 from model import Config, Llama, LoRALinear, add_lora
 from platolm import Tokenizer, prompt, to_messages
+from tests.bench_train import NAMES
 
 SHAPE = {"vocab": 400, "dim": 64, "layers": 3, "heads": 4, "hidden": 112, "context": 128}
 # none begins with a space: there transformers 5 leaves out the dummy prefix of every LLaMA
-NAMES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LEADING = [" leading", "   three", "\tand a tab", " \n", " 🦜"]
 NASTY = ["", "two  spaces  ", "tab\tand\nnew\r\nline", "emoji 🦜, ümläut", "</s> is text", "日本語",
          "<s>Human: <unk>", "12.5", "\x01", "<0x0A>", "e\u0301", "trailing ", "\n\n"]

@@ -9,8 +9,7 @@ import torch
 
 from data import estimate as e
 from model import Config, Llama, add_lora
-
-NAMES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+from tests.bench_train import NAMES
 
 
 def counted(config, *names, rank=0):
