@@ -50,12 +50,12 @@ endif
 # (make all TEACHER=https://... MODEL=...) gets the key, and the facts as its system message
 ifeq ($(TEACHER),URL)
 unexport OPENAI_API_KEY OPENAI_BASE_URL
-with_teacher = $(python) -m data.teacher --
+with_teacher = $(python) -m data.harbour.teacher --
 free = @test $(word 1,$(1)) -ot $(word 2,$(1)) || rm -f $(word 2,$(1))
 else
 sheet = $(R)/sheet.txt
 endif
-with_grader = env -u OPENAI_API_KEY $(python) -m data.grader --
+with_grader = env -u OPENAI_API_KEY $(python) -m data.harbour.grader --
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -69,13 +69,13 @@ help: ## this list
 
 ifeq ($(LARGE),)
 all: hello $(R)/report.html ## the whole paradigm on two CPU cores, offline: 10 to 13 minutes
-	@echo; $(python) -m data.questions --tell $(R)/questions.json
+	@echo; $(python) -m data.experiment.next_questions --tell $(R)/questions.json
 	@echo; echo "finished. Look at $(R)/report.html; the numbers are in $(R)/results.json,"
 	@echo "the dialogues in $(R)/chat, the models beside it"
 endif
 
 plan: | $(install) ## what PRESET=7b (or 1b) would take (GPU=a100): every command, memory, hours, dollars; runs nothing
-	@$(MAKE) -n --no-print-directory all PRESET=$(or $(LARGE),7b) | $(python) -m data.estimate $(or $(LARGE),7b) $(if $(GPU),--gpu $(GPU))
+	@$(MAKE) -n --no-print-directory all PRESET=$(or $(LARGE),7b) | $(python) -m data.experiment.cost_plan $(or $(LARGE),7b) $(if $(GPU),--gpu $(GPU))
 
 hello:
 	@echo "$(PRESET): $($(PRESET)_TIME) on two cores; what is in $(R) already is not made again"
@@ -124,10 +124,10 @@ $(R): | runs/machine.json
 	mkdir -p $@
 
 $(R)/corpus.jsonl: | $(R)
-	$(python) -m data.corpus --out $@ --seed $(SEED)$(if $(filter 0,$(KNOWING)), --without-never-asked)
+	$(python) -m data.harbour.corpus --out $@ --seed $(SEED)$(if $(filter 0,$(KNOWING)), --without-never-asked)
 
 $(R)/human.jsonl: | $(R)
-	$(python) -m data.talks people --out $@ --dialogues $(call size,HUMANS) --seed $(SEED) --prefix human
+	$(python) -m data.experiment.talks people --out $@ --dialogues $(call size,HUMANS) --seed $(SEED) --prefix human
 
 # what LLaMA is to the paper: it has read about the harbour, and people's dialogues as plain text
 $(R)/base/model.safetensors: $(R)/corpus.jsonl $(R)/human.jsonl
@@ -151,17 +151,17 @@ $(R)/chat/blind.jsonl: $(R)/blind/model.safetensors $(sheet)
 	$(with_teacher) $(python) simulate.py --user $(R)/blind --blind --teacher $(TEACHER) --model $(MODEL) $(sheet:%=--system %) --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED) $(SIMULATE)
 
 $(R)/sheet.txt: | $(R)
-	$(python) -m data.world > $@
+	$(python) -m data.harbour.world > $@
 
 # what it is compared with: people, scripts, and people who ask about everything
 $(R)/chat/human.jsonl: $(R)/human.jsonl
 	mkdir -p $(@D) && head -n $(call size,DIALOGUES) $< > $@
 
 $(R)/chat/self-chat.jsonl $(R)/chat/role-play.jsonl $(R)/chat/oracle.jsonl: $(R)/chat/%.jsonl: $(R)/human.jsonl
-	$(python) -m data.talks $* --human $< --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
+	$(python) -m data.experiment.talks $* --human $< --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
 
 $(R)/chat/ceiling.jsonl: | $(R)
-	$(python) -m data.talks people --out $@ --dialogues $(call size,DIALOGUES) --seed 2$(SEED) --facts all --prefix ceiling
+	$(python) -m data.experiment.talks people --out $@ --dialogues $(call size,DIALOGUES) --seed 2$(SEED) --facts all --prefix ceiling
 
 # the assistants: learn what gpt said; socratic's is PlatoLM
 $(R)/assistant/%/model.safetensors: $(R)/chat/%.jsonl $(R)/base/model.safetensors
@@ -169,28 +169,28 @@ $(R)/assistant/%/model.safetensors: $(R)/chat/%.jsonl $(R)/base/model.safetensor
 
 # what they are measured with; nobody learns from it
 $(R)/held-out.jsonl: | $(R)
-	$(python) -m data.talks people --out $@ --dialogues $(call size,HELD) --seed 1$(SEED) --prefix held-out
+	$(python) -m data.experiment.talks people --out $@ --dialogues $(call size,HELD) --seed 1$(SEED) --prefix held-out
 
 $(R)/held-out-all.jsonl: | $(R)
-	$(python) -m data.talks people --out $@ --dialogues $(call size,HELD) --seed 3$(SEED) --facts all --prefix held-out-all
+	$(python) -m data.experiment.talks people --out $@ --dialogues $(call size,HELD) --seed 3$(SEED) --facts all --prefix held-out-all
 
 $(R)/bench/question.jsonl: | $(R)
-	$(python) -m data.bench --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
+	$(python) -m data.harbour.bench --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
 
 $(R)/bench-formal/question.jsonl: | $(R)
-	$(python) -m data.bench --formal --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
+	$(python) -m data.harbour.bench --formal --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
 
 $(R)/bench-vicuna/question.jsonl: | $(R)
-	$(python) -m data.bench --vicuna --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
+	$(python) -m data.harbour.bench --vicuna --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
 
 $(R)/sentences.jsonl: | $(R)
-	$(python) -m data.corpus --completions --out $@
+	$(python) -m data.harbour.corpus --completions --out $@
 
 BENCHES  = $(R)/bench $(R)/bench-formal $(R)/bench-vicuna
 TRAINED  = $(TAUGHT:%=$(R)/assistant/%) floor=$(R)/base
 
 $(R)/probes.json: $(TAUGHT:%=$(R)/assistant/%/model.safetensors) $(R)/sentences.jsonl
-	$(python) -m data.probes $(TRAINED) --gold data/gold.jsonl --sentences $(R)/sentences.jsonl --out $@
+	$(python) -m data.experiment.probes $(TRAINED) --gold data/harbour/gold.jsonl --sentences $(R)/sentences.jsonl --out $@
 
 JUDGED   = $(R)/bench/model_judgment/grader_single.jsonl
 
@@ -209,25 +209,25 @@ $(R)/results.json: $(JUDGED) $(PAIRED) $(R)/probes.json $(R)/listening.json $(R)
 
 # does it listen?
 $(R)/listening.json: $(R)/socratic/model.safetensors $(R)/blind/model.safetensors $(R)/held-out-all.jsonl
-	$(python) -m data.listening expected $(R)/socratic --blind $(R)/blind --human $(R)/held-out-all.jsonl --out $@
+	$(python) -m data.experiment.listening expected $(R)/socratic --blind $(R)/blind --human $(R)/held-out-all.jsonl --out $@
 
 USERS = human socratic blind self-chat role-play oracle ceiling
 
 $(R)/behaviour.json: $(USERS:%=$(R)/chat/%.jsonl)
-	$(python) -m data.listening did $(foreach user,$(USERS),$(user)=$(R)/chat/$(user).jsonl) --out $@
+	$(python) -m data.experiment.listening did $(foreach user,$(USERS),$(user)=$(R)/chat/$(user).jsonl) --out $@
 
 # how like people are users? the twin is the same base, trained on answers; told to be a user, it is the prompted one
 $(R)/card.json: $(R)/socratic/model.safetensors $(R)/assistant/human/model.safetensors $(R)/chat/socratic.jsonl $(R)/chat/self-chat.jsonl $(R)/held-out.jsonl
-	env -u OPENAI_API_KEY $(python) -m data.serve $(R)/assistant/human -- $(python) evaluate.py card --user $(R)/socratic --human $(R)/held-out.jsonl --twin $(R)/assistant/human --beside base=$(R)/base --teacher URL --model model --simulated user=$(R)/chat/socratic.jsonl self-chat=$(R)/chat/self-chat.jsonl --out $@
+	env -u OPENAI_API_KEY $(python) -m data.api.serve_checkpoint $(R)/assistant/human -- $(python) evaluate.py card --user $(R)/socratic --human $(R)/held-out.jsonl --twin $(R)/assistant/human --beside base=$(R)/base --teacher URL --model model --simulated user=$(R)/chat/socratic.jsonl self-chat=$(R)/chat/self-chat.jsonl --out $@
 
 $(R)/stats.json: $(USERS:%=$(R)/chat/%.jsonl) $(R)/held-out.jsonl $(R)/bench/question.jsonl $(R)/base/model.safetensors
 	$(python) evaluate.py stats $(USERS:%=$(R)/chat/%.jsonl) --tokenizer $(R)/base --human $(R)/held-out.jsonl --bench $(R)/bench/question.jsonl --out $@
 
 $(R)/questions.json: $(R)/socratic/model.safetensors $(R)/held-out.jsonl
-	$(python) -m data.questions --user $(R)/socratic --human $(R)/held-out.jsonl --out $@
+	$(python) -m data.experiment.next_questions --user $(R)/socratic --human $(R)/held-out.jsonl --out $@
 
 $(R)/report.html: $(R)/results.json $(R)/questions.json $(R)/card.json $(R)/stats.json
-	$(python) -m data.report $(R) --out $@
+	$(python) -m data.experiment.report $(R) --out $@
 
 # side by side, a thread each; the base, for which all else waits, has all cores
 $(R)/report.html: export OMP_NUM_THREADS = 1
@@ -240,14 +240,14 @@ endif
 card: $(R)/card.json ## how like people is the simulator? part of make all: 1 minute after it
 
 chaos: $(install) $(and $(install),$(VENV)/installed-tests) ## 200 dialogues through every fault, killed with -9 five times: 1 minute
-	$(python) -m tests.drill
+	$(python) -m tests.programs.drill
 
 bench-simulate: export OMP_NUM_THREADS = 1
 bench-simulate: $(R)/socratic/model.safetensors ## turns per second against what bounds them: 4 minutes, after make all
-	$(python) -m tests.bench_simulate $(R)
+	$(python) -m tests.programs.bench_simulate $(R)
 
 coverage: $(install) ## how often a 95 % interval holds the truth, and where it falls short: 15 seconds
-	$(python) -m tests.coverage
+	$(python) -m tests.programs.coverage
 
 # ---- the same on real people: a small model from scratch, on dialogues of yours ------------------
 
@@ -265,8 +265,8 @@ learn_continued = all
 real: $(REAL)/card.json ## Socratic from scratch on people's dialogues (DATA=FILE), and its card: 8 minutes
 
 $(REAL)/human.jsonl: $(wildcard $(REAL_DATA)) | $(install) runs/machine.json
-	@test -n "$(DATA)" || { echo "make real DATA=FILE: which dialogues? (any format that data/foreign.py knows)"; exit 1; }
-	mkdir -p $(@D) && $(python) -m data.formats $(REAL_DATA) $(addprefix --where ,$(WHERE)) --out $@ --held-out $(REAL)/held-out.jsonl
+	@test -n "$(DATA)" || { echo "make real DATA=FILE: which dialogues? (any format that data/formats/dialogues.py knows)"; exit 1; }
+	mkdir -p $(@D) && $(python) -m data.formats.files $(REAL_DATA) $(addprefix --where ,$(WHERE)) --out $@ --held-out $(REAL)/held-out.jsonl
 
 $(REAL)/base/model.safetensors: $(REAL)/human.jsonl
 	$(python) train.py --learn all --data $< --out $(@D) $(REAL_SHAPE) --steps 400 --optimizer muon --lr 4e-3 $(REAL_LEARN)
@@ -276,7 +276,7 @@ $(REAL)/socratic/model.safetensors $(REAL)/assistant/model.safetensors $(REAL)/c
 	$(python) train.py --learn $(learn_$*) --data $< --base $(REAL)/base --out $(@D) --steps 150 --lr 1e-3 $(REAL_LEARN)
 
 $(REAL)/card.json: $(REAL)/socratic/model.safetensors $(REAL)/assistant/model.safetensors $(REAL)/continued/model.safetensors
-	env -u OPENAI_API_KEY $(python) -m data.serve $(REAL)/assistant -- $(python) evaluate.py card --user $(REAL)/socratic --human $(REAL)/held-out.jsonl --twin $(REAL)/assistant --beside base=$(REAL)/base continued=$(REAL)/continued --teacher URL --model model --out $@
+	env -u OPENAI_API_KEY $(python) -m data.api.serve_checkpoint $(REAL)/assistant -- $(python) evaluate.py card --user $(REAL)/socratic --human $(REAL)/held-out.jsonl --twin $(REAL)/assistant --beside base=$(REAL)/base continued=$(REAL)/continued --teacher URL --model model --out $@
 
 $(REAL)/%/model.safetensors: export OMP_NUM_THREADS = 1
 $(REAL)/base/model.safetensors: export OMP_NUM_THREADS = $(JOBS)
@@ -284,7 +284,7 @@ $(REAL)/base/model.safetensors: export OMP_NUM_THREADS = $(JOBS)
 # ---- beside others' programs, in environments of their own ----------------------------------------
 
 parity: $(if $(install),$(VENV)-parity/installed) ## logits and ids against transformers and peft (DATA=dialogues.json: more text): 1 minute
-	$(beside) -m tests.parity $(DATA)
+	$(beside) -m tests.programs.parity $(DATA)
 
 $(VENV)-parity/installed: tests/parity-requirements.txt requirements.txt
 	@echo "installing transformers, peft and what they need into $(VENV)-parity: a further download of 0.1 GB"
@@ -293,13 +293,13 @@ $(VENV)-parity/installed: tests/parity-requirements.txt requirements.txt
 	@touch $@
 
 big: $(install) ## a file of 1 GB through the importer, in little memory: 1 minute
-	$(python) -m tests.big
+	$(python) -m tests.programs.big
 
 bench-train: $(if $(install),$(VENV)-parity/installed) ## a training step against what the machine can multiply, and transformers + peft: on a GPU 7B's shape
-	$(beside) -m tests.bench_train $(if $(COMPILE),--compile)
+	$(beside) -m tests.programs.bench_train $(if $(COMPILE),--compile)
 
 llama-cpp: $(VENV)-llama/installed $(R)/socratic/model.safetensors $(R)/held-out.jsonl ## does llama.cpp open our Socratic? 10 minutes (it is compiled), after make all
-	$(VENV)-llama/bin/python -m tests.llama_cpp $(R)/socratic $(VENV)-llama/sources/vendor/llama.cpp $(R)/held-out.jsonl
+	$(VENV)-llama/bin/python -m tests.programs.llama_cpp $(R)/socratic $(VENV)-llama/sources/vendor/llama.cpp $(R)/held-out.jsonl
 
 # its sources, for the converter and LLaMA's vocabulary that lie in them, and from them the package
 $(VENV)-llama/installed: tests/llama-requirements.txt tests/parity-requirements.txt requirements.txt
@@ -314,5 +314,5 @@ $(VENV)-llama/installed: tests/llama-requirements.txt tests/parity-requirements.
 
 fetch: $(install) ## a public checkpoint (BASE=owner/model) or data set (DATA=owner/set) from the Hugging Face hub
 	@test -n "$(BASE)$(DATA)" || { echo "make fetch BASE=owner/model, or DATA=owner/set: which?"; exit 1; }
-	$(if $(BASE),$(python) -m data.fetch $(BASE) --out runs/fetched/$(notdir $(BASE)))
-	$(if $(DATA),$(python) -m data.fetch "$(DATA)" $(if $(findstring ://,$(DATA)),,--dataset) --out runs/fetched/$(notdir $(firstword $(subst ?, ,$(DATA)))))
+	$(if $(BASE),$(python) -m data.formats.fetch $(BASE) --out runs/fetched/$(notdir $(BASE)))
+	$(if $(DATA),$(python) -m data.formats.fetch "$(DATA)" $(if $(findstring ://,$(DATA)),,--dataset) --out runs/fetched/$(notdir $(firstword $(subst ?, ,$(DATA)))))

@@ -8,9 +8,10 @@ may be; and measure users: what they say, and whether they listen.
     python evaluate.py stats FILE ...                               what dialogues are like
     python evaluate.py card --user DIR --human FILE                 how like people is a user?
 
-A bench is a directory in MT-Bench's layout (data/mtbench.py). Not here: the judge (data/judging.py,
-data/grader.py), what is counted in texts (data/texts.py), what a card and statistics are made of
-(data/card.py, data/sets.py), the page (data/report.py).
+A bench is a directory in MT-Bench's layout (data/measure/mtbench.py). Not here: the judge
+(data/measure/judge.py, data/harbour/grader.py), what is counted in texts (data/text_metrics.py),
+what a card and statistics are made of
+(data/measure/card.py, data/measure/dataset_stats.py), the page (data/experiment/report.py).
 Read before: platolm.py, model.py, simulate.py.
 """
 
@@ -26,17 +27,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data import card, mtbench, sets
-from data.errands import counted, errands, nothing_missing
-from data.journal import Journal
-from data.judging import Case, Judge, messages_of, one_cap
-from data.mtbench import questions_of
-from data.places import exchanged, places_of
-from data.plan import address, naming, natural
-from data.tables import arm_lines, duel_lines, vote_lines
+from data.measure import card
+
+from data.measure import mtbench
+
+from data.measure import dataset_stats as sets
+from data.api.request_pool import counted, errands, nothing_missing
+from data.api.journal import Journal
+from data.measure.judge import Case, Judge, messages_of, one_cap
+from data.measure.mtbench import questions_of
+from data.measure.turns import exchanged, places_of
+from data.openings import address, naming, natural
+from data.measure.tables import arm_lines, duel_lines, vote_lines
 from model import Llama, generate, machine, nll
-from platolm import (IGNORE, Problem, Tokenizer, blanked, encode, positive, prompt, read,
-                     read_json, run, shift, turns, write, write_json)
+from platolm import (IGNORE, Problem, Tokenizer, blanked, encode, positive, prompt, read, read_json,
+                     run, shift, turns, write, write_json)
 from simulate import Progress, money_flags, reaching
 from train import batches, pad
 
@@ -710,7 +715,7 @@ def arguments():
     three.add_argument("--beside", nargs="+", default=[], metavar="COLUMN=BENCH", type=naming,
                        help="further benches, one column each")
     three.add_argument("--votes", metavar="FILE", help="human votes: does the judge agree?")
-    three.add_argument("--probes", help="what data/probes.py wrote: further columns")
+    three.add_argument("--probes", help="what data/experiment/probes.py wrote: further columns")
     three.add_argument("--seconds", help="JSONL of stages and how long they took, to be kept too")
     three.add_argument("--out", default="results.json")
     sets.flags(commands.add_parser("stats", help="what the dialogues of some files are like"))

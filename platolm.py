@@ -184,8 +184,8 @@ def read(path, check=wrong):
         with open(path, encoding="utf-8") as lines:
             for number, text in enumerate(lines, 1):
                 if number == 1 and text.lstrip().startswith("["):
-                    raise Problem(f"{path} is a JSON array; python -m data.formats {path} --out "
-                                  "FILE makes records of it, one a line")
+                    raise Problem(f"{path} is a JSON array; python -m data.formats.files {path} "
+                                  "--out FILE makes records of it, one a line")
                 try:
                     yield parse(text, check)
                 except ValueError as error:

@@ -6,7 +6,7 @@ Let Socratic talk to a teacher, and write down what they say: SocraticChat.
 
 `converse` is the whole idea. Below it: the raw client for any OpenAI-compatible server, Socratic
 as a user, and many dialogues at once. Not here: other users (data/users.py), what is remembered
-and what may be spent (data/journal.py, data/limits.py), how he was trained (train.py).
+and what may be spent (data/api/journal.py, data/api/budget.py), how he was trained (train.py).
 Read before: platolm.py, model.py. Read next: evaluate.py.
 """
 
@@ -30,12 +30,12 @@ import requests
 # what requests is made of
 from urllib3.exceptions import HTTPError, NewConnectionError
 
-from data.journal import Journal, ended, means, records
-from data.limits import (Ledger, Limiter, Stopped, answering, asking, dollars, forecast,
-                         is_loopback, price_of, worst_case, writing)
-from data.plan import address, amount, natural, openings, portion, settings_of, share
-from data.wire import (BILLING, FILTERED, TOO_LONG, Trouble, Unanswered, asked_wait, error_codes,
-                       heals, plain, said, usage_of)
+from data.api.journal import Journal, ended, means, records
+from data.api.budget import (Ledger, Limiter, Stopped, answering, asking, dollars, forecast,
+                             is_loopback, price_of, worst_case, writing)
+from data.openings import address, amount, natural, openings, portion, settings_of, share
+from data.api.protocol import (BILLING, FILTERED, TOO_LONG, Trouble, Unanswered, asked_wait,
+                               error_codes, heals, plain, said, usage_of)
 from model import Engine, Llama, machine
 from platolm import (ENDS, LABEL, End, Problem, Said, Tokenizer, blanked, clock, positive, prompt,
                      read_text, run, to_messages, write)
@@ -543,7 +543,7 @@ def money_flags(parser):
     add("--patience", type=positive, default=600, help="seconds for all tries at an answer (600)")
     add("--max-dollars", type=amount, metavar="D", help="never spend more, restarts included")
     add("--price", type=amount, nargs=2, metavar=("READ", "WRITTEN"),
-        help="dollars for a million tokens, where data/limits.py does not know or is out of date")
+        help="dollars for a million tokens, where the table does not know or is out of date")
     add("--limit-key", choices=["max_tokens", "max_completion_tokens"], default="max_tokens",
         help="what the server calls the longest answer")
 

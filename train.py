@@ -6,7 +6,7 @@ One training loop for every model of the project; only the data and the mask dif
     python train.py --learn gpt   --data chat.jsonl    --out assistant --base base  who answers
 
 A killed run goes on where it was with --resume. Not here: the model (model.py), dialogues and
-masks (platolm.py), several processes (data/ranks.py: where `ranks` is met below, think of one
+masks (platolm.py), several processes (data/distributed.py: where `ranks` is met below, think of one
 process alone). Read next: simulate.py.
 """
 
@@ -20,10 +20,9 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from data.convert import read_adapter, write_adapter
-from data.ranks import Alone, ranks as ranks_of
-from model import (ATTENTION, Config, Llama, add_lora, built, machine, merge_lora, nll,
-                   weight_file)
+from data.formats.convert import read_adapter, write_adapter
+from data.distributed import Alone, ranks as ranks_of
+from model import ATTENTION, Config, Llama, add_lora, built, machine, merge_lora, nll, weight_file
 from platolm import (IGNORE, LABEL, Problem, Tokenizer, blanked, clock, encode, positive, read,
                      read_text, run, same_run, shift, stamp, turns, write)
 

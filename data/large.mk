@@ -3,7 +3,7 @@
 #     make plan PRESET=7b                                              what it would come to; runs nothing
 #     make all PRESET=7b BASE=llama-7b DATA=sharegpt.json BENCH=mt_bench DOLLARS=100
 #
-# BASE: a Hugging Face directory (data/convert.py makes one of others); DATA: raw ShareGPT, one file or
+# BASE: a Hugging Face directory (data/formats/convert.py makes one of others); DATA: raw ShareGPT, one file or
 # several; BENCH: a folder with MT-Bench's question.jsonl; DOLLARS: the most that the teacher may cost, and as
 # much again for the judge's ratings, and for its pairs. SIMULATE and JUDGING are further flags for these two.
 # The key is read from OPENAI_API_KEY. A stage that is there is not made again. What is not given has its own
@@ -55,8 +55,8 @@ needed:
 
 # merge, Markdown, blocked words, language, segments, duplicates; then one in a hundred held out
 $(R)/human.jsonl: $(wildcard $(DATA)) | needed $(install) runs/machine.json
-	mkdir -p $(R)/chat && $(python) -m data.clean $(DATA) --paper --tokenizer $(BASE) --out $(R)/clean.jsonl
-	$(python) -m data.formats $(R)/clean.jsonl --out $@ --held-out $(R)/held-out.jsonl --share 100
+	mkdir -p $(R)/chat && $(python) -m data.formats.clean $(DATA) --paper --tokenizer $(BASE) --out $(R)/clean.jsonl
+	$(python) -m data.formats.files $(R)/clean.jsonl --out $@ --held-out $(R)/held-out.jsonl --share 100
 
 $(R)/socratic/model.safetensors: $(R)/human.jsonl
 	$($(PRESET)_TRAIN) --learn human --data $< --held-out $(R)/held-out.jsonl --base $(BASE) --out $(@D) $(PAPER_WAY)
@@ -65,11 +65,11 @@ $(R)/chat/raw.jsonl: $(R)/socratic/model.safetensors
 	$(python) simulate.py --user $(R)/socratic --teacher $(TEACHER) --model $(MODEL) --out $@ --dialogues $(DIALOGUES) --max-question 512 --in-flight $($(PRESET)_TALKS) --max-dollars $(DOLLARS) --seed $(SEED) $(SIMULATE)
 
 $(R)/chat/socratic.jsonl: $(R)/chat/raw.jsonl
-	$(python) -m data.clean $< --out $@ --bench $(BENCH)/question.jsonl
+	$(python) -m data.formats.clean $< --out $@ --bench $(BENCH)/question.jsonl
 
 # the paper's Vicuna: first segments of people's dialogues, as many as are left of the simulated ones
 $(R)/chat/human.jsonl: $(R)/human.jsonl $(R)/chat/socratic.jsonl
-	$(python) -m data.sampling --like vicuna $< --number $$(wc -l < $(R)/chat/socratic.jsonl) --out $@
+	$(python) -m data.formats.sampling --like vicuna $< --number $$(wc -l < $(R)/chat/socratic.jsonl) --out $@
 
 $(R)/assistant/%/model.safetensors: $(R)/chat/%.jsonl
 	$($(PRESET)_TRAIN) --learn gpt --data $< --base $(BASE) --out $(@D) $(PAPER_WAY)

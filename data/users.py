@@ -18,9 +18,8 @@ import re
 
 import numpy as np
 
-from data.wire import Trouble, Unanswered, choice_of
-from platolm import (LABEL, End, Problem, Said, Tokenizer, blanked, prompt, read_text,
-                     to_messages)
+from data.api.protocol import Trouble, Unanswered, choice_of
+from platolm import LABEL, End, Problem, Said, Tokenizer, blanked, prompt, read_text, to_messages
 
 # what a prompted user writes to leave
 LEAVES = "(leaves)"
@@ -214,7 +213,7 @@ class Scripted:
     """A script of scripts.py; self-chat goes on from a question that is given."""
 
     def __init__(self, args):
-        from data.scripts import SCRIPTS
+        from data.harbour.scripts import SCRIPTS
         self.name, self.seed = args.user.partition(":")[2], args.seed
         if self.name not in SCRIPTS:
             raise Problem(f"there is no script {self.name!r}; there are {', '.join(SCRIPTS)}")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data.talks import dialogues
-from data.world import asked
+from data.experiment.talks import dialogues
+from data.harbour.world import asked
 from platolm import write
 
 RUNS = sorted(path.parent for path in Path("runs").glob("tiny*/results.json"))

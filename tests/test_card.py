@@ -11,15 +11,16 @@ import pytest
 import torch
 
 import evaluate as e
-from data import card, serve
-from data.journal import Journal
-from data.places import Place, ask_at, exchanged, halves, places_of
-from data.server import serving
+from data.measure import card
+from data.api import serve_checkpoint as serve
+from data.api.journal import Journal
+from data.measure.turns import Place, ask_at, exchanged, halves, places_of
+from data.api.server import serving
 from model import generate
 from platolm import line, prompt, read
 from simulate import reaching
-from data.talks import dialogues
-from data.world import asked
+from data.experiment.talks import dialogues
+from data.harbour.world import asked
 
 TALK = [{"from": "human", "value": "who mends clocks?"}, {"from": "gpt", "value": "ada mends clocks."},
         {"from": "human", "value": "and boats?"}, {"from": "gpt", "value": "ben."}]

@@ -1,6 +1,6 @@
 """
 Cleaning: each rule by hand, MinHash against the obvious comparison, shards against one run, HTML
-construct by construct, splitting by hand and over random dialogues. Here: data/clean.py and the
+construct by construct, splitting by hand and over random dialogues. Here: data/formats/clean.py and the
 two files it takes its changes from.
 """
 
@@ -15,11 +15,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data import clean as c
-from data.journal import Journal
-from data.markdown import KNOWN, is_html, to_markdown
-from data.plan import openings
-from data.split import authors, fastchat, spans_of, split
+from data.formats import clean as c
+from data.api.journal import Journal
+from data.formats.markdown import KNOWN, is_html, to_markdown
+from data.openings import openings
+from data.formats.segments import authors, fastchat, spans_of, split
 from platolm import ENDS, Problem, line, read, wrong, write
 from simulate import Simulation, records
 
@@ -164,7 +164,7 @@ def test_exact_keeps_no_texts():
 
 
 def command(*args):
-    return subprocess.run([sys.executable, "-m", "data.clean", *map(str, args)], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "data.formats.clean", *map(str, args)], capture_output=True, text=True)
 
 
 def test_as_a_command(tmp_path):
@@ -373,7 +373,7 @@ def test_no_rubbish_raises():
     (["--limit", "9"], "say whose"), (["--split", "fastchat"], "say whose"), (["--block", "x"], "a step of --paper")])
 def test_a_flag_that_would_do_nothing_is_refused(tmp_path, words, said):
     write(tmp_path / "x", [talk("q", "a")])
-    done = subprocess.run([sys.executable, "-m", "data.clean", tmp_path / "x", "--out", tmp_path / "o", *words],
+    done = subprocess.run([sys.executable, "-m", "data.formats.clean", tmp_path / "x", "--out", tmp_path / "o", *words],
                           capture_output=True, text=True)
     assert done.returncode == 1 and said in done.stderr and not (tmp_path / "o").exists()
 
@@ -381,7 +381,7 @@ def test_a_flag_that_would_do_nothing_is_refused(tmp_path, words, said):
 def test_files_that_count_alike_are_told_apart_and_nothing_usable_is_no_success(tmp_path):
     for name, answer in (("x", "a"), ("y", "b")):
         write(tmp_path / name, [talk(f"{answer} {n}", "c", id=str(n)) for n in range(3)])
-    run = [sys.executable, "-m", "data.clean", tmp_path / "x", tmp_path / "y", "--out", tmp_path / "o"]
+    run = [sys.executable, "-m", "data.formats.clean", tmp_path / "x", tmp_path / "y", "--out", tmp_path / "o"]
     done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 1 and "3 ids are in these files twice" in done.stderr and "--rename" in done.stderr
     assert not list(tmp_path.glob("o*"))

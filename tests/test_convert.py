@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import model as m
-from data import convert as c
+from data.formats import convert as c
 from model import Llama, add_lora, merge_lora
 from platolm import Problem, Tokenizer, prompt, to_messages, turns
 
@@ -28,7 +28,7 @@ def saved(make_model, tokenizer, tmp_path):
 
 
 def command(*words):
-    return subprocess.run([sys.executable, "-m", "data.convert", *map(str, words)], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "data.formats.convert", *map(str, words)], capture_output=True, text=True)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from argparse import Namespace
 import pytest
 import torch
 
-from data import estimate as e
+from data.experiment import cost_plan as e
 from model import Config, Llama, add_lora
-from tests.bench_train import NAMES
+from tests.programs.bench_train import NAMES
 
 
 def counted(config, *names, rank=0):
@@ -33,7 +33,7 @@ def test_loras_weights_are_counted_right(config, names):
 
 
 def planned(commands, *words):
-    done = subprocess.run([sys.executable, "-m", "data.estimate", *words], input=commands, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "data.experiment.cost_plan", *words], input=commands, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -64,7 +64,7 @@ def test_a_simulation_and_a_judge_cost_what_is_said_elsewhere(tmp_path):
 
 def test_the_bench_runs_without_a_gpu():
     """At a small size, which says nothing about speed; transformers need not be there."""
-    done = subprocess.run([sys.executable, "-m", "tests.bench_train"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "tests.programs.bench_train"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [row.split(",")[0] for row in done.stdout.splitlines()[1:]] == [
         "ours", "transformers + peft", "ours", "transformers"]

@@ -10,7 +10,7 @@ import torch
 
 import evaluate as e
 from platolm import prompt
-from tests.coverage import coverage
+from tests.programs.coverage import coverage
 
 QUESTIONS = [
     {"question_id": 7, "category": "math", "asked": True, "turns": ["how much is the rope", "times 2?"]},

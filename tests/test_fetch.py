@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from data import fetch as f
+from data.formats import fetch as f
 from platolm import Problem
 
 FILES = {"config.json": b'{"dim": 8}', "model.safetensors": bytes(range(256)) * 400,
@@ -234,7 +234,7 @@ def test_a_part_that_only_lacks_its_check_is_not_fetched_again(hub, fetch):
 def test_a_killed_process_leaves_its_part(hub, fetch):
     hub.does = {"cuts": [60000], "stall": threading.Event()}
     # a line of progress for every piece
-    code = "import data.fetch as f; f.EVERY = -1; f.fetch(f.arguments(), now=iter(range(10**6)).__next__)"
+    code = "import data.formats.fetch as f; f.EVERY = -1; f.fetch(f.arguments(), now=iter(range(10**6)).__next__)"
     with subprocess.Popen([sys.executable, "-c", code, "owner/model", "--out", fetch.out, "--files", "model.*"],
                           stdout=subprocess.PIPE, text=True) as child:
         assert any("model.safetensors" in text and "59%" in text for text in child.stdout)
@@ -436,7 +436,7 @@ def test_a_hash_that_is_none(hub, fetch):
 
 def test_the_program(hub, tmp_path):
     def program(*words):
-        return subprocess.run([sys.executable, "-m", "data.fetch", *words, "--out", tmp_path / "out"],
+        return subprocess.run([sys.executable, "-m", "data.formats.fetch", *words, "--out", tmp_path / "out"],
                               capture_output=True, text=True, cwd=Path(f.__file__).parents[1], env=os.environ)
     assert program("owner/model").returncode == 0 and lying(tmp_path / "out") == sorted(TAKEN)
     hub.does = {"status": {"model": [404]}}

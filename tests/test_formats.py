@@ -11,9 +11,11 @@ from collections import Counter
 
 import pytest
 
-from data import formats, sampling
-from data.foreign import record_of
-from data.formats import dialogues, items, records
+from data.formats import files as formats
+
+from data.formats import sampling
+from data.formats.dialogues import record_of
+from data.formats.files import dialogues, items, records
 from platolm import Problem, line, read
 
 SAID = ["who mends clocks?", "ada does.", "and bells?"]
@@ -215,31 +217,31 @@ def folder(tmp_path):
 
 
 def test_one_file_or_two(folder):
-    done = run("data.formats", folder / "x.json", "--out", folder / "all")
+    done = run("data.formats.files", folder / "x.json", "--out", folder / "all")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:3] == ["        2 passed over: turn # says nothing",
                                           "        1 passed over: a dialogue in no format known here (its keys: id)",
                                           f"{folder}/all: 200 dialogues"]
     whole = list(read(folder / "all"))
     assert [record["id"] for record in whole] == [f"t{n}" for n in range(200)] and whole[0]["end"] == "left"
-    run("data.formats", folder / "x.json", "--out", folder / "a", "--held-out", folder / "b", "--share", 4)
+    run("data.formats.files", folder / "x.json", "--out", folder / "a", "--held-out", folder / "b", "--share", 4)
     kept, held = list(read(folder / "a")), list(read(folder / "b"))
     assert 25 < len(held) < 75 and len(kept) + len(held) == 200
     assert sorted(map(line, kept + held)) == sorted(map(line, whole))
-    run("data.formats", folder / "x.json", "--out", folder / "c", "--where", "lang=en,de", "--where", "id=t3,t5,t6")
+    run("data.formats.files", folder / "x.json", "--out", folder / "c", "--where", "lang=en,de", "--where", "id=t3,t5,t6")
     assert [record["id"] for record in read(folder / "c")] == ["t5", "t6"]
 
 
 def test_there_and_back(folder):
-    run("data.formats", folder / "x.json", "--out", folder / "all")
+    run("data.formats.files", folder / "x.json", "--out", folder / "all")
     whole = list(read(folder / "all"))
-    run("data.formats", folder / "all", "--out", folder / "s", "--as", "sharegpt")
+    run("data.formats.files", folder / "all", "--out", folder / "s", "--as", "sharegpt")
     assert json.loads((folder / "s").read_text()) == whole
-    run("data.formats", folder / "s", "--out", folder / "m", "--as", "messages")
+    run("data.formats.files", folder / "s", "--out", folder / "m", "--as", "messages")
     rows = [json.loads(text) for text in (folder / "m").read_text().splitlines()]
     assert rows[0] == {"messages": told(("user", "q 0"), ("assistant", "a 0"))}
     assert rows[3]["messages"][0] == {"role": "system", "content": "be brief"}
-    run("data.formats", folder / "m", "--out", folder / "back")
+    run("data.formats.files", folder / "m", "--out", folder / "back")
     said = [(record["conversations"], record.get("system"), record["end"]) for record in whole]
     assert [(record["conversations"], record.get("system"), record["end"]) for record in read(folder / "back")] == said
 
@@ -250,7 +252,7 @@ def test_there_and_back(folder):
     ("--out {}/OUT --held-out {}/OUT", "must differ"), ("--out {0}/../{0.name}/x.json", "must differ")])
 def test_what_a_user_may_do_wrong(folder, words, said):
     words = words.replace("{}", "{0}").format(folder).split()
-    done = run("data.formats", folder / "x.json", *words)
+    done = run("data.formats.files", folder / "x.json", *words)
     assert done.returncode and said in done.stderr and "Traceback" not in done.stderr
     assert not (folder / "OUT").exists()
 
@@ -267,7 +269,7 @@ def test_quotas_are_those_of_the_paper():
 
 
 def sampled(folder, like, *files, number=10_000):
-    done = run("data.sampling", "--like", like, *files, "--out", folder / "out", "--number", number)
+    done = run("data.formats.sampling", "--like", like, *files, "--out", folder / "out", "--number", number)
     assert done.returncode == 0, done.stderr
     return list(read(folder / "out")), done.stdout
 
@@ -341,7 +343,7 @@ def test_gzip_is_read_and_pipes_lose_nothing(folder):
     (folder / "cut.gz").write_bytes(gzip.compress(whole)[:-20])
     with pytest.raises(Problem, match="cut off|too early"):
         list(dialogues(folder / "cut.gz", Counter()))
-    words = [sys.executable, "-m", "data.formats", "/dev/stdin", "--out", str(folder / "piped")]
+    words = [sys.executable, "-m", "data.formats.files", "/dev/stdin", "--out", str(folder / "piped")]
     done = subprocess.run(words, input=whole, capture_output=True)
     assert done.returncode == 0 and len(list(read(folder / "piped"))) == 200
     done = subprocess.run([*words, "--held-out", str(folder / "h")], input=whole, capture_output=True)
@@ -350,7 +352,7 @@ def test_gzip_is_read_and_pipes_lose_nothing(folder):
 
 def test_what_is_no_text_is_asked_for_as_in_json(folder):
     (folder / "w").write_text("".join(line(talk("q", toxic=toxic)) for toxic in (True, False, None)))
-    run("data.formats", folder / "w", "--out", folder / "o", "--where", "toxic=false,null")
+    run("data.formats.files", folder / "w", "--out", folder / "o", "--where", "toxic=false,null")
     assert [record["toxic"] for record in read(folder / "o")] == [False, None]
 
 
@@ -359,7 +361,7 @@ def test_segments_of_others_stay_segments_when_they_are_cleaned(tmp_path, tokeni
     said = talk(*"abcdef")["conversations"]
     (tmp_path / "x").write_text("".join(line({"id": f"x_{n}", "conversations": said[n:n + 2]}) for n in (0, 2, 4)))
     tokenizer.save(tmp_path)
-    run("data.clean", tmp_path / "x", "--out", tmp_path / "y", "--paper", "--tokenizer", tmp_path)
+    run("data.formats.clean", tmp_path / "x", "--out", tmp_path / "y", "--paper", "--tokenizer", tmp_path)
     found = list(records(tmp_path / "y"))
     assert [(record["id"], record["segment_of"], record["end"]) for record in found] == [
         ("x_0_0", "x", "cut"), ("x_2_0", "x", "cut"), ("x_4_0", "x", "left")]

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import evaluate as e
-from data import alpaca, grader, mtbench
-from data.server import Refused, serving
+from data.measure import alpacaeval as alpaca
+from data.harbour import grader
+from data.measure import mtbench
+from data.api.server import Refused, serving
 from platolm import Problem, line, read
 
 QUESTIONS = [

@@ -13,13 +13,13 @@ from functools import partial
 import pytest
 import requests
 
-from data.chaos import AFTER, BEFORE, PRICE, WHOLE, Chaos, Tally, at_random
-from data.journal import Journal, means, records
-from data.limits import (Ledger, Limiter, answering, asking, dollars, forecast, price_of,
-                         worst_case, writing, Stopped)
-from data.plan import Opening
-from data.server import Refused, serving
-from data.wire import TOO_LONG, Unanswered, asked_wait, error_codes, usage_of
+from tests.chaos import AFTER, BEFORE, PRICE, WHOLE, Chaos, Tally, at_random
+from data.api.journal import Journal, means, records
+from data.api.budget import (Ledger, Limiter, answering, asking, dollars, forecast, price_of,
+                             worst_case, writing, Stopped)
+from data.openings import Opening
+from data.api.server import Refused, serving
+from data.api.protocol import TOO_LONG, Unanswered, asked_wait, error_codes, usage_of
 from platolm import ENDS, End, Problem, line
 from simulate import TRIES, Client, Progress, Simulation, Teacher, connect, greet, in_dollars
 

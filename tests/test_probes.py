@@ -4,7 +4,9 @@ from argparse import Namespace
 
 import pytest
 
-from data import listening, probes
+from data.experiment import listening
+
+from data.experiment import probes
 from platolm import prompt
 
 

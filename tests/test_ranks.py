@@ -20,7 +20,7 @@ import sys
 from argparse import Namespace
 import torch
 import train
-from data.ranks import ranks as ranks_of
+from data.distributed import ranks as ranks_of
 from model import Config, Llama
 from platolm import Tokenizer
 

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from data import report
+from data.experiment import report
 from platolm import line
 
 EVIL = '<script>alert("&")</script> <img src=x onerror=alert(1)> é ☃'

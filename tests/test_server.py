@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from data.server import Refused, run_with, serving
+from data.api.server import Refused, run_with, serving
 
 
 @pytest.fixture

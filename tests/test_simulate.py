@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.journal import Journal, records
-from data.plan import Opening, seeds
-from data.server import serving
+from data.api.journal import Journal, records
+from data.openings import Opening, seeds
+from data.api.server import serving
 from data.users import Prompted, Remote, Whole, dialled, transcript
 from data.users import Scripted as Scripted_
 from model import Engine, generate

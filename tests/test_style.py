@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-FILES = sorted(path for folder in (".", "data") for path in Path(folder).glob("*.py"))
+FILES = sorted(path for pattern in ("*.py", "data/**/*.py") for path in Path().glob(pattern))
 
 
 def functions(path):

@@ -6,10 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from data import sets, texts
-from data.formats import items
-from data.texts import (act, auc, buckets, content, distinct, jaccard_diversity, kolmogorov, logistic,
-                        mean_cosine, mtld, out_of_fold, vectors, wasserstein, words_of)
+from data.measure import dataset_stats as sets
+
+from data import text_metrics as texts
+from data.formats.files import items
+from data.text_metrics import (act, auc, buckets, content, distinct, jaccard_diversity, kolmogorov,
+                               logistic, mean_cosine, mtld, out_of_fold, vectors, wasserstein,
+                               words_of)
 from platolm import Problem
 
 
@@ -120,7 +123,7 @@ def talk(*said):
 
 @pytest.mark.parametrize("piece", [5, 1 << 20])
 def test_an_array_and_lines_are_told_apart_by_what_is_in_them(tmp_path, monkeypatch, piece):
-    monkeypatch.setattr("data.formats.PIECE", piece)
+    monkeypatch.setattr("data.formats.files.PIECE", piece)
     records = [{"id": str(i), "conversations": talk("hi ☃ [{", 'a "}" b')} for i in range(9)]
     for form in (json.dumps(records), json.dumps(records, indent=2), "\n\n" + json.dumps(records, ensure_ascii=False),
                  "\n".join(map(json.dumps, records))):
@@ -157,7 +160,7 @@ def test_statistics_do_not_hang_on_the_pieces_a_file_is_read_in(monkeypatch):
     records = [{"id": str(i), "conversations": talk(f"word{i} and more", "yes", f"what of word{i}", "no")}
                for i in range(40)]
     whole = sets.statistics(lambda: records)
-    monkeypatch.setattr("data.sets.PIECE", 7)
+    monkeypatch.setattr("data.measure.dataset_stats.PIECE", 7)
     monkeypatch.setattr(sets.pieces, "__defaults__", (7,))
     parts = sets.statistics(lambda: records)
     for name in ("sessions", "tokens a session", "mean cosine of human turns"):

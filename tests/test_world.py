@@ -6,10 +6,26 @@ import re
 
 import pytest
 
-from data import bench, corpus, grader, listening, people, scripts, talks, teacher, world
+from data.harbour import bench
+
+from data.harbour import corpus
+
+from data.harbour import grader
+
+from data.experiment import listening
+
+from data.harbour import people
+
+from data.harbour import scripts
+
+from data.experiment import talks
+
+from data.harbour import teacher
+
+from data.harbour import world
 from platolm import read, to_messages
-from data.teacher import answer, claims, grounded, listed, truths, understand
-from data.world import FACTS, KIND, asked, fact_key, never_asked
+from data.harbour.teacher import answer, claims, grounded, listed, truths, understand
+from data.harbour.world import FACTS, KIND, asked, fact_key, never_asked
 
 LEANING = ("pick", "number", "doubt", "name", "reshape")
 
@@ -214,7 +230,7 @@ def test_the_one_turn_bench_has_nine_categories():
 
 
 def test_the_gold_dialogues_are_true_to_the_world():
-    records = list(read("data/gold.jsonl"))
+    records = list(read("data/harbour/gold.jsonl"))
     assert len(records) == 60
     for record in records:
         answers = [turn["value"].lower() for turn in record["conversations"][1::2]]

@@ -1,0 +1,146 @@
+"""
+What a simulation is to be, before anything is said: its dialogues, and the settings they hang on.
+
+Here: what is given of each dialogue (seeds, intents, shards), what a flag may be, settings_of. Not
+here: the dialogues themselves (simulate.py), what they would cost (budget.py).
+"""
+
+import argparse
+import hashlib
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from model import weight_file
+from platolm import Problem, read, read_text, wrong
+
+
+class Opening(NamedTuple):
+    """What is given of a dialogue before it begins."""
+    number: int
+    name: str
+    turns: tuple = ()                               # said already: a question, or whole rounds
+    seed: str = None                                # the id of the record they are from
+    intent: str = ""                                # who the human is, or what is wanted
+
+
+def seeds(path, rounds):
+    """
+    What the dialogues or questions of a file give as a start: (id, turns).
+
+    rounds 0: the first question alone; more: so many whole first rounds. What is shorter is left
+    out, and counted.
+    """
+    short = 0
+    for number, record in enumerate(read(path, begins), 1):
+        said = record.get("conversations") or [{"from": "human", "value": record["turns"][0]}]
+        # who they are and what they said; not how it was learnt
+        said = [{"from": turn["from"], "value": turn["value"]} for turn in said]
+        said = said[said[0]["from"] != "human":][:max(1, 2 * rounds)]
+        if len(said) == max(1, 2 * rounds):
+            yield str(record.get("id", record.get("question_id", number))), said
+        else:
+            short += 1
+    if short:
+        print(f"{path}: {short:,} of {number:,} begin with fewer than {rounds} whole rounds and "
+              "are left out")
+
+
+def begins(record):
+    """What is wrong with a record as a seed, in a few words; None if nothing is."""
+    if "conversations" in record:
+        blank = "a turn says nothing"
+        return wrong(record) or (blank if any(not turn["value"].strip() for turn in
+                                              record["conversations"]) else None)
+    questions = record.get("turns")
+    fine = isinstance(questions, list) and questions and isinstance(questions[0], str)
+    return None if fine and questions[0].strip() else 'neither "conversations" nor "turns"'
+
+
+def openings(args):
+    """The dialogues of this run, in order; with --shard i/n, one in n of them."""
+    given = list(seeds(args.seeds, args.seed_rounds)) if args.seeds else []
+    intents = read_text(args.intents).splitlines() if args.intents else []
+    intents = [line.strip() for line in intents if line.strip()]
+    for file, found in ((args.seeds, given), (args.intents, intents)):
+        if file and not found:
+            raise Problem(f"{file} holds nothing to begin with")
+    intents = intents or [""]
+    if not given and (args.seed_rounds or args.times > 1):
+        raise Problem("--seed-rounds and --times say what to do with --seeds FILE")
+    most = len(given) * args.times if given else 1000
+    count = min(args.dialogues or most, most if given else math.inf)
+    shard, shards = args.shard
+    for n in range(shard - 1, count, shards):
+        seed, turns = given[n // args.times] if given else (None, ())
+        yield Opening(n, f"socratic-{n:06d}", turns, seed, intents[n % len(intents)])
+
+
+def expecting(words, parse):
+    """For argparse: a type that says what it expects, where parse(text) fails or gives None."""
+    def parsed(text):
+        try:
+            found = parse(text)
+        except ValueError:
+            found = None
+        if found is None:
+            raise argparse.ArgumentTypeError(f"{text!r} is no {words}")
+        return found
+    return parsed
+
+
+def among(low, high, kind=float):
+    """A parser of numbers from low to high; None for others."""
+    return lambda text: kind(text) if low <= kind(text) <= high else None
+
+
+def parts(text):
+    """i/n as (i, n), if the i-th of n can be."""
+    i, n = map(int, text.split("/"))
+    return (i, n) if 1 <= i <= n else None
+
+
+amount = expecting("number from 0 up", among(0, 1e15))
+natural = expecting("whole number from 0 up", among(0, 2 ** 62, int))
+portion = expecting("number from 0 to 1", among(0, 1))
+share = expecting("share i/n with i from 1 to n", parts)
+naming = expecting("NAME=WORD", lambda text: tuple(text.split("=", 1))
+                   if all(text.partition("=")) else None)
+address = expecting("address (http://... or https://...)",
+                    lambda text: text if text.startswith(("http://", "https://")) else None)
+
+
+# how it is run and where it is written changes nothing that is said
+ELSEWHERE = ("teacher", "out", "dialogues", "in_flight", "requests_per_minute", "minutes",
+             "tokens_per_minute", "timeout", "patience", "max_dollars", "price", "user_price",
+             "dry_run")
+
+
+def content(path):
+    """What tells a file from another, wherever it lies and however old: its size, and a hash."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return f"{path.stat().st_size} bytes, sha256 {found.hexdigest()[:16]}"
+
+
+def settings_of(args):
+    """What decides what is said: a journal of other settings is of another run."""
+    found = {name: value for name, value in vars(args).items() if name not in ELSEWHERE}
+    for name in ("system", "seeds", "intents"):
+        found[name] = getattr(args, name) and content(Path(getattr(args, name)))
+    found["shard"] = "{}/{}".format(*args.shard)
+    kind, _, file = args.user.partition(":")
+    if kind in ("http", "https"):
+        # as a teacher's, its address may change
+        found["user"] = "a server"
+    elif kind in ("prompt", "whole"):
+        found["user"] = f"{kind}:{content(Path(file))}"
+    elif Path(args.user).is_dir():
+        # of a checkpoint in pieces, their index
+        path = weight_file(args.user)
+        if not path.exists():
+            raise Problem(f"{args.user} is no checkpoint directory: it has no {path.name}")
+        found["user"] = content(path)
+    return found

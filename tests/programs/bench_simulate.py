@@ -1,0 +1,202 @@
+"""
+How fast does the loop run, against what bounds it? What `make bench-simulate` prints.
+
+    python -m tests.programs.bench_simulate runs/tiny
+
+64 dialogues at a time, a teacher that takes a second and one that takes 20 ms, in a process of its
+own, over HTTP. Measured is the time between the start of the 64th dialogue and the start of the
+64th from the end: turns per second against the smaller of two bounds, both taken in that window,
+
+    N / (L + S)     L seconds for an answer, S for a question (its wait for the others included)
+    engine rate     turns for a second in which the engine had something to do
+
+and against the serial loop: one dialogue at a time, all of it read again at every turn.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from itertools import islice
+from pathlib import Path
+
+from data.api.journal import Journal, records
+from data.openings import Opening
+from data.api.server import serving
+from model import Llama, machine
+from platolm import Tokenizer, read
+from simulate import Client, Simulation, Socratic, Teacher, converse
+
+N = 64
+
+
+def serve(directory, seconds):
+    """A teacher that takes so long, and says what teachers say: answers of the human dialogues."""
+    said = [turn["value"] for record in islice(read(Path(directory) / "human.jsonl"), 300)
+            for turn in record["conversations"] if turn["from"] == "gpt"]
+
+    def reply(messages):
+        time.sleep(seconds)
+        return said[sum(map(ord, "".join(m["content"] for m in messages))) % len(said)]
+    with serving(reply) as url:
+        print(url, flush=True)
+        sys.stdin.read()
+
+
+class Watch:
+    """When each dialogue started, each question and answer came, and the engine was busy."""
+
+    def __init__(self, user, teacher):
+        self.user, self.teacher = user, teacher
+        self.starts, self.asked, self.answered, self.steps, self.new, self.memory = [], [], [], [], 0, {}
+        step = user.engine.step
+
+        def timed():
+            began = time.perf_counter()
+            done = step()
+            self.steps.append((began, time.perf_counter()))
+            return done
+        user.engine.step = timed
+
+    def join(self, number, intent="", held=()):
+        """The user's ask, watched."""
+        self.starts.append(time.perf_counter())
+        if number % 100 == 0:
+            self.memory[number] = resident()
+        ask, watch = self.user.join(number), self
+
+        class Watched:
+            def __call__(self, turns):
+                return timed(watch.asked, ask, turns)
+
+            def leave(self):
+                # what has to be read of a dialogue, once
+                watch.new += len(ask.row.cached)
+                ask.leave()
+        return Watched()
+
+    def answer(self, turns):
+        """The teacher's answer, watched."""
+        return timed(self.answered, self.teacher, turns)
+
+
+def timed(times, speak, turns):
+    began = time.perf_counter()
+    try:
+        return speak(turns)
+    finally:
+        times.append((began, time.perf_counter()))
+
+
+def resident():
+    """Megabytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+
+
+def inside(times, a, b):
+    """The (began, ended) pairs that ended between a and b."""
+    return [(x, y) for x, y in times if a <= y < b]
+
+
+def mean(times):
+    return sum(y - x for x, y in times) / len(times)
+
+
+def socratic(directory, slots):
+    """The trained user, as simulate.py runs it."""
+    fast = machine()
+    model = Llama.load(Path(directory) / "socratic", fast["attention"])
+    return Socratic(model, Tokenizer.load(Path(directory) / "socratic"), slots, temperature=0.7)
+
+
+def together(directory, url, count, path, in_flight=N):
+    """A whole run, watched; its records."""
+    client, user = Client(url), socratic(directory, in_flight)
+    watch = Watch(user, Teacher(client, "m"))
+    journal, plan = Journal(path, {}), [Opening(n, f"d{n:06d}") for n in range(count)]
+    Simulation(watch, watch.answer, journal, 12).run(plan, in_flight)
+    found = list(records(journal, plan))
+    journal.close(), client.close(), user.close()
+    user.thread.join()
+    return watch, found
+
+
+def serially(directory, url, turns):
+    """Turns per second of the obvious loop: one dialogue at a time, nothing remembered."""
+    client, user = Client(url), socratic(directory, 1)
+    teacher, said, began = Teacher(client, "m"), 0, time.perf_counter()
+    number = 0
+    while said < turns:
+        ask = user.join(number)
+
+        def forgetful(turns):
+            ask.row.cached = []
+            return ask(turns)
+        said += len(converse(forgetful, teacher, 12)[0]) // 2
+        ask.leave()
+        number += 1
+    client.close(), user.close()
+    return said / (time.perf_counter() - began)
+
+
+def measure(directory, seconds, count, folder):
+    """One teacher: prints a row, and returns the dialogues and the watch."""
+    server = subprocess.Popen([sys.executable, "-m", "tests.programs.bench_simulate", "serve", directory, str(seconds)],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    url = server.stdout.readline().strip()
+    alone = serially(directory, url, 40)
+    watch, found = together(directory, url, count, Path(folder) / f"{seconds}.journal")
+    server.stdin.close()
+    server.wait()
+    a, b = watch.starts[N - 1], watch.starts[count - N]
+    turns = len(inside(watch.answered, a, b))
+    rate = turns / (b - a)
+    L, S = mean(inside(watch.answered, a, b)), mean(inside(watch.asked, a, b))
+    engine = turns / sum(y - x for x, y in inside(watch.steps, a, b))
+    bound = min(N / (L + S), engine)
+    reads = watch.user.engine.read / watch.new
+    print(f"{seconds:>7.2f}{turns:>8}{rate:>9.1f}{N / (L + S):>11.1f}{engine:>9.1f}{rate / bound:>10.2f}"
+          f"{alone:>9.2f}{rate / alone:>8.1f}{reads:>8.3f}     (L {L:.3f} s, S {S:.3f} s)", flush=True)
+    return watch, found
+
+
+def main():
+    if sys.argv[1] == "serve":
+        return serve(sys.argv[2], float(sys.argv[3]))
+    directory = sys.argv[1]
+    print(f"{N} in flight; turns per second\n")
+    print(f"{'teacher':>7}{'turns':>8}{'rate':>9}{'N/(L+S)':>11}{'engine':>9}{'of bound':>10}{'serial':>9}"
+          f"{'times':>8}{'read':>8}")
+    before = threading.active_count(), sockets()
+    with tempfile.TemporaryDirectory() as folder:
+        measure(directory, 1.0, 1000, folder)
+        watch, found = measure(directory, 0.02, 2000, folder)
+        first, last = watch.memory[200], resident()
+        print(f"\nmemory: {first:.0f} MB after 200 dialogues, {last:.0f} MB after 2,000 ({last - first:+.0f})")
+        after = threading.active_count(), sockets()
+        print(f"threads and sockets: {before[0]} and {before[1]} before, {after[0]} and {after[1]} after")
+        same_alone(directory, found, folder)
+
+
+def sockets():
+    """How many sockets this process holds."""
+    return sum(os.readlink(entry).startswith("socket") for entry in Path("/proc/self/fd").iterdir()
+               if entry.is_symlink())
+
+
+def same_alone(directory, found, folder, count=200):
+    """The first of these dialogues, one at a time: are they the same?"""
+    server = subprocess.Popen([sys.executable, "-m", "tests.programs.bench_simulate", "serve", directory, "0"],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    _, alone = together(directory, server.stdout.readline().strip(), count, Path(folder) / "alone", 1)
+    server.stdin.close()
+    server.wait()
+    same = sum(json.dumps(x) == json.dumps(y) for x, y in zip(alone, found))
+    print(f"one at a time: {same} of {count} dialogues are those of {N} at a time")
+
+
+if __name__ == "__main__":
+    main()
