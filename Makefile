@@ -110,7 +110,7 @@ $(VENV)/installed-tests: tests/requirements.txt $(VENV)/installed
 
 # how this machine computes fastest; asked once, while it is quiet
 runs/machine.json: | $(install)
-	$(python) model.py
+	$(python) -m data.machine
 
 # ---- the paradigm, stage by stage: each is a file, and a file that is there is not made again ----
 

@@ -19,31 +19,27 @@ import argparse
 import re
 import threading
 import time
-from collections import Counter
 from functools import partial
-from itertools import combinations, groupby, product
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from data.measure import card
-
-from data.measure import mtbench
-
-from data.measure import dataset_stats as sets
-from data.api.request_pool import counted, errands, nothing_missing
 from data.api.journal import Journal
+from data.api.request_pool import counted, errands, nothing_missing
+from data.machine import named_checkpoint
+from data.measure import card, dataset_stats as sets, mtbench
+from data.measure.intervals import bootstrap, bounded, kappa, mean_of, paired, permutation
 from data.measure.judge import Case, Judge, messages_of, one_cap
+from data.measure.likelihood import Expected
 from data.measure.mtbench import questions_of
-from data.measure.turns import exchanged, places_of
-from data.openings import address, naming, natural
 from data.measure.tables import arm_lines, duel_lines, vote_lines
-from model import Llama, generate, machine, nll
-from platolm import (IGNORE, Problem, Tokenizer, blanked, encode, positive, prompt, read, read_json,
-                     run, shift, turns, write, write_json)
-from simulate import Progress, money_flags, reaching
-from train import batches, pad
+from data.program import (Problem, Progress, address, naming, natural, positive, read, read_json,
+                          run, write, write_json)
+from model import generate_batch
+from platolm import prompt
+from simulate import money_flags, reaching
+
 
 # ------------------------------------------------------------------------------------------------
 # answer
@@ -66,7 +62,8 @@ def answer(model, tokenizer, questions, limit, slots=64, seed=0):
             talks[i].append({"from": "human", "value": questions[i]["turns"][turn]})
         prompts = [prompt(talks[i], tokenizer, "gpt") for i in asked]
         draws = [np.random.default_rng([seed, i, turn]).random for i in asked]
-        rows = generate(model, prompts, [tokenizer.eos], limit, slots, draws, temperature=heat)
+        rows = generate_batch(model, prompts, [tokenizer.eos], limit, slots, draws,
+                              temperature=heat)
         for i, row in zip(asked, rows):
             talks[i].append({"from": "gpt", "value": tokenizer.decode(row.wrote)})
             ends[i] |= {turn + 1: row.why} if row.why != "stop" else {}
@@ -153,73 +150,6 @@ def cases(bench, names, pairs, prompts, judge):
 # how sure may one be?
 
 
-def bootstrap(sums, counts=None, draws=2000, seed=0):
-    """
-    A mean and its 95 % interval (Efron 1979): (mean, low, high).
-
-    sums: one value a question or, with `counts`, the sum of so many values; the mean is over all
-    of them. Questions (or dialogues) are drawn again with replacement, as wholes.
-    """
-    sums = np.asarray(sums, dtype=float)
-    counts = np.ones(len(sums)) if counts is None else np.asarray(counts, dtype=float)
-    if not counts.sum():
-        return None, None, None
-    if (counts > 0).sum() == 1:
-        # one question says nothing of others
-        return sums.sum() / counts.sum(), None, None
-    picks = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
-    drawn = counts[picks].sum(axis=1)
-    low, high = np.percentile(sums[picks].sum(axis=1)[drawn > 0] / drawn[drawn > 0], [2.5, 97.5])
-    return sums.sum() / counts.sum(), low, high
-
-
-def permutation(differences, draws=10000, seed=0):
-    """
-    The p-value of a mean difference over questions, two-sided (Fisher 1935): how often it is as
-    large when each difference might as well have had the other sign. Exact for up to 12 of them.
-    """
-    differences = np.asarray(differences, dtype=float)
-    n = len(differences)
-    if n <= 12:
-        signs = np.array(list(product((-1, 1), repeat=n)))
-    else:
-        signs = np.random.default_rng(seed).choice((-1, 1), size=(draws, n))
-    # rounding must not tell apart what is equal
-    as_large = np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9
-    return as_large.mean() if n <= 12 else (as_large.sum() + 1) / (draws + 1)
-
-
-def paired(a, b):
-    """
-    Mean difference a - b of scores (questions, turns), over the turns that both were rated for:
-    {"difference", "low", "high", "p"}; None if there are none.
-    """
-    gaps = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
-    counts = (~np.isnan(gaps)).sum(axis=1)
-    sums, counts = np.nansum(gaps, axis=1)[counts > 0], counts[counts > 0]
-    if not len(sums):
-        return None
-    found = dict(zip(("difference", "low", "high"), bootstrap(sums, counts)))
-    return found | {"p": permutation(sums / counts)}
-
-
-def bounded(values, worst, best):
-    """What a mean would be if all that failed (NaN) had turned out as the worst, as the best."""
-    values = np.asarray(values, dtype=float)
-    return [float(np.where(np.isnan(values), fill, values).mean()) for fill in (worst, best)]
-
-
-def kappa(a, b):
-    """
-    Agreement of two lists of labels beyond chance (Cohen 1960): 1 for perfect, 0 for what the
-    frequencies of the labels alone would give, None where that is perfect already.
-    """
-    agreed = np.mean([x == y for x, y in zip(a, b)])
-    first, second = Counter(a), Counter(b)
-    chance = sum(first[label] * second[label] for label in first) / len(a) ** 2
-    return None if chance == 1 else (agreed - chance) / (1 - chance)
-
-
 def length_controlled(outcomes, longer, weights=None, ridge=0.01, steps=25):
     """
     The win rate at equal length (Dubois et al. 2024, arXiv 2404.04475, in its smallest form).
@@ -282,11 +212,6 @@ def by_kind(scores, questions):
         for score, kind in zip(row, question.get("kinds", ())):
             found.setdefault(kind, []).append(score)
     return {kind: mean_of(np.array(found[kind])) for kind in sorted(found)}
-
-
-def mean_of(values):
-    """The mean of what was rated, or None of nothing."""
-    return float(np.nanmean(values)) if (~np.isnan(values)).any() else None
 
 
 # ------------------------------------------------------------------------------------------------
@@ -391,130 +316,9 @@ def agreed(both):
 # ------------------------------------------------------------------------------------------------
 # a user's card: what people say, and when they leave, as a trained user expects it
 
-@torch.no_grad()
-def turn_losses(model, tokenizer, records, blind=False, budget=8192):
-    """
-    How surprised a user is by what humans say: per record, per human turn, the nats of each token.
-
-    A turn's end counts as a token of it; who left said one turn more, of nothing but its end.
-    """
-    talks = [blanked(turns(record)) if blind else turns(record) for record in records]
-    samples = [shift(*encode(talk, tokenizer, "human", record.get("intent", "")))
-               for talk, record in zip(talks, records)]
-    found = [None] * len(samples)
-    for batch in batches([len(ids) for ids, _ in samples], budget, np.random.default_rng(0)):
-        inputs = pad([samples[i] for i in batch], model.embed_tokens.weight.device)
-        losses = iter(nll(model, *inputs).tolist())
-        for i in batch:
-            # what one human turn says is one unbroken run of learnt tokens
-            runs = groupby(samples[i][1], key=lambda target: target != IGNORE)
-            found[i] = [[next(losses) for _ in run] for learnt, run in runs if learnt]
-    return found
-
-
-def bits(model, tokenizer, records, blind=False):
-    """The same in bits, one sum for each turn: [[bits, ...], ...]."""
-    return [[sum(nats) / np.log(2) for nats in talk]
-            for talk in turn_losses(model, tokenizer, records, blind)]
-
-
-def readable(model, tokenizer, record):
-    """Whether a dialogue fits into a model's context."""
-    ids, _ = encode(turns(record), tokenizer, "human", record.get("intent", ""))
-    return len(ids) <= model.config.context
-
-
-def surprise(model, tokenizer, records, blind=False):
-    """
-    Bits per byte of what humans say, so that tokenizers compare; a turn's end counts as a byte, and
-    who leaves says nothing but an end. And how many bits a byte more later turns cost a user whose
-    answers are blanked, or exchanged for another dialogue's; for each kind of turn, too.
-    """
-    swapped, untold = exchanged(records), [record | {"intent": ""} for record in records]
-    heard = bits(model, tokenizer, records, blind)
-    ways = {"blanked": bits(model, tokenizer, records, True),
-            "exchanged": bits(model, tokenizer, swapped, blind)}
-    if any(record.get("intent") for record in records):
-        ways["without intent"] = bits(model, tokenizer, untold, blind)
-    # what longer answers of another's push out of the context cannot be told
-    fits = {"exchanged": [readable(model, tokenizer, record) for record in swapped]}
-    rows = [(place, len((place.said or "").encode()) + 1) for place in places_of(records)]
-
-    def summed(wanted, way=None):
-        """Bits and bytes of the places that are wanted, by dialogue; with a way, how many more."""
-        sums = np.zeros((len(records), 2))
-        for place, size in rows:
-            i, t = place.dialogue, place.number
-            if wanted(place) and fits.get(way, [True] * len(records))[i]:
-                sums[i] += ways[way][i][t] - heard[i][t] if way else heard[i][t], size
-        return sums
-
-    def mean(wanted, way=None):
-        """The same per byte, with an interval."""
-        return dict(zip(("mean", "low", "high"), bootstrap(*summed(wanted, way).T)))
-
-    later = lambda place: place.number > 0
-    found = {"bits": mean(lambda place: True), "kinds": {},
-             "dialogues": summed(lambda place: True),
-             "by number": [mean(lambda place: place.number == n)["mean"]
-                           for n in range(min(8, 1 + max(place.number for place, _ in rows)))],
-             **{way: mean(later, way) for way in ways}}
-    for kind in sorted({place.kind for place, _ in rows if later(place)}):
-        of = lambda place: later(place) and place.kind == kind
-        found["kinds"][kind] = {"turns": sum(of(place) for place, _ in rows),
-                                "bits": mean(of)["mean"], **{way: mean(of, way) for way in ways}}
-    return found
-
-
-def leaving_chances(model, tokenizer, places, blind=False):
-    """
-    The chance that a trained user leaves at each place: of the end as the turn's first token, as
-    the model has it (temperature 1). NaN where nothing was said before.
-    """
-    # who leaves says a turn of nothing but its end
-    left = [{"conversations": place.before or [{"from": "human", "value": ""}], "end": "left",
-             "intent": place.intent} for place in places]
-    losses = turn_losses(model, tokenizer, left, blind)
-    return np.array([np.exp(-found[-1][0]) if place.before else np.nan
-                     for found, place in zip(losses, places)])
-
-
-class Expected:
-    """
-    What trained users expect of people, for the card: surprise, and chances of leaving. All users
-    but the first are compared with that one, dialogue by dialogue.
-    """
-
-    def __init__(self):
-        self.first = None
-
-    def __call__(self, directory, records, places, blind=False):
-        """One user's (surprise, chances)."""
-        model, tokenizer = load(directory)
-        found = surprise(model, tokenizer, records, blind)
-        own, size = found.pop("dialogues").T
-        if self.first is None:
-            self.first = own
-        else:
-            found["more"] = dict(zip(("mean", "low", "high"), bootstrap(own - self.first, size)))
-        return found, leaving_chances(model, tokenizer, places, blind)
-
 
 # ------------------------------------------------------------------------------------------------
 # commands
-
-
-def load(directory):
-    """A checkpoint directory as (model, tokenizer)."""
-    fast = machine()
-    model = Llama.load(directory, fast["attention"]).to(fast["device"])
-    return model, Tokenizer.load(directory)
-
-
-def checkpoint(word):
-    """NAME=DIR, or a directory that is its own name, as (name, model, tokenizer)."""
-    name, _, directory = word.rpartition("=")
-    return name or Path(directory).name, *load(directory)
 
 
 def is_address(word):
@@ -526,7 +330,7 @@ def answers_by(word, benches, args):
     """The answers of NAME=DIR or NAME=URL, bench by bench: (name, bench, answers, ends)."""
     name, _, url = word.partition("=")
     if not is_address(word):
-        name, model, tokenizer = checkpoint(word)
+        name, model, tokenizer = named_checkpoint(word)
         for bench, questions in benches.items():
             yield name, bench, *answer(model, tokenizer, questions, args.limit, seed=args.seed)
         return

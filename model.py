@@ -5,18 +5,14 @@ sampling; an engine that writes many texts at once; and the one checkpoint forma
     B batch     T tokens in this call    S tokens a row can see, S >= T    V vocabulary
     D width     H query heads            K key/value heads                 E width of one head
 
-Not here: dialogues and masks (platolm.py), learning (train.py). Run alone, it probes the machine.
+Not here: dialogues and masks (platolm.py), learning (train.py).
 Read before: platolm.py. Read next: train.py.
 """
 
-import json
 import math
-import mmap
 import os
-import struct
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 # threads that wait shall sleep: if they spin, any other busy program slows torch tenfold
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -26,7 +22,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from platolm import IGNORE, Problem, read_json
+from data.program import Problem
+from platolm import IGNORE
 
 
 @dataclass
@@ -213,15 +210,6 @@ class Llama(nn.Module):
         x = self.hidden(ids)
         return self.lm_head(x if where is None else x[where])
 
-    @classmethod
-    def load(cls, directory, attention="explicit"):
-        """The model of a checkpoint directory, in the precision it was stored in."""
-        return load(cls, Path(directory), attention)
-
-    def save(self, directory):
-        """Write config.json and model.safetensors, the weights last and in one move."""
-        save(self, Path(directory))
-
 
 def nll(model, ids, targets):
     """
@@ -294,7 +282,60 @@ def merge_lora(model):
 
 
 # ------------------------------------------------------------------------------------------------
-# writing: a cache, a draw, an engine
+# writing, the plain way: draw a token, append it, read everything again
+
+
+def sample(logits, u, temperature=1.0, top_k=0, top_p=1.0):
+    """
+    Draw tokens by inverse CDF: logits (B, V), u (B, n) uniform in [0, 1)  ->  ids (B, n).
+
+    temperature 0 takes the likeliest. top_k keeps that many (0: all); top_p keeps the fewest of
+    the likeliest tokens that together reach p. The same u gives the same token in any batch, but
+    for rounding: where u falls within a rounding error of a border, a neighbour may be drawn.
+    """
+    if temperature == 0:
+        return logits.argmax(dim=-1, keepdim=True).expand(u.shape)
+    p, ids = (logits.float() / temperature).softmax(dim=-1), None
+    if top_k or top_p < 1:
+        p, ids = p.sort(dim=-1, descending=True, stable=True)
+        kept = p.cumsum(dim=-1) - p < top_p
+        # the likeliest always stays, also for a top_p of 0
+        kept[:, 0] = True
+        if top_k:
+            kept[:, top_k:] = False
+        p = p * kept
+    reach = p.cumsum(dim=-1)                                         # (B, V)
+    total = reach[:, -1:].contiguous()
+    place = torch.searchsorted(reach, u.to(reach) * total, right=True)
+    # u may round to 1, and then no sum lies beyond it: the last kept token is meant
+    place = place.minimum(torch.searchsorted(reach, total))
+    return place if ids is None else ids.gather(1, place)
+
+
+@torch.inference_mode()
+def generate(model, ids, stops, limit, draw=None, **how):
+    """
+    Write on after `ids`, the plain way: one text, and all of it read again for every token.
+
+    stops: ids that end a text; limit: most tokens; draw () -> uniform number in [0, 1), not needed
+    at temperature 0; how: temperature, top_k, top_p of `sample`. Returns the ids that were written,
+    without the stop, and why they end: "stop", "length" or "context".
+    """
+    output = []
+    while len(ids) + len(output) <= model.config.context:
+        logits = model(torch.tensor([ids + output], device=model.norm.weight.device))[:, -1]
+        u = torch.tensor([[draw() if draw else 0.0]], dtype=torch.float64, device=logits.device)
+        token = sample(logits, u, **how).item()
+        if token in stops:
+            return output, "stop"
+        output.append(token)
+        if len(output) == limit:
+            return output, "length"
+    return output, "context"
+
+
+# ------------------------------------------------------------------------------------------------
+# writing, the fast way: a cache, and an engine that writes many texts at once
 
 
 class Cache:
@@ -348,33 +389,6 @@ class Cache:
             return y
 
         return positions, [partial(look, layer) for layer in range(len(self.k))]
-
-
-def sample(logits, u, temperature=1.0, top_k=0, top_p=1.0):
-    """
-    Draw tokens by inverse CDF: logits (B, V), u (B, n) uniform in [0, 1)  ->  ids (B, n).
-
-    temperature 0 takes the likeliest. top_k keeps that many (0: all); top_p keeps the fewest of
-    the likeliest tokens that together reach p. The same u gives the same token in any batch, but
-    for rounding: where u falls within a rounding error of a border, a neighbour may be drawn.
-    """
-    if temperature == 0:
-        return logits.argmax(dim=-1, keepdim=True).expand(u.shape)
-    p, ids = (logits.float() / temperature).softmax(dim=-1), None
-    if top_k or top_p < 1:
-        p, ids = p.sort(dim=-1, descending=True, stable=True)
-        kept = p.cumsum(dim=-1) - p < top_p
-        # the likeliest always stays, also for a top_p of 0
-        kept[:, 0] = True
-        if top_k:
-            kept[:, top_k:] = False
-        p = p * kept
-    reach = p.cumsum(dim=-1)                                         # (B, V)
-    total = reach[:, -1:].contiguous()
-    place = torch.searchsorted(reach, u.to(reach) * total, right=True)
-    # u may round to 1, and then no sum lies beyond it: the last kept token is meant
-    place = place.minimum(torch.searchsorted(reach, total))
-    return place if ids is None else ids.gather(1, place)
 
 
 @dataclass(eq=False)    # compared by identity, so that rows can be keys of a dict
@@ -527,7 +541,7 @@ def room(model):
     return max(1, int(torch.cuda.mem_get_info()[0] * 2 / 3) // row)
 
 
-def generate(model, prompts, stops, limit, slots=64, draws=None, **how):
+def generate_batch(model, prompts, stops, limit, slots=64, draws=None, **how):
     """Continue each prompt (a list of ids). Returns the Rows, in the order of the prompts."""
     slots = min(slots, len(prompts), room(model))
     engine, unfinished, rows = Engine(model, slots, **how), len(prompts), []
@@ -541,271 +555,3 @@ def generate(model, prompts, stops, limit, slots=64, draws=None, **how):
             engine.leave(row)
             unfinished -= 1
     return rows
-
-
-# ------------------------------------------------------------------------------------------------
-# the checkpoint format: a Hugging Face Llama directory
-
-# our name for a size, and theirs
-NAMES = {"vocab": "vocab_size", "dim": "hidden_size", "layers": "num_hidden_layers",
-         "heads": "num_attention_heads", "kv_heads": "num_key_value_heads",
-         "hidden": "intermediate_size", "context": "max_position_embeddings",
-         "theta": "rope_theta", "eps": "rms_norm_eps", "tied": "tie_word_embeddings"}
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-          "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-          "U8": torch.uint8, "BOOL": torch.bool}
-CODES = {dtype: code for code, dtype in DTYPES.items()}
-
-
-def sensible(value, kind):
-    """Whether a value of a config can be meant: a switch, or a number above 0."""
-    if kind is bool:
-        return isinstance(value, bool)
-    return isinstance(value, (int, float) if kind is float else int) and value > 0
-
-
-def checked(config, path):
-    """A config whose numbers came from a file, if a model can be made of them."""
-    for ours, theirs in NAMES.items():
-        value = getattr(config, ours)
-        if not sensible(value, Config.__annotations__[ours]):
-            raise Problem(f"{path}: {theirs} is missing or makes no sense: {value!r}")
-    if config.dim % (2 * config.heads) or config.heads % config.kv_heads:
-        raise Problem(f"{path}: {config.dim} dimensions, {config.heads} heads and "
-                      f"{config.kv_heads} key/value heads do not divide each other")
-    return config
-
-
-def read_config(directory):
-    """Our Config from a directory's config.json."""
-    path = directory / "config.json"
-    page = read_json(path)
-    if page.get("model_type") != "llama":
-        raise Problem(f"{path} describes a {page.get('model_type')!r} model, not a 'llama'")
-    if page.get("num_key_value_heads") is None:
-        page["num_key_value_heads"] = page.get("num_attention_heads")
-    page.setdefault("tie_word_embeddings", False)
-    # transformers 5 keeps theta in the first of these
-    ropes = [page.get(key) or {} for key in ("rope_parameters", "rope_scaling")]
-    if not all(isinstance(rope, dict) for rope in ropes):
-        raise Problem(f"{path}: rope_parameters or rope_scaling makes no sense")
-    page.setdefault("rope_theta", ropes[0].get("rope_theta", 10000.0))
-    refuse(path, page, [rope.get("rope_type", rope.get("type", "default")) for rope in ropes])
-    config = checked(Config(**{ours: page.get(theirs) for ours, theirs in NAMES.items()}), path)
-    if page.get("head_dim") not in (None, config.dim // config.heads):
-        raise Problem(f"{path}: heads of another width (head_dim) are not supported")
-    return config
-
-
-def refuse(path, page, kinds):
-    """A Problem if a config asks for what this LLaMA has not; kinds: of rotary positions."""
-    strange = {"rope scaling": any(kind != "default" for kind in kinds),
-               "a quantised model": page.get("quantization_config") is not None,
-               "biases (attention_bias)": page.get("attention_bias", False),
-               "biases (mlp_bias)": page.get("mlp_bias", False),
-               "an activation other than silu": page.get("hidden_act", "silu") != "silu"}
-    for what, is_so in strange.items():
-        if is_so:
-            raise Problem(f"{path} asks for {what}, which is not supported")
-
-
-def write_config(config, directory, dtype):
-    """config.json in the words of transformers 4 and 5 and of llama.cpp."""
-    page = {theirs: getattr(config, ours) for ours, theirs in NAMES.items()}
-    page |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-             "head_dim": config.dim // config.heads, "attention_bias": False, "mlp_bias": False,
-             "rope_parameters": {"rope_type": "default", "rope_theta": config.theta},
-             "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": str(dtype).split(".")[-1]}
-    (directory / "config.json").write_text(json.dumps(page, indent=2) + "\n")
-
-
-def header(path, size, data):
-    """
-    The table of a safetensors file, {name: {"dtype", "shape", "data_offsets"}}, and where the
-    tensors begin. Everything it claims is checked against the file's size first.
-    """
-    n = struct.unpack("<Q", data[:8])[0] if size >= 8 else size
-    # no model has so many tensors that their table is larger than 100 MB
-    if n > min(size - 8, 100 << 20):
-        raise Problem(f"{path} is cut off or no safetensors file: its header would be {n:,} bytes "
-                      f"long, the file is {size:,}")
-    try:
-        entries = json.loads(data[8:8 + n])
-        entries.pop("__metadata__", None)
-        spans, place = [], 0
-        for name, entry in entries.items():
-            begin, end = entry["data_offsets"]
-            numbers = [begin, end, *entry["shape"]]
-            if not all(type(n) is int and 0 <= n <= size for n in numbers):
-                raise ValueError(f"{name!r} has {numbers}")
-            spans.append((begin, end, math.prod(entry["shape"]), entry["dtype"], name))
-        for begin, end, count, dtype, name in sorted(spans):
-            if begin != place or end - begin != count * DTYPES[dtype].itemsize:
-                raise Problem(f"{path}: the header is wrong about {name!r}: {count} numbers of "
-                              f"{dtype} do not fill bytes {begin} to {end}")
-            place = end
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Problem(f"{path}: the safetensors header makes no sense ({error!r})") from None
-    if place != size - 8 - n:
-        raise Problem(f"{path} is cut off: {place:,} bytes of tensors are promised, "
-                      f"{size - 8 - n:,} are there")
-    return entries, 8 + n
-
-
-def read_safetensors(path):
-    """{name: tensor} of a safetensors file; views of the file, nothing is copied yet."""
-    try:
-        with open(path, "rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    except OSError as error:
-        raise Problem(f"{path}: {error.strerror}") from None
-    except ValueError:
-        raise Problem(f"{path} is an empty file") from None
-    entries, start = header(path, len(data), data)
-    tensors = {}
-    for name, entry in entries.items():
-        dtype, count = DTYPES[entry["dtype"]], math.prod(entry["shape"])
-        flat = torch.empty(0, dtype=dtype) if count == 0 else torch.frombuffer(
-            data, dtype=dtype, count=count, offset=start + entry["data_offsets"][0])
-        tensors[name] = flat.view(entry["shape"])
-    return tensors
-
-
-def write_safetensors(path, tensors):
-    """Write {name: tensor}: the whole file or, if anything goes wrong, none of it."""
-    table, place = {"__metadata__": {"format": "pt"}}, 0
-    for name, tensor in tensors.items():
-        end = place + tensor.numel() * tensor.itemsize
-        table[name] = {"dtype": CODES[tensor.dtype], "shape": list(tensor.shape),
-                       "data_offsets": [place, end]}
-        place = end
-    head = json.dumps(table).encode()
-    # spaces up to a multiple of 8, so that numbers begin where processors like to read them
-    head += b" " * (-len(head) % 8)
-    part = Path(f"{path}.tmp")
-    with open(part, "wb") as file:
-        file.write(struct.pack("<Q", len(head)) + head)
-        for tensor in tensors.values():
-            file.write(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    part.replace(path)
-
-
-def weight_file(directory):
-    """The file that holds a directory's weights or, where they are in parts, names those parts."""
-    file = Path(directory) / "model.safetensors"
-    index = Path(f"{file}.index.json")
-    return file if file.exists() or not index.exists() else index
-
-
-def shards(index):
-    """The files that an index names, all of its own directory."""
-    weight_map = read_json(index).get("weight_map")
-    files = weight_map.values() if isinstance(weight_map, dict) else [None]
-    if not all(isinstance(file, str) and Path(file).name == file for file in files):
-        raise Problem(f"{index} does not name files of its own directory")
-    return sorted(set(files))
-
-
-def weights(directory):
-    """{name: tensor} of a checkpoint, from one file or from the shards its index names."""
-    file = weight_file(directory)
-    files = shards(file) if file.suffix == ".json" else [file.name]
-    return {name: tensor for part in files
-            for name, tensor in read_safetensors(directory / part).items()}
-
-
-def load(cls, directory, attention):
-    """The model of a directory."""
-    return built(cls, read_config(directory), weights(directory), directory, attention)
-
-
-def built(cls, config, tensors, source, attention="explicit"):
-    """A model of this shape with these tensors {name: tensor}, named as in a checkpoint."""
-    tensors = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
-    # a shape without storage: the tensors of the file move in
-    with torch.device("meta"):
-        model = cls(config, attention)
-    if config.tied:
-        tensors["lm_head.weight"] = tensors.get("embed_tokens.weight")
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    for name, shape in expected.items():
-        if tensors.get(name) is None:
-            raise Problem(f"{source}: the weights lack {name}")
-        if tensors[name].shape != shape:
-            raise Problem(f"{source}: {name} has shape {tuple(tensors[name].shape)}, but its "
-                          f"config asks for {tuple(shape)}")
-        if not tensors[name].is_floating_point():
-            raise Problem(f"{source}: {name} holds {tensors[name].dtype}, no weights")
-    # old files hold the rotary speeds, too, which follow from the config
-    if more := [name for name in tensors if name not in expected and "rotary" not in name]:
-        raise Problem(f"{source}: the weights hold {more[0]}, which this LLaMA has not")
-    model.load_state_dict({name: tensors[name].clone() for name in expected}, assign=True)
-    if config.tied:
-        model.lm_head.weight = model.embed_tokens.weight
-    return model
-
-
-def save(model, directory):
-    directory.mkdir(parents=True, exist_ok=True)
-    write_config(model.config, directory, model.embed_tokens.weight.dtype)
-    tensors = {name if name.startswith("lm_head") else f"model.{name}": tensor
-               for name, tensor in model.state_dict().items()}
-    # a shared matrix is stored once
-    if model.config.tied:
-        del tensors["lm_head.weight"]
-    write_safetensors(directory / "model.safetensors", tensors)
-    # what was here in parts is another model now
-    (directory / "model.safetensors.index.json").unlink(missing_ok=True)
-
-
-# ------------------------------------------------------------------------------------------------
-# what this machine does best
-
-
-def step_time(device, precision, attention):
-    """
-    Seconds of one training step of the default model on about 1,024 tokens, the median of many.
-
-    Every step has another shape, as in training: some kernels pay for each shape they first meet.
-    """
-    import time
-    model, times = Llama(Config(), attention).to(device), []
-    for length in range(64, 192, 8):
-        ids = torch.arange(1024 // length * length, device=device).view(-1, length) % Config.vocab
-        # as in a dialogue, a third of the tokens is learnt
-        targets = ids.masked_fill(ids % 3 > 0, IGNORE)
-        began = time.perf_counter()
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-            loss = nll(model, ids, targets).mean()
-        loss.backward()
-        loss.item()
-        times.append(time.perf_counter() - began)
-    return sorted(times)[len(times) // 2]
-
-
-def machine(precision=None, attention=None, path=Path("runs/machine.json")):
-    """
-    Where and how to compute: {"device", "precision", "attention"}; arguments override.
-
-    Of a CPU it is measured once, by a few training steps of the default model in each form, and
-    remembered in `path` for every later stage.
-    """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    fast = {"device": "cuda", "precision": "bf16", "attention": "fused"}
-    if device == "cpu" and not path.exists():
-        print("once for this machine: timing a training step in four forms", flush=True)
-        times = {(p, a): step_time(device, p, a) for p in ("float32", "bf16") for a in ATTENTION}
-        # half the digits have to be worth it
-        best = min(times, key=lambda form: times[form] * (1.2 if form[0] == "bf16" else 1))
-        print("  " + ", ".join(f"{t * 1000:.0f} ms in {p} with {a} attention"
-                               for (p, a), t in times.items()) + f": {' and '.join(best)} it is")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"device": device, "precision": best[0], "attention": best[1]}))
-    if device == "cpu":
-        fast = read_json(path)
-    return fast | {name: value for name, value in
-                   (("precision", precision), ("attention", attention)) if value}
-
-
-if __name__ == "__main__":
-    print("this machine computes fastest in:", ", ".join(machine().values()))

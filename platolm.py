@@ -15,10 +15,10 @@ import json
 import os
 import shutil
 import sys
-import time
-from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
+
+from data.program import Problem, read, read_json, run
 
 # what stands around the words: the models read it, and (but for learn="all") never learn it.
 # Sentencepiece puts a space before each text that it encodes. The first label is encoded together
@@ -97,10 +97,6 @@ ENDS = {
 }
 
 
-class Problem(Exception):
-    """Something the user can fix. Its text is one sentence, printed without a traceback."""
-
-
 class End(Exception):
     """Raised by either side to end a dialogue; its text is one of ENDS."""
 
@@ -157,102 +153,9 @@ def wrong(record):
     return None
 
 
-def sound(record, check=wrong):
-    """A record that came from outside, or a ValueError with what `check` finds wrong with it."""
-    # "\\ud800" alone is JSON but no text; encoding it raises a ValueError, too
-    json.dumps(record, ensure_ascii=False).encode()
-    if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
-    if check and (trouble := check(record)):
-        raise ValueError(trouble)
-    return record
-
-
-def parse(text, check=wrong):
-    """One line of JSON as a record; ValueError says what `check` finds wrong with it."""
-    try:
-        return sound(json.loads(text), check)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg})") from None
-    except RecursionError:
-        raise ValueError("not JSON anybody would write: too deep") from None
-
-
-def read(path, check=wrong):
+def read_records(path):
     """The records of a JSONL file, one at a time; a bad line is a Problem with its number."""
-    try:
-        with open(path, encoding="utf-8") as lines:
-            for number, text in enumerate(lines, 1):
-                if number == 1 and text.lstrip().startswith("["):
-                    raise Problem(f"{path} is a JSON array; python -m data.formats.files {path} "
-                                  "--out FILE makes records of it, one a line")
-                try:
-                    yield parse(text, check)
-                except ValueError as error:
-                    raise Problem(f"{path}, line {number}: {error}") from None
-    except UnicodeDecodeError:
-        raise Problem(f"{path} is not a UTF-8 text file") from None
-    except OSError as error:
-        raise Problem(f"{path}: {error.strerror}") from None
-
-
-def read_json(path):
-    """A JSON object from a file of a checkpoint."""
-    path = Path(path)
-    try:
-        page = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Problem(f"{path}: {error.strerror}; is {path.parent} a checkpoint?") from None
-    except (ValueError, RecursionError) as error:
-        raise Problem(f"{path} is not JSON ({error})") from None
-    if not isinstance(page, dict):
-        raise Problem(f"{path} holds no JSON object")
-    return page
-
-
-def read_text(path):
-    """A whole text file."""
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise Problem(f"{path} is not a UTF-8 text file") from None
-
-
-def line(record):
-    """A record as one line of JSONL, its newline included."""
-    return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-@contextmanager
-def whole(*paths):
-    """Text files to write at once: all of them whole or, if anything goes wrong, none."""
-    parts = [Path(f"{path}.tmp") for path in paths]
-    for part in parts:
-        part.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with ExitStack() as stack:
-            yield [stack.enter_context(open(part, "w", encoding="utf-8")) for part in parts]
-        for part, path in zip(parts, paths):
-            part.replace(path)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
-
-
-def put(path, texts):
-    """Write texts as one file: the whole of it or, if anything goes wrong, none."""
-    with whole(path) as [file]:
-        file.writelines(texts)
-
-
-def write(path, records):
-    """Write records as JSONL, in one move."""
-    put(path, map(line, records))
-
-
-def write_json(path, found):
-    """Write what was found as JSON that people can read too, in one move."""
-    put(path, [json.dumps(found, indent=2) + "\n"])
+    return read(path, wrong)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -354,60 +257,6 @@ def chat_template(system, speaker):
 # what every program needs
 
 
-def clock(seconds):
-    """75 -> '1m15s'"""
-    return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
-
-
-def stamp(path):
-    """What tells whether a file is still the one it was: its name, size and time of change."""
-    status = os.stat(path)
-    return f"{path} ({status.st_size} bytes, changed at {status.st_mtime_ns})"
-
-
-def same_run(path, before, now, remedy="delete it to start again"):
-    """A Problem unless the settings `before`, found in the file `path`, are those of `now`."""
-    other = [f"{name} ({str(before.get(name))[:80]} there, {str(now[name])[:80]} here)"
-             for name in now if before.get(name) != now[name]]
-    if other:
-        raise Problem(f"{path} is of a run with other {', '.join(other)}; {remedy}")
-
-
-def positive(text):
-    """For argparse: a whole number above 0."""
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
-
-
-def note_seconds(seconds):
-    """Where $STAGE_SECONDS names a file, append to it how long this program took."""
-    if path := os.environ.get("STAGE_SECONDS"):
-        words, program = sys.argv[1:], Path(sys.argv[0]).stem
-        made = Path(words[words.index("--out") + 1]) if "--out" in words else Path(*words[:1])
-        made = "/".join(made.with_suffix("").parts[-2:])
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(line({"stage": f"{program} {made}", "seconds": round(seconds, 1)}))
-
-
-def run(main):
-    """Run a program: what the user can fix becomes one sentence on stderr and exit status 1."""
-    began = time.time()
-    try:
-        main()
-        note_seconds(time.time() - began)
-    except BrokenPipeError:
-        # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (Problem, OSError) as problem:
-        # of several processes one says it
-        alone = os.environ.get("RANK", "0") == "0"
-        sys.exit(f"{Path(sys.argv[0]).name}: {problem}" if alone else 1)
-    except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
-        sys.exit(130)
-
-
 # ------------------------------------------------------------------------------------------------
 # the mask microscope: python platolm.py show FILE
 
@@ -485,7 +334,7 @@ def main():
     command.add_argument("--ids", action="store_true", help="list every token with its id, too")
     args = parser.parse_args()
 
-    records = [r for r in read(args.file) if "conversations" in r]
+    records = [r for r in read_records(args.file) if "conversations" in r]
     if not 1 <= args.number <= len(records):
         raise Problem(f"{args.file} holds {len(records)} dialogues, so there is none to show as "
                       f"number {args.number}")

@@ -30,15 +30,17 @@ import requests
 # what requests is made of
 from urllib3.exceptions import HTTPError, NewConnectionError
 
-from data.api.journal import Journal, ended, means, records
 from data.api.budget import (Ledger, Limiter, Stopped, answering, asking, dollars, forecast,
                              is_loopback, price_of, worst_case, writing)
-from data.openings import address, amount, natural, openings, portion, settings_of, share
+from data.api.journal import Journal, ended, means, records
 from data.api.protocol import (BILLING, FILTERED, TOO_LONG, Trouble, Unanswered, asked_wait,
                                error_codes, heals, plain, said, usage_of)
-from model import Engine, Llama, machine
-from platolm import (ENDS, LABEL, End, Problem, Said, Tokenizer, blanked, clock, positive, prompt,
-                     read_text, run, to_messages, write)
+from data.machine import load_checkpoint
+from data.openings import openings, settings_of
+from data.program import (Problem, Progress, address, amount, in_dollars, natural, portion,
+                          positive, read_text, run, share, write)
+from model import Engine
+from platolm import ENDS, LABEL, End, Said, blanked, prompt, to_messages
 
 
 def converse(ask, answer, rounds):
@@ -464,50 +466,6 @@ class Simulation:
         return speaks
 
 
-def in_dollars(amount):
-    """$12.30, or below a dollar $0.0123"""
-    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
-
-
-class Progress:
-    """A line now and then: how far it is, how fast, for how much, and how long it will take."""
-
-    def __init__(self, name, total, ledger=None, clock=time.monotonic, every=15, of="dialogues"):
-        self.name, self.total, self.ledger, self.clock, self.of = name, total, ledger, clock, of
-        self.began, self.told, self.every = clock(), clock(), every
-        self.done = self.turns = 0
-        self.before = ledger.spent if ledger else 0
-        self.lock = threading.Lock()
-
-    def said(self, who):
-        """A turn was said."""
-        with self.lock:
-            self.turns += who == "gpt"
-
-    def ended(self):
-        """A dialogue is over."""
-        with self.lock:
-            self.done += 1
-            last = self.done == self.total
-            if last or self.clock() - self.told >= self.every:
-                self.told = self.clock()
-                print(self.line(), flush=True)
-
-    def line(self):
-        """chat dialogues  400/4000   310 turns/s   $0.42 spent, $4.20 in all   0m45s left"""
-        seconds = max(1e-9, self.clock() - self.began)
-        money = ""
-        if self.ledger and (self.ledger.spent or self.ledger.open):
-            spent = self.ledger.spent
-            total = self.before + (spent - self.before) * self.total / self.done
-            money = f"   {in_dollars(spent)} spent, {in_dollars(total)} in all"
-        left = clock((self.total - self.done) * seconds / self.done)
-        # of single questions there are no turns to count
-        rate, unit = (self.turns, "turns") if self.turns else (self.done, self.of)
-        return (f"{self.name:<10} {self.of} {self.done:>6}/{self.total}   "
-                f"{rate / seconds:>6,.1f} {unit}/s{money}   {left:>6} left")
-
-
 # ------------------------------------------------------------------------------------------------
 # the command
 
@@ -619,10 +577,9 @@ def reaching(args, home, journal, stop):
 
 def socratic_of(args):
     """The trained user of a checkpoint directory."""
-    fast = machine()
-    model = Llama.load(args.user, fast["attention"]).to(fast["device"])
+    model, tokenizer = load_checkpoint(args.user)
     try:
-        return Socratic(model, Tokenizer.load(args.user), args.in_flight, args.seed,
+        return Socratic(model, tokenizer, args.in_flight, args.seed,
                         args.max_question, args.blind, args.leave, args.context,
                         temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
     except RuntimeError as error:

@@ -20,11 +20,14 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from data.formats.convert import read_adapter, write_adapter
+from data.checkpoint import built, weight_file, save_model, load_model
 from data.distributed import Alone, ranks as ranks_of
-from model import ATTENTION, Config, Llama, add_lora, built, machine, merge_lora, nll, weight_file
-from platolm import (IGNORE, LABEL, Problem, Tokenizer, blanked, clock, encode, positive, read,
-                     read_text, run, same_run, shift, stamp, turns, write)
+from data.formats.adapter import read_adapter, write_adapter
+from data.machine import machine
+from data.muon import Muon
+from data.program import Problem, clock, positive, read_text, run, same_run, stamp, write
+from model import ATTENTION, Config, Llama, add_lora, merge_lora, nll
+from platolm import IGNORE, LABEL, Tokenizer, blanked, encode, shift, turns, read_records
 
 ALONE = Alone()
 DTYPE = {"float32": torch.float32, "bf16": torch.bfloat16}
@@ -58,7 +61,7 @@ def load_samples(paths, tokenizer, learn, context, blind=False, compat=False):
     """All samples of some files; what was left out is counted and said."""
     samples, cut, nothing = [], 0, 0
     for path in paths:
-        for record in read(path):
+        for record in read_records(path):
             if "conversations" not in record and learn != "all":
                 raise Problem(f"{path} holds plain text; that is for --learn all")
             if blind and "conversations" in record:
@@ -197,49 +200,6 @@ def rate(step, steps, peak, warmup):
     return peak * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
 
 
-def orthogonal(steps):
-    """
-    Matrices (N, rows, columns) with their singular values brought close to 1, all at once.
-
-    Newton-Schulz: an odd polynomial of a matrix is that polynomial of its singular values, and
-    this one, applied again and again, lifts all of 0..1 to about 1.
-    """
-    tall = steps.size(1) > steps.size(2)
-    x = steps.mT if tall else steps
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    for _ in range(5):
-        square = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return x.mT if tall else x
-
-
-class Muon(torch.optim.Optimizer):
-    """
-    Momentum made orthogonal (Jordan et al. 2024): a step moves a matrix as far in its rare
-    directions as in its common ones. A small model learns as much from half the text; the step
-    is as long as AdamW's would be (Liu et al. 2025, arXiv 2502.16982), so the same lr serves.
-    """
-
-    def __init__(self, matrices, lr, weight_decay, momentum=0.95):
-        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
-            # matrices of one shape go through together
-            for shape in sorted({p.shape for p in group["params"]}):
-                self.move([p for p in group["params"] if p.shape == shape], **group)
-
-    def move(self, matrices, lr, weight_decay, momentum, **_):
-        """One step for matrices of the same shape."""
-        for p in matrices:
-            self.state[p].setdefault("mean", torch.zeros_like(p)).lerp_(p.grad, 1 - momentum)
-        ahead = [p.grad.lerp(self.state[p]["mean"], momentum) for p in matrices]
-        length = 0.2 * max(matrices[0].shape) ** 0.5
-        for p, step in zip(matrices, orthogonal(torch.stack(ahead))):
-            p.mul_(1 - lr * weight_decay).sub_(step, alpha=lr * length)
-
-
 def optimizers(model, name, lr, decay):
     """AdamW for all that is trained; or Muon for the layers' matrices and AdamW for the rest."""
     trained = {where: p for where, p in model.named_parameters() if p.requires_grad}
@@ -348,11 +308,12 @@ def restore(model, optimizers, args, ranks=ALONE):
 def begin(args, attention):
     """The model and tokenizer to start from: a checkpoint, or random weights for args' shape."""
     if args.base:
-        model, tokenizer = Llama.load(args.base, attention), Tokenizer.load(args.base)
+        model, tokenizer = load_model(args.base, attention), Tokenizer.load(args.base)
     else:
         shape = {name: getattr(args, name) for name in ("dim", "layers", "heads", "hidden",
                                                          "context")}
-        said = [text for path in args.data for record in read(path) for text in texts(record)]
+        said = [text for path in args.data for record in read_records(path)
+                for text in texts(record)]
         tokenizer = Tokenizer.learn(said, args.vocab)
         model = Llama(Config(vocab=tokenizer.vocab, kv_heads=args.heads, **shape), attention)
     tokenizer.system = system_of(args) or tokenizer.system
@@ -476,13 +437,13 @@ def finish(model, tokenizer, log, stored, args, ranks):
         write_adapter(model, out / "adapter", args.base)
         tokenizer.save(out / "adapter")
         # into the base as it is on file: no rounding of ours comes between
-        model = Llama.load(args.base)
+        model = load_model(args.base)
         read_adapter(model, out / "adapter")
         merge_lora(model)
     if whole:
-        model = built(Llama, model.config, {name: tensor.to(stored)
+        model = built(model.config, {name: tensor.to(stored)
                                             for name, tensor in whole.items()}, out)
-    model.to("cpu", stored).save(out)
+    save_model(model.to("cpu", stored), out)
     (out / "train_state.pt").unlink(missing_ok=True)
 
 

@@ -17,7 +17,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from platolm import Problem
+from data.program import Problem
 
 
 class Alone:

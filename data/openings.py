@@ -5,14 +5,13 @@ Here: what is given of each dialogue (seeds, intents, shards), what a flag may b
 here: the dialogues themselves (simulate.py), what they would cost (budget.py).
 """
 
-import argparse
-import hashlib
 import math
 from pathlib import Path
 from typing import NamedTuple
 
-from model import weight_file
-from platolm import Problem, read, read_text, wrong
+from data.checkpoint import weight_file
+from data.program import Problem, content, read, read_text
+from platolm import wrong
 
 
 class Opening(NamedTuple):
@@ -76,53 +75,10 @@ def openings(args):
         yield Opening(n, f"socratic-{n:06d}", turns, seed, intents[n % len(intents)])
 
 
-def expecting(words, parse):
-    """For argparse: a type that says what it expects, where parse(text) fails or gives None."""
-    def parsed(text):
-        try:
-            found = parse(text)
-        except ValueError:
-            found = None
-        if found is None:
-            raise argparse.ArgumentTypeError(f"{text!r} is no {words}")
-        return found
-    return parsed
-
-
-def among(low, high, kind=float):
-    """A parser of numbers from low to high; None for others."""
-    return lambda text: kind(text) if low <= kind(text) <= high else None
-
-
-def parts(text):
-    """i/n as (i, n), if the i-th of n can be."""
-    i, n = map(int, text.split("/"))
-    return (i, n) if 1 <= i <= n else None
-
-
-amount = expecting("number from 0 up", among(0, 1e15))
-natural = expecting("whole number from 0 up", among(0, 2 ** 62, int))
-portion = expecting("number from 0 to 1", among(0, 1))
-share = expecting("share i/n with i from 1 to n", parts)
-naming = expecting("NAME=WORD", lambda text: tuple(text.split("=", 1))
-                   if all(text.partition("=")) else None)
-address = expecting("address (http://... or https://...)",
-                    lambda text: text if text.startswith(("http://", "https://")) else None)
-
-
 # how it is run and where it is written changes nothing that is said
 ELSEWHERE = ("teacher", "out", "dialogues", "in_flight", "requests_per_minute", "minutes",
              "tokens_per_minute", "timeout", "patience", "max_dollars", "price", "user_price",
              "dry_run")
-
-
-def content(path):
-    """What tells a file from another, wherever it lies and however old: its size, and a hash."""
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            found.update(piece)
-    return f"{path.stat().st_size} bytes, sha256 {found.hexdigest()[:16]}"
 
 
 def settings_of(args):

@@ -19,7 +19,8 @@ import re
 import numpy as np
 
 from data.api.protocol import Trouble, Unanswered, choice_of
-from platolm import LABEL, End, Problem, Said, Tokenizer, blanked, prompt, read_text, to_messages
+from data.program import Problem, read_text
+from platolm import LABEL, End, Said, Tokenizer, blanked, prompt, to_messages
 
 # what a prompted user writes to leave
 LEAVES = "(leaves)"

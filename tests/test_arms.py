@@ -9,7 +9,7 @@ import pytest
 
 from data.experiment.talks import dialogues
 from data.harbour.world import asked
-from platolm import write
+from data.program import write
 
 RUNS = sorted(path.parent for path in Path("runs").glob("tiny*/results.json"))
 

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-import evaluate as e
+from data.checkpoint import save_model
 from data.measure import card
 from data.api import serve_checkpoint as serve
 from data.api.journal import Journal
+from data.measure.likelihood import leaving_chances, surprise
 from data.measure.turns import Place, ask_at, exchanged, halves, places_of
 from data.api.server import serving
-from model import generate
-from platolm import line, prompt, read
+from model import generate_batch
+from data.program import line
+from platolm import prompt, read_records
 from simulate import reaching
 from data.experiment.talks import dialogues
 from data.harbour.world import asked
@@ -65,7 +67,7 @@ def test_halves_share_no_dialogue():
 
 def test_surprise_is_counted_in_bits_per_byte(make_model, tokenizer):
     model, records = make_model(), [record(TALK, end="left"), record(TALK[:2], end="cut")]
-    found = e.surprise(model, tokenizer, records)
+    found = surprise(model, tokenizer, records)
 
     def bits(before, said):
         ids, total = prompt(before, tokenizer, "human"), 0
@@ -85,7 +87,7 @@ def test_surprise_is_counted_in_bits_per_byte(make_model, tokenizer):
 
 def test_the_chance_of_leaving_is_that_of_an_end_as_the_first_token(make_model, tokenizer):
     model, found = make_model(), places_of([record(TALK, end="left")])
-    chances = e.leaving_chances(model, tokenizer, found)
+    chances = leaving_chances(model, tokenizer, found)
     assert np.isnan(chances[0]), "nobody leaves before anything was said"
     for chance, at in zip(chances[1:], found[1:]):
         logits = model(torch.tensor([prompt(at.before, tokenizer, "human")]))[0, -1]
@@ -183,7 +185,7 @@ def run(*words):
 
 def test_a_card_of_any_user_has_people_beside_it(people, talker, tokenizer, tmp_path):
     """A checkpoint, and a chat model that is told to be a user; a second run asks it for nothing."""
-    talker.save(tmp_path / "socratic"), tokenizer.save(tmp_path / "socratic")
+    save_model(talker, tmp_path / "socratic"), tokenizer.save(tmp_path / "socratic")
     seen = []
 
     def reply(messages):
@@ -214,7 +216,7 @@ def test_a_card_of_any_user_has_people_beside_it(people, talker, tokenizer, tmp_
 
 
 def test_a_user_behind_an_address_says_at_every_place_what_it_says_here(talker, tokenizer, tmp_path):
-    talker.save(tmp_path / "user"), tokenizer.save(tmp_path / "user")
+    save_model(talker, tmp_path / "user"), tokenizer.save(tmp_path / "user")
     args = Namespace(temperature=0.0, top_k=0, top_p=1.0, leave=1.0, seed=0, max_question=12, model="m", user_model=None,
                      user_price=None, price=None, teacher=None, tokenizer=tmp_path / "user", context=2048, blind=False,
                      user=None, in_flight=4, max_dollars=None, requests_per_minute=None, tokens_per_minute=None,
@@ -225,7 +227,7 @@ def test_a_user_behind_an_address_says_at_every_place_what_it_says_here(talker, 
     here = ask_at(str(tmp_path / "user"), at, args, reach, journal, stop)
 
     def complete(request):
-        row, = generate(talker, [request["prompt"]], [tokenizer.eos], request["max_tokens"], temperature=0)
+        row, = generate_batch(talker, [request["prompt"]], [tokenizer.eos], request["max_tokens"], temperature=0)
         return tokenizer.decode(row.wrote), len(row.wrote) + 1, row.why, None
     with serving(lambda messages: "", complete=complete) as url:
         there = ask_at(url, at, args, reach, journal, stop)
@@ -263,7 +265,7 @@ def test_statistics_with_an_embedder_and_a_judge_over_the_wire(people, tmp_path)
     with serving(judge, embed=embed) as url:
         words = ["stats", people, "--judge", url, "--judged", 9, "--embedder", url, "--out", tmp_path / "s.json",
                  "--bench", tmp_path / "q.jsonl", "--tokenizer", "nowhere"]
-        (tmp_path / "q.jsonl").write_text(line({"turns": [next(read(people))["conversations"][0]["value"]]}))
+        (tmp_path / "q.jsonl").write_text(line({"turns": [next(read_records(people))["conversations"][0]["value"]]}))
         done = run(*words)
         assert done.returncode == 1 and "nowhere" in done.stderr
         done = run(*words[:-2])
@@ -278,7 +280,7 @@ def test_statistics_with_an_embedder_and_a_judge_over_the_wire(people, tmp_path)
 
 
 def test_a_checkpoint_served_answers_like_the_assistant_it_is(talker, tokenizer, tmp_path):
-    talker.save(tmp_path), tokenizer.save(tmp_path)
+    save_model(talker, tmp_path), tokenizer.save(tmp_path)
     reply = serve.assistant(tmp_path, limit=12)
     said = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "who mends clocks?"}]
     first, second = reply(said), reply(said)

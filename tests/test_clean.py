@@ -20,7 +20,8 @@ from data.api.journal import Journal
 from data.formats.markdown import KNOWN, is_html, to_markdown
 from data.openings import openings
 from data.formats.segments import authors, fastchat, spans_of, split
-from platolm import ENDS, Problem, line, read, wrong, write
+from data.program import Problem, line, write
+from platolm import ENDS, wrong, read_records
 from simulate import Simulation, records
 
 
@@ -137,7 +138,7 @@ def test_shards_joined_are_the_whole_run(tmp_path):
         journal.close()
         return str(tmp_path / name)
     whole, parts = held((1, 1), "whole"), [held((i, 3), f"part{i}") for i in (2, 1, 3)]
-    assert joined(*parts) == list(read(whole))
+    assert joined(*parts) == list(read_records(whole))
     with pytest.raises(Problem, match="10 ids are in these files twice, first socratic-000000"):
         joined(whole, *parts)
 
@@ -171,12 +172,12 @@ def test_as_a_command(tmp_path):
     path, out = tmp_path / "talks.jsonl", tmp_path / "out.jsonl"
     write(path, [talk("hi there you", "hello", id="a"), talk("hi there you", "hello", id="b"), talk("alone", id="c")])
     said = command(path, "--out", out)
-    assert said.returncode == 0 and [r["id"] for r in read(out)] == ["a"]
+    assert said.returncode == 0 and [r["id"] for r in read_records(out)] == ["a"]
     dropped = [json.loads(text) for text in (tmp_path / "out.jsonl.dropped").read_text().splitlines()]
     assert [(r["id"], r["why"]) for r in dropped] == [("b", "exact"), ("c", "length")]
     assert "exact              2        -1         0         0         1   as a\n" in said.stdout
     assert command(path, "--out", out, "--skip", "exact", "near", "length").returncode == 0
-    assert len(list(read(out))) == 3
+    assert len(list(read_records(out))) == 3
 
 
 def test_what_goes_wrong_writes_nothing(tmp_path):
@@ -186,7 +187,7 @@ def test_what_goes_wrong_writes_nothing(tmp_path):
                  [path, "--out", out, "--tokenizer", tmp_path]):
         said = command(*args)
         assert said.returncode and said.stderr.count("\n") == 1 and "Traceback" not in said.stderr
-    assert not out.exists() and not (tmp_path / "out.jsonl.dropped").exists() and len(list(read(path))) == 1
+    assert not out.exists() and not (tmp_path / "out.jsonl.dropped").exists() and len(list(read_records(path))) == 1
 
 
 def test_the_papers_steps_as_a_command(tmp_path, tokenizer):
@@ -206,7 +207,7 @@ def test_the_papers_steps_as_a_command(tmp_path, tokenizer):
         "blocked": ["6", "-1", "0", "0", "5"], "ascii": ["5", "-1", "0", "0", "4"],
         "split": ["4", "0", "2", "4", "8"], "alone": ["8", "-1", "0", "0", "7"],
         "exact": ["7", "-1", "0", "0", "6"]}
-    assert [(r["id"], len(r["conversations"]), r.get("end")) for r in read(out)] == [
+    assert [(r["id"], len(r["conversations"]), r.get("end")) for r in read_records(out)] == [
         ("page_0", 2, None), ("long_0", 2, "cut"), ("long_1", 3, "cut"), ("long_3", 2, "left"),
         ("huge_0", 2, "cut"), ("huge_1", 3, None)]
     dropped = [(r["id"], r["why"]) for r in map(json.loads, open(f"{out}.dropped"))]
@@ -215,9 +216,9 @@ def test_the_papers_steps_as_a_command(tmp_path, tokenizer):
     said = command(path, "--out", out, "--paper")
     assert said.returncode == 1 and "--tokenizer DIR, or --skip split" in said.stderr
     command(path, "--out", out, "--paper", "--skip", "split")
-    assert {"long", "huge"} < {r["id"] for r in read(out)}
+    assert {"long", "huge"} < {r["id"] for r in read_records(out)}
     said = command(path, "--out", out, "--paper", "--skip", "html", "ascii", "split", "--block", "bell")
-    assert [r["id"] for r in read(out)] == ["page", "empty", "blocked", "ascii", "huge", "twice"]
+    assert [r["id"] for r in read_records(out)] == ["page", "empty", "blocked", "ascii", "huge", "twice"]
 
 
 # ------------------------------------------------------------------------------------------------
@@ -386,7 +387,7 @@ def test_files_that_count_alike_are_told_apart_and_nothing_usable_is_no_success(
     assert done.returncode == 1 and "3 ids are in these files twice" in done.stderr and "--rename" in done.stderr
     assert not list(tmp_path.glob("o*"))
     done = subprocess.run([*run, "--rename", "--skip", "near", "openings"], capture_output=True, text=True)
-    assert done.returncode == 0 and len({r["id"] for r in read(tmp_path / "o")}) == 6, done.stderr
+    assert done.returncode == 0 and len({r["id"] for r in read_records(tmp_path / "o")}) == 6, done.stderr
     (tmp_path / "x").write_text(line({"conversations": []}))
     done = subprocess.run([*run[:4], "--out", tmp_path / "p"], capture_output=True, text=True)
     assert done.returncode == 1 and "no dialogue that can be used" in done.stderr and not (tmp_path / "p").exists()

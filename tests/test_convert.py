@@ -10,9 +10,11 @@ import pytest
 import torch
 
 import model as m
+from data.checkpoint import load_model, read_safetensors, save_model, write_safetensors
 from data.formats import convert as c
-from model import Llama, add_lora, merge_lora
-from platolm import Problem, Tokenizer, prompt, to_messages, turns
+from model import add_lora, merge_lora
+from data.program import Problem
+from platolm import Tokenizer, prompt, to_messages, turns
 
 close = torch.testing.assert_close
 IDS = torch.arange(40).view(2, 20)
@@ -22,7 +24,7 @@ IDS = torch.arange(40).view(2, 20)
 def saved(make_model, tokenizer, tmp_path):
     """A model, and its checkpoint directory."""
     model = make_model(tied=False).eval()
-    model.save(tmp_path / "ours")
+    save_model(model, tmp_path / "ours")
     tokenizer.save(tmp_path / "ours")
     return model, tmp_path / "ours"
 
@@ -75,7 +77,7 @@ def test_metas_files_give_metas_logits(make_model, tokenizer, tmp_path, monkeypa
     tokenizer.save(tmp_path)
     done = command(tmp_path / "7B", tmp_path / "hf")
     assert done.returncode == 0 and "2,048 tokens of context" in done.stdout, done.stderr
-    ours = Llama.load(tmp_path / "hf")(IDS)
+    ours = load_model(tmp_path / "hf")(IDS)
     with monkeypatch.context() as patched:
         patched.setattr(m, "rotate", neighbours)
         theirs = model(IDS)
@@ -123,7 +125,7 @@ def test_old_bins_are_read(saved, tmp_path, shards):
     done = command(ours, tmp_path / "new")
     assert done.returncode == 0 and "float16" in done.stdout, done.stderr
     assert json.loads((tmp_path / "new" / "config.json").read_text())["torch_dtype"] == "float16"
-    close(dict(Llama.load(tmp_path / "new").state_dict()), dict(model.half().state_dict()), rtol=0, atol=0)
+    close(dict(load_model(tmp_path / "new").state_dict()), dict(model.half().state_dict()), rtol=0, atol=0)
 
 
 class Evil:
@@ -186,7 +188,7 @@ def test_as_a_command_it_refuses_in_one_sentence(saved, tmp_path):
 
 
 def test_a_tokenizer_that_is_too_large_is_of_another_model(make_model, tokenizer, tmp_path):
-    make_model(vocab=tokenizer.vocab - 1).save(tmp_path / "small")
+    save_model(make_model(vocab=tokenizer.vocab - 1), tmp_path / "small")
     tokenizer.save(tmp_path / "small")
     assert "are not of one checkpoint" in command(tmp_path / "small", tmp_path / "new").stderr
 
@@ -213,7 +215,7 @@ def test_an_adapter_goes_out_and_comes_back(saved, make_model, tokenizer, tmp_pa
     tokenizer.save(tmp_path / "adapter")
     want = merge_lora(model)(IDS)
     assert command(tmp_path / "adapter", tmp_path / "merged").returncode == 0
-    close(Llama.load(tmp_path / "merged")(IDS), want)
+    close(load_model(tmp_path / "merged")(IDS), want)
     assert command(tmp_path / "adapter", tmp_path / "again", "--to", "peft").returncode == 0
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "adapter" / name).read_bytes()
@@ -222,7 +224,7 @@ def test_an_adapter_goes_out_and_comes_back(saved, make_model, tokenizer, tmp_pa
 def test_names_and_shapes_are_pefts(saved, make_model, tmp_path):
     _, base = saved
     c.write_adapter(taught(make_model, ["k_proj", "lm_head"]), tmp_path / "a", base)
-    tensors = m.read_safetensors(tmp_path / "a" / "adapter_model.safetensors")
+    tensors = read_safetensors(tmp_path / "a" / "adapter_model.safetensors")
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items() if "layers.1" not in name} == {
         "base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight": (4, 32),
         "base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight": (16, 4),
@@ -236,7 +238,7 @@ def test_rslora_is_weighted_by_the_root_of_the_rank(saved, make_model, tmp_path)
     c.write_adapter(taught(make_model), tmp_path / "a", base)
     page = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(page | {"use_rslora": True, "lora_alpha": 5}))
-    model = Llama.load(base)
+    model = load_model(base)
     c.read_adapter(model, tmp_path / "a")
     assert model.layers[0].self_attn.q_proj.scale == 5 / 2
 
@@ -252,21 +254,21 @@ def test_other_adapters_are_refused(saved, make_model, tmp_path, change, said):
     page = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(page | change))
     with pytest.raises(Problem, match=said):
-        c.read_adapter(Llama.load(base), tmp_path / "a")
+        c.read_adapter(load_model(base), tmp_path / "a")
 
 
 def test_an_adapter_with_holes_or_strange_parts_is_refused(saved, make_model, tmp_path):
     _, base = saved
     c.write_adapter(taught(make_model), tmp_path / "a", base)
     file = tmp_path / "a" / "adapter_model.safetensors"
-    tensors = {name: tensor.clone() for name, tensor in m.read_safetensors(file).items()}
+    tensors = {name: tensor.clone() for name, tensor in read_safetensors(file).items()}
     name = "base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"
-    m.write_safetensors(file, {n: t for n, t in tensors.items() if n != name})
+    write_safetensors(file, {n: t for n, t in tensors.items() if n != name})
     with pytest.raises(Problem, match=f"has no {name}"):
-        c.read_adapter(Llama.load(base), tmp_path / "a")
-    m.write_safetensors(file, tensors | {"base_model.model.model.layers.9.mlp.down_proj.lora_A.weight": tensors[name]})
+        c.read_adapter(load_model(base), tmp_path / "a")
+    write_safetensors(file, tensors | {"base_model.model.model.layers.9.mlp.down_proj.lora_A.weight": tensors[name]})
     with pytest.raises(Problem, match="layers.9.*no part of its base"):
-        c.read_adapter(Llama.load(base), tmp_path / "a")
+        c.read_adapter(load_model(base), tmp_path / "a")
 
 
 # ------------------------------------------------------------------------------------------------

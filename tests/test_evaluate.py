@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import evaluate as e
+from data.measure.likelihood import turn_losses
 from platolm import prompt
 from tests.programs.coverage import coverage
 
@@ -31,7 +32,7 @@ def test_a_second_answer_follows_from_the_first(make_model, tokenizer):
     assert alone == [first] and ends == [{1: "length"}], "six tokens were no end: the first answer is marked"
     talk = [{"from": "human", "value": "how much is the rope"}, {"from": "gpt", "value": first},
             {"from": "human", "value": "times 2?"}]
-    row, = e.generate(model, [prompt(talk, tokenizer, "gpt")], [tokenizer.eos], 6, temperature=0)
+    row, = e.generate_batch(model, [prompt(talk, tokenizer, "gpt")], [tokenizer.eos], 6, temperature=0)
     assert tokenizer.decode(row.wrote) == second
 
 
@@ -64,7 +65,7 @@ def test_the_surprise_at_each_human_turn_is_that_of_its_tokens_one_by_one(make_m
             {"from": "human", "value": "really?"}, {"from": "gpt", "value": "yes"}]
     records = [{"conversations": talk, "end": "left"}, {"conversations": talk[:2], "end": "cut"}]
     for blind in (False, True):
-        found = e.turn_losses(model, tokenizer, records, blind)
+        found = turn_losses(model, tokenizer, records, blind)
         assert [len(turns) for turns in found] == [3, 1]
         for losses, said in zip(found, (talk + [{"from": "human", "value": ""}], talk[:2])):
             for t, nats in enumerate(losses):

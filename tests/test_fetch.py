@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from data.formats import fetch as f
-from platolm import Problem
+from data.program import Problem
 
 FILES = {"config.json": b'{"dim": 8}', "model.safetensors": bytes(range(256)) * 400,
          "tokenizer.model": b"pieces", "README.md": b"read me", "empty.json": b""}

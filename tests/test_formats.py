@@ -11,12 +11,13 @@ from collections import Counter
 
 import pytest
 
+from platolm import read_records
 from data.formats import files as formats
 
 from data.formats import sampling
 from data.formats.dialogues import record_of
 from data.formats.files import dialogues, items, records
-from platolm import Problem, line, read
+from data.program import Problem, line
 
 SAID = ["who mends clocks?", "ada does.", "and bells?"]
 
@@ -222,19 +223,19 @@ def test_one_file_or_two(folder):
     assert done.stdout.split("\n")[:3] == ["        2 passed over: turn # says nothing",
                                           "        1 passed over: a dialogue in no format known here (its keys: id)",
                                           f"{folder}/all: 200 dialogues"]
-    whole = list(read(folder / "all"))
+    whole = list(read_records(folder / "all"))
     assert [record["id"] for record in whole] == [f"t{n}" for n in range(200)] and whole[0]["end"] == "left"
     run("data.formats.files", folder / "x.json", "--out", folder / "a", "--held-out", folder / "b", "--share", 4)
-    kept, held = list(read(folder / "a")), list(read(folder / "b"))
+    kept, held = list(read_records(folder / "a")), list(read_records(folder / "b"))
     assert 25 < len(held) < 75 and len(kept) + len(held) == 200
     assert sorted(map(line, kept + held)) == sorted(map(line, whole))
     run("data.formats.files", folder / "x.json", "--out", folder / "c", "--where", "lang=en,de", "--where", "id=t3,t5,t6")
-    assert [record["id"] for record in read(folder / "c")] == ["t5", "t6"]
+    assert [record["id"] for record in read_records(folder / "c")] == ["t5", "t6"]
 
 
 def test_there_and_back(folder):
     run("data.formats.files", folder / "x.json", "--out", folder / "all")
-    whole = list(read(folder / "all"))
+    whole = list(read_records(folder / "all"))
     run("data.formats.files", folder / "all", "--out", folder / "s", "--as", "sharegpt")
     assert json.loads((folder / "s").read_text()) == whole
     run("data.formats.files", folder / "s", "--out", folder / "m", "--as", "messages")
@@ -243,7 +244,7 @@ def test_there_and_back(folder):
     assert rows[3]["messages"][0] == {"role": "system", "content": "be brief"}
     run("data.formats.files", folder / "m", "--out", folder / "back")
     said = [(record["conversations"], record.get("system"), record["end"]) for record in whole]
-    assert [(record["conversations"], record.get("system"), record["end"]) for record in read(folder / "back")] == said
+    assert [(record["conversations"], record.get("system"), record["end"]) for record in read_records(folder / "back")] == said
 
 
 @pytest.mark.parametrize("words, said", [
@@ -271,7 +272,7 @@ def test_quotas_are_those_of_the_paper():
 def sampled(folder, like, *files, number=10_000):
     done = run("data.formats.sampling", "--like", like, *files, "--out", folder / "out", "--number", number)
     assert done.returncode == 0, done.stderr
-    return list(read(folder / "out")), done.stdout
+    return list(read_records(folder / "out")), done.stdout
 
 
 def test_first_segments_and_seeds(folder):
@@ -345,7 +346,7 @@ def test_gzip_is_read_and_pipes_lose_nothing(folder):
         list(dialogues(folder / "cut.gz", Counter()))
     words = [sys.executable, "-m", "data.formats.files", "/dev/stdin", "--out", str(folder / "piped")]
     done = subprocess.run(words, input=whole, capture_output=True)
-    assert done.returncode == 0 and len(list(read(folder / "piped"))) == 200
+    assert done.returncode == 0 and len(list(read_records(folder / "piped"))) == 200
     done = subprocess.run([*words, "--held-out", str(folder / "h")], input=whole, capture_output=True)
     assert done.returncode == 1 and b"read twice" in done.stderr
 
@@ -353,7 +354,7 @@ def test_gzip_is_read_and_pipes_lose_nothing(folder):
 def test_what_is_no_text_is_asked_for_as_in_json(folder):
     (folder / "w").write_text("".join(line(talk("q", toxic=toxic)) for toxic in (True, False, None)))
     run("data.formats.files", folder / "w", "--out", folder / "o", "--where", "toxic=false,null")
-    assert [record["toxic"] for record in read(folder / "o")] == [False, None]
+    assert [record["toxic"] for record in read_records(folder / "o")] == [False, None]
 
 
 def test_segments_of_others_stay_segments_when_they_are_cleaned(tmp_path, tokenizer):

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import evaluate as e
+from data.checkpoint import save_model
 from data.measure import alpacaeval as alpaca
 from data.harbour import grader
 from data.measure import mtbench
 from data.api.server import Refused, serving
-from platolm import Problem, line, read
+from data.program import Problem, line, read
 
 QUESTIONS = [
     {"question_id": 7, "category": "math", "turns": ["how much is the rope", "times 2?"]},
@@ -443,7 +444,7 @@ def test_an_answer_that_is_refused_stays_empty_and_what_would_follow_it_too(tmp_
 
 def test_from_a_checkpoint_to_the_table(bench, talker, tokenizer, tmp_path):
     """Answer, judge over HTTP, score: the files of MT-Bench, and a judge who likes long answers."""
-    talker.save(tmp_path / "socratic"), tokenizer.save(tmp_path / "socratic")
+    save_model(talker, tmp_path / "socratic"), tokenizer.save(tmp_path / "socratic")
 
     def run(*words):
         return subprocess.run([sys.executable, "evaluate.py", *map(str, words)], capture_output=True, text=True)

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 
 import model as m
-from model import Cache, Config, Engine, Llama, add_lora, generate, merge_lora, nll, sample
-from platolm import IGNORE, Problem
+from data.checkpoint import load_model, read_safetensors, save_model, weight_file, write_safetensors
+from model import Cache, Config, Engine, add_lora, generate, generate_batch, merge_lora, nll, sample
+from data.program import Problem
+from platolm import IGNORE
 
 close = torch.testing.assert_close
 
@@ -142,22 +144,6 @@ def test_the_end_of_the_unit_interval_stays_among_what_is_kept():
 # the cache and the engine
 
 
-def slowly(model, ids, stops, limit, draw=None, **how):
-    """The obvious way to write: read everything again for every token."""
-    wrote = []
-    while True:
-        logits = model(torch.tensor([ids + wrote]))[:, -1]
-        u = torch.tensor([[draw() if draw else 0.0]], dtype=torch.float64)
-        token = sample(logits, u, **how).item()
-        if token in stops:
-            return wrote, "stop"
-        wrote.append(token)
-        if len(wrote) == limit:
-            return wrote, "length"
-        if len(ids + wrote) > model.config.context:
-            return wrote, "context"
-
-
 @pytest.mark.parametrize("attention", ["explicit", "fused"])
 @pytest.mark.parametrize("cuts", [[1] * 9, [9], [4, 5], [2, 1, 6]])
 def test_reading_with_a_cache_is_reading_without(make_model, cuts, attention):
@@ -197,9 +183,9 @@ def test_a_batch_writes_what_each_row_writes_alone(make_model, slots, chunk, how
     model = make_model()
     prompts = prompts_for(model, 7)
     draws = [np.random.default_rng([1, i]).random for i in range(7)]
-    rows = generate(model, prompts, [2, 3, 4, 5], 12, slots, draws, chunk=chunk, **how)
+    rows = generate_batch(model, prompts, [2, 3, 4, 5], 12, slots, draws, chunk=chunk, **how)
     for i, (row, ids) in enumerate(zip(rows, prompts)):
-        alone = slowly(model, ids, [2, 3, 4, 5], 12, np.random.default_rng([1, i]).random, **how)
+        alone = generate(model, ids, [2, 3, 4, 5], 12, np.random.default_rng([1, i]).random, **how)
         assert (row.wrote, row.why) == alone
 
 
@@ -207,8 +193,8 @@ def test_many_rows_of_many_lengths_look_in_groups(make_model):
     """Forty rows, none as long as another: each group reads no further than its longest."""
     model = make_model()
     prompts = [ids for _, ids in sorted(enumerate(prompts_for(model, 40)), key=lambda pair: pair[0] * 7 % 40)]
-    rows = generate(model, prompts, [2, 3], 6, 40, temperature=0)
-    assert [(row.wrote, row.why) for row in rows] == [slowly(model, ids, [2, 3], 6, temperature=0) for ids in prompts]
+    rows = generate_batch(model, prompts, [2, 3], 6, 40, temperature=0)
+    assert [(row.wrote, row.why) for row in rows] == [generate(model, ids, [2, 3], 6, temperature=0) for ids in prompts]
 
 
 @pytest.mark.parametrize("near", [0.0, 0.6])
@@ -220,9 +206,9 @@ def test_where_rounding_could_decide_the_row_is_read_alone(make_model, monkeypat
     draws = [np.random.default_rng([1, i]).random for i in range(5)]
     engine_alone = Engine.alone
     monkeypatch.setattr(Engine, "alone", lambda *what: alone.append(1) or engine_alone(*what))
-    rows = generate(model, prompts, [2], 6, 5, draws, temperature=1.0)
+    rows = generate_batch(model, prompts, [2], 6, 5, draws, temperature=1.0)
     for i, (row, ids) in enumerate(zip(rows, prompts)):
-        assert (row.wrote, row.why) == slowly(model, ids, [2], 6, np.random.default_rng([1, i]).random, temperature=1.0)
+        assert (row.wrote, row.why) == generate(model, ids, [2], 6, np.random.default_rng([1, i]).random, temperature=1.0)
     assert len(alone) == (0 if near == 0 else sum(len(row.wrote) + (row.why == "stop") for row in rows))
 
 
@@ -231,7 +217,7 @@ def test_a_draw_on_the_border_is_settled_alone(make_model):
     model, ids = make_model(), [1, 7, 9]
     reach = model(torch.tensor([ids]))[0, -1].detach().softmax(-1).cumsum(-1)
     border = float(reach[20] / reach[-1])
-    want = slowly(model, ids, [], 1, lambda: border, temperature=1.0)[0]
+    want = generate(model, ids, [], 1, lambda: border, temperature=1.0)[0]
     others = prompts_for(model, 6)
     for count in range(7):
         engine = Engine(model, 7, temperature=1.0)
@@ -254,8 +240,8 @@ def test_a_row_that_joins_late_is_as_one_that_began_early(make_model):
     engine.write(b, second, [], 9)
     while "busy" in (a.why, b.why):
         engine.step()
-    assert a.wrote == slowly(model, first, [], 9, temperature=0)[0]
-    assert b.wrote == slowly(model, second, [], 9, temperature=0)[0]
+    assert a.wrote == generate(model, first, [], 9, temperature=0)[0]
+    assert b.wrote == generate(model, second, [], 9, temperature=0)[0]
 
 
 def test_many_turns_read_only_what_is_new_and_slots_are_used_again(make_model):
@@ -269,7 +255,7 @@ def test_many_turns_read_only_what_is_new_and_slots_are_used_again(make_model):
             reads.append(len(row.unread))
             while row.why == "busy":
                 engine.step()
-            assert row.wrote == slowly(model, new, [], 5, temperature=0)[0]
+            assert row.wrote == generate(model, new, [], 5, temperature=0)[0]
             # the middle turn is retold in other words: the cache has to go back
             ids = new + (row.wrote if turn != 1 else tokens(model, 5, seed=99).tolist())
         engine.leave(row)
@@ -279,13 +265,13 @@ def test_many_turns_read_only_what_is_new_and_slots_are_used_again(make_model):
 
 def test_why_a_row_stopped(make_model):
     model = make_model(context=10)
-    greedy = slowly(model, [5, 6, 7], [], 4, temperature=0)[0]
-    rows = generate(model, [[5, 6, 7]], [greedy[2]], 9, temperature=0)
+    greedy = generate(model, [5, 6, 7], [], 4, temperature=0)[0]
+    rows = generate_batch(model, [[5, 6, 7]], [greedy[2]], 9, temperature=0)
     assert (rows[0].why, rows[0].wrote) == ("stop", greedy[:greedy.index(greedy[2])])
-    assert generate(model, [[5, 6, 7]], [], 4, temperature=0)[0].why == "length"
-    full = generate(model, [[5] * 8], [], 9, temperature=0)[0]
-    assert full.why == "context" and full.wrote == slowly(model, [5] * 8, [], 9, temperature=0)[0]
-    assert generate(model, [[5] * 11], [], 9, temperature=0)[0].why == "context"
+    assert generate_batch(model, [[5, 6, 7]], [], 4, temperature=0)[0].why == "length"
+    full = generate_batch(model, [[5] * 8], [], 9, temperature=0)[0]
+    assert full.why == "context" and full.wrote == generate(model, [5] * 8, [], 9, temperature=0)[0]
+    assert generate_batch(model, [[5] * 11], [], 9, temperature=0)[0].why == "context"
 
 
 # ------------------------------------------------------------------------------------------------
@@ -296,8 +282,8 @@ def test_why_a_row_stopped(make_model):
 @pytest.mark.parametrize("kv_heads", [1, 4])
 def test_a_saved_model_comes_back(make_model, tmp_path, tied, kv_heads):
     model = make_model(tied=tied, kv_heads=kv_heads, theta=500.0)
-    model.save(tmp_path)
-    back = Llama.load(tmp_path)
+    save_model(model, tmp_path)
+    back = load_model(tmp_path)
     assert back.config == model.config
     ids = tokens(model, 2, 8)
     assert torch.equal(back(ids), model(ids))
@@ -306,26 +292,26 @@ def test_a_saved_model_comes_back(make_model, tmp_path, tied, kv_heads):
 
 def test_shards_are_found_by_their_index(make_model, tmp_path):
     model = make_model()
-    model.save(tmp_path)
-    whole = m.read_safetensors(tmp_path / "model.safetensors")
+    save_model(model, tmp_path)
+    whole = read_safetensors(tmp_path / "model.safetensors")
     names = sorted(whole)
     weight_map = {}
     for n, part in enumerate((names[::2], names[1::2]), 1):
         file = f"model-0000{n}-of-00002.safetensors"
-        m.write_safetensors(tmp_path / file, {name: whole[name].clone() for name in part})
+        write_safetensors(tmp_path / file, {name: whole[name].clone() for name in part})
         weight_map |= dict.fromkeys(part, file)
     del whole
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     ids = tokens(model, 1, 5)
-    assert torch.equal(Llama.load(tmp_path)(ids), model(ids))
+    assert torch.equal(load_model(tmp_path)(ids), model(ids))
 
 
 def test_safetensors_of_every_kind(tmp_path):
     made = {"half": torch.randn(3, 2).half(), "brain": torch.randn(5).bfloat16(),
             "whole": torch.arange(4), "none": torch.empty(0, 3), "one": torch.tensor(1.5)}
-    m.write_safetensors(tmp_path / "x", made)
-    back = m.read_safetensors(tmp_path / "x")
+    write_safetensors(tmp_path / "x", made)
+    back = read_safetensors(tmp_path / "x")
     assert all(torch.equal(back[name], made[name]) and back[name].dtype == made[name].dtype
                for name in made)
 
@@ -363,7 +349,7 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 ])
 def test_a_lying_safetensors_file_is_a_problem(tmp_path, header, data, length):
     with pytest.raises(Problem):
-        m.read_safetensors(file_of(tmp_path, header, data, length))
+        read_safetensors(file_of(tmp_path, header, data, length))
 
 
 def test_a_header_of_4_gib_is_refused_though_the_file_is_as_large(tmp_path):
@@ -373,22 +359,22 @@ def test_a_header_of_4_gib_is_refused_though_the_file_is_as_large(tmp_path):
         file.truncate(5 << 30)
     tracemalloc.start()
     with pytest.raises(Problem, match="its header would be 4,294,967,296 bytes"):
-        m.read_safetensors(tmp_path / "x")
+        read_safetensors(tmp_path / "x")
     assert tracemalloc.get_traced_memory()[1] < 1e6
     tracemalloc.stop()
 
 
 def test_a_whole_model_replaces_one_in_parts(make_model, tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "old.safetensors"}}))
-    make_model().save(tmp_path)
-    assert m.weight_file(tmp_path).name == "model.safetensors" and Llama.load(tmp_path)
+    save_model(make_model(), tmp_path)
+    assert weight_file(tmp_path).name == "model.safetensors" and load_model(tmp_path)
     assert not (tmp_path / "model.safetensors.index.json").exists()
 
 
 def test_a_broken_checkpoint_says_what_is_wrong(make_model, tmp_path):
     with pytest.raises(Problem, match="config.json: No such file"):
-        Llama.load(tmp_path)
-    make_model().save(tmp_path)
+        load_model(tmp_path)
+    save_model(make_model(), tmp_path)
     page = json.loads((tmp_path / "config.json").read_text())
     for change, what in [({"model_type": "gpt2"}, "'gpt2'"), ({"hidden_size": 64, "head_dim": 16}, "has shape"),
                          ({"num_hidden_layers": 3}, "lack layers.2"), ({"vocab_size": None}, "vocab_size"),
@@ -398,7 +384,7 @@ def test_a_broken_checkpoint_says_what_is_wrong(make_model, tmp_path):
                          ({"rope_scaling": {"type": "linear"}}, "rope scaling")]:
         (tmp_path / "config.json").write_text(json.dumps({**page, **change}))
         with pytest.raises(Problem, match=what):
-            Llama.load(tmp_path)
+            load_model(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(Problem, match="not JSON"):
-        Llama.load(tmp_path)
+        load_model(tmp_path)

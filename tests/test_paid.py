@@ -20,8 +20,10 @@ from data.api.budget import (Ledger, Limiter, answering, asking, dollars, foreca
 from data.openings import Opening
 from data.api.server import Refused, serving
 from data.api.protocol import TOO_LONG, Unanswered, asked_wait, error_codes, usage_of
-from platolm import ENDS, End, Problem, line
-from simulate import TRIES, Client, Progress, Simulation, Teacher, connect, greet, in_dollars
+from data.program import Problem, line
+from platolm import ENDS, End
+from data.program import Progress, in_dollars
+from simulate import TRIES, Client, Simulation, Teacher, connect, greet
 
 ASK = [{"role": "user", "content": "hello"}]
 WORST = dollars(PRICE, *worst_case(["hello"], 64))

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from conftest import TALKS, record
-from platolm import (IGNORE, LABEL, SYSTEM, Problem, Tokenizer, encode, line, parse, prompt, read,
-                     shift, turns, write)
+from data.program import Problem, line, parse, write
+from platolm import IGNORE, LABEL, SYSTEM, Tokenizer, encode, prompt, shift, turns, read_records
 
 NASTY = ["", " ", "  two  spaces ", "tab\tand\nnewline\r\n", "emoji 🦜 and ümläut", "</s> is text",
          "<s>Human: <unk> [INST]", "0123 12.5", "日本語と한국어", "\x00\x01", "<0x0A>", "e\u0301", "\ufeff"]
@@ -103,7 +103,7 @@ def test_a_bad_line_is_named_with_its_file_and_number(tmp_path, bad, what):
     path = tmp_path / "bad.jsonl"
     path.write_text(line(record(TALKS[0])) + bad + "\n")
     with pytest.raises(Problem, match=f"bad.jsonl, line 2: .*{what}"):
-        list(read(path))
+        list(read_records(path))
 
 
 def test_too_few_pieces_for_the_letters_is_a_problem():
@@ -114,7 +114,7 @@ def test_too_few_pieces_for_the_letters_is_a_problem():
 def test_records_come_back_as_written_with_keys_we_do_not_know(tmp_path):
     made = [record(TALKS[0], source="somewhere", end="left"), record([("gpt", "so"), ("human", "é\n")])]
     write(tmp_path / "new" / "x.jsonl", made)
-    assert list(read(tmp_path / "new" / "x.jsonl")) == made
+    assert list(read_records(tmp_path / "new" / "x.jsonl")) == made
     assert parse(line(made[0])) == made[0]
 
 

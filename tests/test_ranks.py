@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from conftest import record
-from model import Llama
-from platolm import line
+from data.checkpoint import save_model, load_model
+from data.program import line
 
 # the cards' own FSDP2 is older than the one for CPUs
 parts = pytest.mark.skipif(torch.__version__ < "2.7", reason="FSDP2 on a CPU needs torch 2.7")
@@ -115,7 +115,7 @@ def test_a_killed_run_of_two_processes_may_go_on_in_one(trained, alone):
 @pytest.mark.parametrize("words", [["--shard", "--weights", "float32"], ["--lora", "2", "--weights", "bf16"]])
 def test_the_large_presets_way_from_base_to_checkpoint(make_model, tokenizer, files, tmp_path, words):
     """What data/large.mk starts on several cards: nothing here is measured, it has to come through."""
-    make_model(tied=False).half().save(tmp_path / "base")
+    save_model(make_model(tied=False).half(), tmp_path / "base")
     tokenizer.save(tmp_path / "base")
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "train.py", "--learn",
@@ -123,7 +123,7 @@ def test_the_large_presets_way_from_base_to_checkpoint(make_model, tokenizer, fi
          "2", "--samples", "3", "--tokens", "100", "--precision", "bf16", "--attention", "fused",
          "--activation-checkpointing", *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "step      2/2" in done.stdout, done.stderr[-3000:]
-    before, after = Llama.load(tmp_path / "base").state_dict(), Llama.load(tmp_path / "out").state_dict()
+    before, after = load_model(tmp_path / "base").state_dict(), load_model(tmp_path / "out").state_dict()
     assert all(tensor.dtype == torch.float16 for tensor in after.values())
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and ("--shard" in words or all("self_attn" in name for name in changed))

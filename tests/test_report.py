@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from data.experiment import report
-from platolm import line
+from data.program import line
 
 EVIL = '<script>alert("&")</script> <img src=x onerror=alert(1)> é ☃'
 

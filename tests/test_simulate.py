@@ -16,13 +16,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.checkpoint import save_model
 from data.api.journal import Journal, records
 from data.openings import Opening, seeds
 from data.api.server import serving
 from data.users import Prompted, Remote, Whole, dialled, transcript
 from data.users import Scripted as Scripted_
-from model import Engine, generate
-from platolm import End, Problem, encode, line
+from model import Engine, generate_batch
+from data.program import Problem, line
+from platolm import End, encode
 from simulate import Client, Simulation, Socratic, Teacher, converse, main
 
 # ------------------------------------------------------------------------------------------------
@@ -243,7 +245,7 @@ def test_socratic_behind_an_address_says_what_he_says_here(talker, tokenizer, se
 
     def complete(request):
         heard.append(request)
-        row, = generate(talker, [request["prompt"]], [tokenizer.eos], request["max_tokens"], temperature=0)
+        row, = generate_batch(talker, [request["prompt"]], [tokenizer.eos], request["max_tokens"], temperature=0)
         return tokenizer.decode(row.wrote), len(row.wrote) + 1, row.why, None
     url = serve(lambda messages: "", complete=complete)
     here = simulate(socratic(2, temperature=0), answers, plan(2), 3, 2, tmp_path / "a")
@@ -442,7 +444,7 @@ def test_a_written_dialogue_is_paid_for_once(tmp_path, serve):
 
 def test_killed_in_the_middle_and_started_again(talker, tokenizer, tmp_path, serve):
     """A real process, a real kill -9: the file is as if nothing had happened."""
-    talker.save(tmp_path / "user")
+    save_model(talker, tmp_path / "user")
     tokenizer.save(tmp_path / "user")
     served = threading.Semaphore(0)
 
@@ -479,7 +481,7 @@ def test_killed_in_the_middle_and_started_again(talker, tokenizer, tmp_path, ser
 
 
 def test_no_teacher_is_one_sentence(talker, tokenizer, tmp_path):
-    talker.save(tmp_path), tokenizer.save(tmp_path)
+    save_model(talker, tmp_path), tokenizer.save(tmp_path)
     done = subprocess.run([sys.executable, "simulate.py", "--user", tmp_path, "--teacher",
                            "http://127.0.0.1:9/v1", "--out", tmp_path / "x"], capture_output=True, text=True)
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1

@@ -1,11 +1,12 @@
-"""The one thing that is held by machine about how the code reads: short lines, short functions."""
+"""What is held by machine about how the code reads: lines that fit, functions that read straight down."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
-FILES = sorted(path for pattern in ("*.py", "data/**/*.py") for path in Path().glob(pattern))
+SOURCE = [path for pattern in ("*.py", "data/**/*.py") for path in sorted(Path().glob(pattern))]
+TESTS = sorted(Path("tests").rglob("*.py"))
 
 
 def functions(path):
@@ -13,16 +14,17 @@ def functions(path):
     return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_lines_fit_a_wall_and_functions_fit_a_head(path):
+@pytest.mark.parametrize("path", SOURCE + TESTS, ids=str)
+def test_lines_fit_on_a_screen_and_functions_on_a_page(path):
+    widest = 120 if path in TESTS else 100
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        assert len(text) <= 100, f"{path}:{number} is {len(text)} characters long"
+        assert len(text) <= widest, f"{path}:{number} is {len(text)} characters long"
     for f in functions(path):
+        # one function that reads straight down is better than three to be held in mind at once
         lines = f.end_lineno - f.lineno + 1
-        assert lines <= (50 if f.name in ("train", "arguments") else 40), f"{path}: {f.name} has {lines} lines"
+        assert lines <= 60, f"{path}: {f.name} has {lines} lines"
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_every_file_says_what_is_here_and_what_is_not(path):
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    assert "Here:" in text or "Not here:" in text or path.name == "server.py"
+@pytest.mark.parametrize("path", SOURCE, ids=str)
+def test_every_module_says_what_it_holds(path):
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))

@@ -13,7 +13,7 @@ from data.formats.files import items
 from data.text_metrics import (act, auc, buckets, content, distinct, jaccard_diversity, kolmogorov,
                                logistic, mean_cosine, mtld, out_of_fold, vectors, wasserstein,
                                words_of)
-from platolm import Problem
+from data.program import Problem
 
 
 def test_words_are_those_of_any_language_without_signs():

@@ -13,8 +13,11 @@ import torch.nn.functional as F
 
 import model as m
 import train
-from model import Llama, add_lora, nll
-from platolm import IGNORE, LABEL, SYSTEM, Problem, Tokenizer, read, turns
+from data.checkpoint import save_model, load_model
+from data.muon import orthogonal
+from model import add_lora, nll
+from data.program import Problem
+from platolm import IGNORE, LABEL, SYSTEM, Tokenizer, turns, read_records
 from train import batches, forever, load_samples, pad, sample_of, update
 
 close = torch.testing.assert_close
@@ -112,7 +115,7 @@ def test_plain_text_is_for_the_base_alone(tokenizer, tmp_path):
 def test_a_blind_user_learns_the_same_words_and_hears_none(tokenizer, files):
     sees = load_samples([files], tokenizer, "human", 160)
     blind = load_samples([files], tokenizer, "human", 160, blind=True)
-    for (heard, learnt), (deaf, same), made in zip(sees, blind, read(files)):
+    for (heard, learnt), (deaf, same), made in zip(sees, blind, read_records(files)):
         words = lambda targets: [token for token in targets if token != IGNORE]
         assert words(learnt) == words(same)
         text = tokenizer.decode(deaf)
@@ -226,7 +229,7 @@ def test_an_orthogonal_step_goes_as_far_in_every_direction():
     torch.manual_seed(0)
     for shape in ((4, 24, 24), (2, 24, 60), (3, 60, 24)):
         u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
-        made = train.orthogonal(u * torch.linspace(0.05, 1, 24) @ v)
+        made = orthogonal(u * torch.linspace(0.05, 1, 24) @ v)
         # the same directions, all about as long as one
         lengths = (u.mT @ made @ v.mT).diagonal(dim1=1, dim2=2)
         assert 0.6 < lengths.min() and lengths.max() < 1.3
@@ -328,7 +331,7 @@ def test_the_command_line_from_random_weights_to_a_fine_tuned_checkpoint(files, 
     done = command("--learn", "human", "--data", files, "--base", tmp_path / "base", "--out",
                    tmp_path / "socratic", "--steps", 2, "--lora", 2, *forms)
     assert done.returncode == 0 and "LoRA of rank 2 on 4 matrices" in done.stdout, done.stderr
-    assert Llama.load(tmp_path / "socratic").config.dim == 24
+    assert load_model(tmp_path / "socratic").config.dim == 24
     assert not (tmp_path / "socratic" / "train_state.pt").exists()
     done = command("--learn", "human", "--data", files, "--base", tmp_path / "base", "--out",
                    tmp_path / "socratic", "--steps", 2, "--resume", *forms)
@@ -341,7 +344,7 @@ def test_the_command_line_from_random_weights_to_a_fine_tuned_checkpoint(files, 
 
 def test_the_papers_way_by_command(make_model, tokenizer, files, tmp_path):
     """Its template and mask, its epochs and batches, a base in half precision, LoRA beside it."""
-    make_model(tied=False).half().save(tmp_path / "base")
+    save_model(make_model(tied=False).half(), tmp_path / "base")
     tokenizer.save(tmp_path / "base")
     (tmp_path / "line.txt").write_text("Two sides talk.\n")
     words = ["--learn", "human", "--data", files, "--base", tmp_path / "base", "--out", tmp_path / "out",
@@ -351,7 +354,7 @@ def test_the_papers_way_by_command(make_model, tokenizer, files, tmp_path):
     assert done.returncode == 1 and "--system FILE" in done.stderr and len(done.stderr.splitlines()) == 1
     done = command(*words, "--system", tmp_path / "line.txt")
     assert done.returncode == 0 and "step      3/3" in done.stdout, done.stderr
-    assert Llama.load(tmp_path / "out").norm.weight.dtype == torch.float16
+    assert load_model(tmp_path / "out").norm.weight.dtype == torch.float16
     back = Tokenizer.load(tmp_path / "out")
     assert (back.system, back.speaker) == ("Two sides talk.\n\n", "human")
     page = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
@@ -359,7 +362,7 @@ def test_the_papers_way_by_command(make_model, tokenizer, files, tmp_path):
     # per turn a token more is learnt than here, and nothing else
     compat, ours = (load_samples([files], back, "human", 160, False, compat) for compat in (True, False))
     count = lambda samples: sum(target != IGNORE for _, targets in samples for target in targets)
-    assert count(compat) - count(ours) == sum(turn["from"] == "human" for made in read(files) for turn in turns(made))
+    assert count(compat) - count(ours) == sum(turn["from"] == "human" for made in read_records(files) for turn in turns(made))
 
 
 @pytest.mark.parametrize("words, said", [

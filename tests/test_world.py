@@ -23,7 +23,7 @@ from data.experiment import talks
 from data.harbour import teacher
 
 from data.harbour import world
-from platolm import read, to_messages
+from platolm import to_messages, read_records
 from data.harbour.teacher import answer, claims, grounded, listed, truths, understand
 from data.harbour.world import FACTS, KIND, asked, fact_key, never_asked
 
@@ -230,7 +230,7 @@ def test_the_one_turn_bench_has_nine_categories():
 
 
 def test_the_gold_dialogues_are_true_to_the_world():
-    records = list(read("data/harbour/gold.jsonl"))
+    records = list(read_records("data/harbour/gold.jsonl"))
     assert len(records) == 60
     for record in records:
         answers = [turn["value"].lower() for turn in record["conversations"][1::2]]

@@ -13,7 +13,8 @@ import time
 from itertools import count
 from urllib.parse import urlsplit
 
-from platolm import End, Problem
+from data.program import Problem
+from platolm import End
 
 
 class Stopped(Exception):

@@ -18,7 +18,8 @@ import threading
 from pathlib import Path
 from statistics import fmean
 
-from platolm import LABEL, Problem, line, parse, same_run
+from data.program import Problem, line, parse, same_run
+from platolm import LABEL
 
 try:
     import fcntl

@@ -9,7 +9,8 @@ Not here: the sending (simulate.py), the other end of the wire (server.py).
 import time
 from email.utils import parsedate_to_datetime
 
-from platolm import End, Problem
+from data.program import Problem
+from platolm import End
 
 # error codes that say: no money
 BILLING = {"insufficient_quota", "billing_hard_limit_reached", "credit_balance_exhausted",

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from data.api.journal import OPEN
 from data.api.protocol import Unanswered
-from platolm import End, Problem
+from data.program import Problem
+from platolm import End
 
 # so many in a row without an answer, and nobody is there any more
 HOPELESS = 5

@@ -15,8 +15,10 @@ from collections import Counter
 
 import numpy as np
 
-from model import Llama, generate, machine
-from platolm import Problem, Tokenizer, prompt, run
+from data.machine import load_checkpoint
+from data.program import Problem, run
+from model import generate_batch
+from platolm import prompt
 
 WHO = {"user": "human", "assistant": "gpt"}
 
@@ -38,9 +40,8 @@ def assistant(directory, limit=64, temperature=0.7):
     reply(messages) -> text, by the assistant of a checkpoint directory. The same messages get the
     same first answer, the same second one, and so on.
     """
-    fast, lock, times = machine(), threading.Lock(), Counter()
-    model = Llama.load(directory, fast["attention"]).to(fast["device"])
-    tokenizer = Tokenizer.load(directory)
+    lock, times = threading.Lock(), Counter()
+    model, tokenizer = load_checkpoint(directory)
 
     def reply(messages):
         ids = prompt(turns_of(messages), tokenizer, "gpt")
@@ -51,7 +52,7 @@ def assistant(directory, limit=64, temperature=0.7):
             seed = [zlib.crc32(repr(ids).encode()), times[tuple(ids)]]
             times[tuple(ids)] += 1
             draw = np.random.default_rng(seed).random
-            row, = generate(model, [ids], [tokenizer.eos], limit, 1, [draw],
+            row, = generate_batch(model, [ids], [tokenizer.eos], limit, 1, [draw],
                             temperature=temperature)
         # on this wire silence would count as a fault
         return tokenizer.decode(row.wrote).strip() or "..."

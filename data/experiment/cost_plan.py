@@ -20,8 +20,9 @@ from types import SimpleNamespace
 import simulate
 import train
 from data.api.budget import PAPER, answering, dollars, forecast, price_of
-from model import Config, read_config
-from platolm import run
+from data.checkpoint import read_config
+from data.program import run
+from model import Config
 
 # TinyLlama-1.1B and LLaMA-7B, where no config.json is at hand
 SHAPES = {"1b": Config(vocab=32000, dim=2048, layers=22, heads=32, kv_heads=4, hidden=5632,

@@ -16,12 +16,14 @@ from collections import Counter
 
 import numpy as np
 
-from data.measure.mtbench import lacks
 from data.harbour.teacher import (DOUBT, FACTUAL, LEANING, NAME, PICK, as_talk, claims, clause,
                                   fits, hear, listed, understand)
 from data.harbour.world import NEVER_ASKED, THINGS
-from evaluate import bootstrap, load, turn_losses
-from platolm import read, run, to_messages, write_json, wrong
+from data.measure.intervals import bootstrap
+from data.measure.likelihood import turn_losses
+from data.program import lacks, read, run, write_json
+from data.machine import load_checkpoint
+from platolm import to_messages, wrong, read_records
 
 ECHO = re.compile(r"\b(really|sure|certain)\b")
 NTH = re.compile(rf"\b({'|'.join(PICK)}|last)\b")
@@ -146,7 +148,7 @@ def command_did(args):
           + ", ".join(LEANS))
     for word in args.files:
         name, _, path = word.partition("=")
-        found[name] = behaviour(list(read(path)))
+        found[name] = behaviour(list(read_records(path)))
         print(row(name, found[name]), flush=True)
     write_json(args.out, found)
     print("leaning: later turns that depend on the answer; lost: not understood by the teacher; "
@@ -158,7 +160,7 @@ def command_expected(args):
     records = list(read(args.human, lacks("leans", "asked", also=wrong)))
     losses = []
     for directory, blind in ((args.listener, False), (args.blind, True)):
-        losses.append(turn_losses(*load(directory), records, blind))
+        losses.append(turn_losses(*load_checkpoint(directory), records, blind))
     rows = listening(records, *losses)
     write_json(args.out, {"dialogues": len(records), "rows": rows})
     print(f"nats per token of {len(records)} held-out humans' later turns\n{'':<44}"

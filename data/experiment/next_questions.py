@@ -16,7 +16,8 @@ from itertools import islice
 
 from data.harbour.scripts import SelfChat
 from data.harbour.teacher import LEANING
-from platolm import Problem, Tokenizer, read, run, write_json
+from data.program import Problem, run, write_json
+from platolm import read_records
 
 WORDS = {"human": "user", "gpt": "teacher"}
 
@@ -52,13 +53,12 @@ def told(case):
 
 def cases(directory, human, count):
     """Some cases, for the Socratic in this checkpoint directory."""
-    from model import Llama, machine
+    from data.machine import load_checkpoint
     from simulate import Socratic
-    fast = machine()
-    model = Llama.load(directory, fast["attention"]).to(fast["device"])
-    socratic = Socratic(model, Tokenizer.load(directory), slots=count, temperature=0.7)
+    model, tokenizer = load_checkpoint(directory)
+    socratic = Socratic(model, tokenizer, slots=count, temperature=0.7)
     return [three(number, turns, person, socratic)
-            for number, (turns, person) in enumerate(islice(places(read(human)), count))]
+            for number, (turns, person) in enumerate(islice(places(read_records(human)), count))]
 
 
 def main():

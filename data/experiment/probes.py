@@ -12,10 +12,11 @@ import re
 
 import numpy as np
 
-from data.measure.mtbench import lacks
-from evaluate import bootstrap, checkpoint, mean_of
-from model import generate
-from platolm import prompt, read, run, write_json, wrong
+from data.measure.intervals import bootstrap, mean_of
+from data.program import lacks, read, run, write_json
+from data.machine import named_checkpoint
+from model import generate_batch
+from platolm import prompt, wrong
 
 
 def held(reply, words):
@@ -32,7 +33,7 @@ def gold_hits(model, tokenizer, records, limit=48):
     places = [(i, 2 * j + 1, words) for i, record in enumerate(records)
               for j, words in enumerate(record["keys"]) if words]
     prompts = [prompt(records[i]["conversations"][:t], tokenizer, "gpt") for i, t, _ in places]
-    rows = generate(model, prompts, [tokenizer.eos], limit, 64, temperature=0)
+    rows = generate_batch(model, prompts, [tokenizer.eos], limit, 64, temperature=0)
     hits = [[] for _ in records]
     for (i, _, words), row in zip(places, rows):
         hits[i].append(held(tokenizer.decode(row.wrote), words))
@@ -42,7 +43,7 @@ def gold_hits(model, tokenizer, records, limit=48):
 def completed(model, tokenizer, rows):
     """Which sentences {"text", "value"} the model, as a plain language model, ends as they end."""
     prompts = [[tokenizer.bos] + tokenizer.encode(row["text"]) for row in rows]
-    wrote = generate(model, prompts, [tokenizer.eos], 12, 64, temperature=0)
+    wrote = generate_batch(model, prompts, [tokenizer.eos], 12, 64, temperature=0)
     return [tokenizer.decode(found.wrote).strip().startswith(row["value"])
             for found, row in zip(wrote, rows)]
 
@@ -59,7 +60,7 @@ def main():
     rows = list(read(args.sentences, lacks("text", "value")))
     asked, found = np.array([row.get("asked", True) for row in rows]), {}
     for word in args.models:
-        name, model, tokenizer = checkpoint(word)
+        name, model, tokenizer = named_checkpoint(word)
         hits = gold_hits(model, tokenizer, records)
         gold, low, high = bootstrap([sum(hit) for hit in hits], [len(hit) for hit in hits])
         ended = np.array(completed(model, tokenizer, rows), dtype=float)

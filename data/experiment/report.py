@@ -15,7 +15,8 @@ from pathlib import Path
 
 from data.experiment.svg import bars, curves, figure, table, tag, talk
 from data.measure.tables import chance, flat, number, span
-from platolm import Problem, Tokenizer, encode, piece, put, read, run, turns
+from data.program import Problem, put, read, run
+from platolm import Tokenizer, encode, piece, turns, read_records
 
 ARMS = {
     "socratic": "PlatoLM: a trained user simulator asked",
@@ -59,6 +60,7 @@ svg polyline { stroke-width: 1.6; }
 .mask { font: .78rem/1.7 ui-monospace, monospace; white-space: pre-wrap;
   overflow-wrap: anywhere; } .mask mark { background: var(--mark); color: inherit; }
 """
+
 
 def mask(record, tokenizer, learn):
     """The ids of a dialogue as text, with what is learnt marked."""
@@ -209,6 +211,8 @@ WHO = {"human": "people, their second half", "user": "Socratic",
        "self-chat": "whole dialogues of a script (as for Baize)",
        "random": "what people said, at other places", "number": "the number of turns alone"}
 HUES = {"human": "var(--b)", "user": "var(--a)"}
+
+
 def report_card(run):
     card = load(run / "card.json")
     users = {name: card["users"][name] for name in [*HUES, *card["users"]] if name in card["users"]}
@@ -333,7 +337,7 @@ def equal(run, results):
 
 
 def masks(run):
-    record = next(read("data/example.jsonl"))
+    record = next(read_records("data/example.jsonl"))
     tokenizer = Tokenizer.load(run / "base")
     models = {"human": "human learnt: Socratic", "gpt": "gpt learnt: PlatoLM"}
     cards = [tag("div", tag("h3", title) + mask(record, tokenizer, learn), class_="talk")
@@ -349,7 +353,8 @@ def dialogues(run):
                "self-chat": "chat/self-chat.jsonl", "role-play": "chat/role-play.jsonl"}
     cards = []
     for name, file in sources.items():
-        fit = (record for record in read(run / file) if 6 <= len(record["conversations"]) <= 10)
+        fit = (record for record in read_records(run / file)
+               if 6 <= len(record["conversations"]) <= 10)
         cards += [talk(name, record["conversations"]) for record in islice(fit, 2)]
     return page + figure(tag("div", "".join(cards), class_="cards"), "The first two of each file "
                          "that have three to five rounds; none was chosen.")

@@ -15,7 +15,8 @@ from data.harbour.people import Person
 from data.harbour.scripts import SCRIPTS
 from data.harbour.teacher import LEANING, answer, understand
 from data.harbour.world import FACTS, asked, fact_key, never_asked
-from platolm import positive, read, run, to_messages, write
+from data.program import positive, run, write
+from platolm import to_messages, read_records
 from simulate import converse
 
 UNASKED = never_asked()
@@ -61,7 +62,7 @@ def main():
     args = parser.parse_args()
     if args.who == "self-chat" and not args.human:
         parser.error("self-chat takes its first questions from --human FILE")
-    firsts = [record["conversations"][0]["value"] for record in read(args.human)] \
+    firsts = [record["conversations"][0]["value"] for record in read_records(args.human)] \
         if args.who == "self-chat" else ()
     allowed = asked() if args.facts == "asked" else set(FACTS)
     write(args.out, dialogues(args.who, args.dialogues, args.seed, allowed, firsts, args.prefix))

@@ -43,8 +43,9 @@ import numpy as np
 from data.formats import segments as splitting
 from data.formats.files import dialogues
 from data.formats.markdown import to_markdown
+from data.program import Problem, line, positive, read, run, whole
 from data.text_metrics import words_of
-from platolm import Problem, Tokenizer, line, positive, read, run, whole
+from platolm import Tokenizer
 
 # ------------------------------------------------------------------------------------------------
 # rules about one dialogue: each gives the evidence, or None

@@ -12,41 +12,20 @@ refused. Not here: safetensors and config.json (model.py), downloads (fetch.py).
 """
 
 import argparse
-import json
-import math
 import re
-import warnings
-import zipfile
 from pathlib import Path
 
 import torch
 
-from model import (Config, Llama, LoRALinear, add_lora, built, checked, merge_lora, read_config,
-                   read_safetensors, sensible, shards, weight_file, write_safetensors)
-from platolm import Problem, Tokenizer, read_json, run
+from data.checkpoint import (built, checked, load_model, read_config, read_pickle, save_model,
+                             shards, weight_file)
+from data.formats.adapter import adapter_page, read_adapter, wrapped_in, write_adapter
+from data.program import Problem, read_json, run
+from model import Config, merge_lora
+from platolm import Tokenizer
 
 # ------------------------------------------------------------------------------------------------
 # pickled tensors
-
-
-def read_pickle(path):
-    """{name: tensor} of a .bin or .pth file, without running any code that it may hold."""
-    try:
-        # mapped, not read: of a large file only what is used comes into memory (before torch 1.6
-        # they were no zip files, and cannot be mapped)
-        with warnings.catch_warnings():
-            # of pickles that are refused anyway
-            warnings.simplefilter("ignore")
-            tensors = torch.load(path, map_location="cpu", weights_only=True,
-                                 mmap=zipfile.is_zipfile(path))
-    except Exception as error:
-        why = str(error).strip().splitlines()[0][:80] if str(error).strip() else "it is empty"
-        raise Problem(f"{path} is cut off, or holds more than tensors, and is not opened "
-                      f"({why})") from None
-    if not isinstance(tensors, dict) or not all(
-            isinstance(name, str) and torch.is_tensor(part) for name, part in tensors.items()):
-        raise Problem(f"{path} holds something else than tensors by name")
-    return tensors
 
 
 def bin_weights(directory):
@@ -126,75 +105,11 @@ def from_meta(directory):
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             heads = config.heads if "q_proj" in name else config.kv_heads
             tensors[name] = half_split(tensors[name], heads)
-    return built(Llama, config, tensors, directory)
+    return built(config, tensors, directory)
 
 
 # ------------------------------------------------------------------------------------------------
 # PEFT's adapters
-
-# keys of adapter_config.json that ask for something else than plain LoRA
-BEYOND = ("use_dora", "modules_to_save", "fan_in_fan_out", "rank_pattern", "alpha_pattern",
-          "lora_bias", "target_parameters", "trainable_token_indices", "layer_replication")
-
-
-def adapter_name(name, part):
-    """PEFT's name of A or B of one of our matrices."""
-    inside = name if name.startswith("lm_head") else f"model.{name}"
-    return f"base_model.model.{inside}.lora_{part}.weight"
-
-
-def wrapped_in(model):
-    """{name: matrix} of those that LoRA changes."""
-    return {name: part for name, part in model.named_modules() if isinstance(part, LoRALinear)}
-
-
-def write_adapter(model, directory, base=""):
-    """What LoRA learnt in a model, not merged yet, as a PEFT adapter of the checkpoint `base`."""
-    wrapped = wrapped_in(model)
-    one = next(iter(wrapped.values()))
-    page = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base),
-            "r": one.A.shape[0], "lora_alpha": one.scale * one.A.shape[0], "lora_dropout": 0.0,
-            "target_modules": sorted({name.split(".")[-1] for name in wrapped}), "bias": "none",
-            "fan_in_fan_out": False, "inference_mode": True, "modules_to_save": None,
-            "use_rslora": False, "use_dora": False}
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "adapter_config.json").write_text(json.dumps(page, indent=2) + "\n")
-    write_safetensors(directory / "adapter_model.safetensors", {
-        adapter_name(name, part): getattr(linear, part)
-        for name, linear in wrapped.items() for part in "AB"})
-
-
-def adapter_page(directory):
-    """adapter_config.json, if it is one of plain LoRA."""
-    path = directory / "adapter_config.json"
-    page = read_json(path)
-    strange = [key for key in BEYOND if page.get(key)]
-    if page.get("peft_type") != "LORA" or page.get("bias", "none") != "none":
-        strange = ["a peft_type other than LORA, or biases", *strange]
-    if strange:
-        raise Problem(f"{path} asks for {strange[0]}, which is not supported")
-    if not all(sensible(page.get(key), kind) for key, kind in (("r", int), ("lora_alpha", float))):
-        raise Problem(f"{path} does not tell r and lora_alpha")
-    return page
-
-
-def read_adapter(model, directory):
-    """Put a PEFT adapter onto the model of its base, as LoRA; in place."""
-    page, safe = adapter_page(directory), directory / "adapter_model.safetensors"
-    tensors = read_safetensors(safe) if safe.exists() else read_pickle(safe.with_suffix(".bin"))
-    # PEFT divides by the rank, or with rslora by its root
-    alpha = page["lora_alpha"] * (math.sqrt(page["r"]) if page.get("use_rslora") else 1)
-    leaves = {name.split(".")[-3] for name in tensors if name.count(".") > 2}
-    add_lora(model, leaves, page["r"], alpha)
-    for name, linear in wrapped_in(model).items():
-        for part in "AB":
-            there, own = tensors.pop(adapter_name(name, part), None), getattr(linear, part)
-            if there is None or there.shape != own.shape:
-                raise Problem(f"{directory} has no {adapter_name(name, part)} of shape "
-                              f"{tuple(own.shape)}")
-            own.data.copy_(there)
-    if tensors:
-        raise Problem(f"{directory} holds {next(iter(tensors))}, which no part of its base is for")
 
 
 def base_of(directory, given):
@@ -230,8 +145,8 @@ def open_any(directory, base=None):
         raise Problem(f"{directory} is no checkpoint that is known here: it has neither "
                       "config.json nor params.json nor adapter_config.json")
     if not weight_file(directory).exists() and list(directory.glob("pytorch_model*.bin")):
-        return built(Llama, read_config(directory), bin_weights(directory), directory)
-    return Llama.load(directory)
+        return built(read_config(directory), bin_weights(directory), directory)
+    return load_model(directory)
 
 
 def tokenizer_of(directory, base=None):
@@ -264,7 +179,7 @@ def to_hf(source, out, base):
     if tokenizer.vocab > model.config.vocab:
         raise Problem(f"{source}: the tokenizer has {tokenizer.vocab:,} pieces, the model only "
                       f"{model.config.vocab:,}: they are not of one checkpoint")
-    model.save(out)
+    save_model(model, out)
     tokenizer.save(out)
     total = sum(p.numel() for p in model.parameters())
     if (source / "params.json").exists() and "max_seq_len" not in read_json(source / "params.json"):

@@ -32,7 +32,7 @@ from urllib3.exceptions import HTTPError
 
 from data.api.budget import is_loopback
 from data.api.protocol import Trouble, asked_wait, heals
-from platolm import Problem, clock, run
+from data.program import Problem, clock, run
 
 HUB = "https://huggingface.co"
 # tries that bring nothing, one after the other; seconds to connect, and between two bytes

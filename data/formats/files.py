@@ -26,7 +26,8 @@ from itertools import chain, count
 from pathlib import Path
 
 from data.formats.dialogues import record_of
-from platolm import Problem, line, positive, put, run, sound, to_messages, wrong
+from data.program import Problem, line, positive, put, run, sound
+from platolm import to_messages, wrong
 
 PIECE = 1 << 20
 

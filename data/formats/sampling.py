@@ -20,8 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 from data.formats.files import dialogues, items, save, tell
-from data.measure.mtbench import lacks
-from platolm import Problem, positive, run
+from data.program import Problem, lacks, positive, run
 
 # what is asked about a text, and the name of such a task
 ABOUT = {"closed_qa": "answering a question from a text", "summarization": "summing up a text",

@@ -18,7 +18,7 @@ from data.harbour.people import (AS_LIST, BRIEF, CHOICE, LISTS, MORE, PRONOUNS, 
 from data.harbour.scripts import formal
 from data.harbour.teacher import answer, grounded, listed, understand
 from data.harbour.world import FACTS, asked, fact_key, never_asked
-from platolm import run, write
+from data.program import run, write
 
 # ---------------------------------------------------------------------------------------------
 # first turns: (in people's voice, in formal phrasing)

@@ -14,7 +14,7 @@ import random
 from data.harbour.people import definite, nth
 from data.harbour.teacher import join, rotations
 from data.harbour.world import DAY, FACTS, KIND, THINGS, about, asked, fact_key, never_asked
-from platolm import run, write
+from data.program import run, write
 
 # {x} is the thing and {y} what answers; what ends in {y} also serves as a sentence to complete
 WORDINGS = {

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from data.formats.files import items
-from data.measure.mtbench import answers_to, lacks, questions_of
-from platolm import Problem, run, write, write_json
+from data.measure.mtbench import answers_to, questions_of
+from data.program import Problem, lacks, run, write, write_json
 
 
 def questions(rows):

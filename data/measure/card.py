@@ -20,15 +20,13 @@ import numpy as np
 
 from data.formats.files import dialogues
 from data.measure.judge import outside
-from data.measure.turns import SETTINGS, ask_at, halves, people_of, places_of
-from data.openings import address, naming
-from data.openings import content as content_of
 from data.measure.tables import card_lines
+from data.measure.turns import SETTINGS, ask_at, halves, people_of, places_of
+from data.program import Problem, address, content as content_of, naming, positive, write_json
 from data.text_metrics import (LEAKS, SERVES, SHAPE, auc, content, distinct, grams_in,
                                jaccard_diversity, kolmogorov, logistic, mtld, out_of_fold, vectors,
                                wasserstein, words_of)
 from data.users import dialled
-from platolm import Problem, positive, write_json
 from simulate import money_flags, user_flags
 
 VERSION = 1

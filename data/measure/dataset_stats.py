@@ -16,18 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats import clean
+from data.api.budget import worst_case
+from data.api.protocol import Trouble
 from data.api.request_pool import counted, errands, kept, nothing_missing
+from data.formats import clean
 from data.formats.files import dialogues
 from data.measure.judge import outside
-from data.api.budget import worst_case
 from data.measure.mtbench import name_of
-from data.openings import address, amount
 from data.measure.tables import columns
+from data.program import Problem, Progress, address, amount, positive, write_json
 from data.text_metrics import auc, mean_cosine, mtld, out_of_fold, unit, vectors, words_of
-from data.api.protocol import Trouble
-from platolm import Problem, Tokenizer, positive, write_json
-from simulate import Progress, money_flags
+from platolm import Tokenizer
+from simulate import money_flags
 
 # dialogues at a time
 PIECE = 256

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.measure import mtbench
-from data.api.request_pool import errands, kept
 from data.api.journal import Journal
-from platolm import Problem
-from simulate import Progress, in_dollars, reaching
+from data.api.request_pool import errands, kept
+from data.measure import mtbench
+from data.program import Problem, Progress, in_dollars
+from simulate import reaching
 
 
 class Case(NamedTuple):

@@ -19,7 +19,8 @@ import uuid
 from collections import Counter
 
 from data.formats.files import items
-from platolm import ENDS, Problem, read
+from data.program import Problem, lacks, read
+from platolm import ENDS
 
 # the judge of these gets a right answer to compare with, where there is one
 NEEDS_REFERENCE = ("math", "reasoning", "coding")
@@ -32,14 +33,6 @@ TEMPERATURES = {"stem": 0.1, "humanities": 0.1, "extraction": 0.0, "math": 0.0, 
 def temperature(question):
     """How freely the answers to a question are drawn."""
     return question.get("required_temperature", TEMPERATURES.get(question["category"], 0.7))
-
-
-def lacks(*keys, also=lambda row: None):
-    """A check for platolm.read: which of some keys a row does not have; else what `also` finds."""
-    def check(row):
-        missing = [key for key in keys if row.get(key) in (None, "", [])]
-        return f"no {' and no '.join(missing)}" if missing else also(row)
-    return check
 
 
 def wrong_texts(turns):

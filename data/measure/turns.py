@@ -14,15 +14,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.api.request_pool import errands, kept, nothing_missing
-from data.formats.files import dialogues
-from data.api.journal import Journal
 from data.api.budget import is_loopback
+from data.api.journal import Journal
+from data.api.request_pool import errands, kept, nothing_missing
+from data.checkpoint import read_config
+from data.formats.files import dialogues
 from data.measure.mtbench import name_of
+from data.program import Problem, Progress, read_text
 from data.text_metrics import act
-from model import read_config
-from platolm import Problem, Tokenizer, encode, read_text, turns
-from simulate import Progress, user_of
+from platolm import Tokenizer, encode, turns
+from simulate import user_of
 
 
 class Place(NamedTuple):

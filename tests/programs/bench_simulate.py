@@ -23,11 +23,12 @@ import time
 from itertools import islice
 from pathlib import Path
 
+from data.checkpoint import load_model
 from data.api.journal import Journal, records
 from data.openings import Opening
 from data.api.server import serving
-from model import Llama, machine
-from platolm import Tokenizer, read
+from data.machine import machine
+from platolm import Tokenizer, read_records
 from simulate import Client, Simulation, Socratic, Teacher, converse
 
 N = 64
@@ -35,7 +36,7 @@ N = 64
 
 def serve(directory, seconds):
     """A teacher that takes so long, and says what teachers say: answers of the human dialogues."""
-    said = [turn["value"] for record in islice(read(Path(directory) / "human.jsonl"), 300)
+    said = [turn["value"] for record in islice(read_records(Path(directory) / "human.jsonl"), 300)
             for turn in record["conversations"] if turn["from"] == "gpt"]
 
     def reply(messages):
@@ -108,7 +109,7 @@ def mean(times):
 def socratic(directory, slots):
     """The trained user, as simulate.py runs it."""
     fast = machine()
-    model = Llama.load(Path(directory) / "socratic", fast["attention"])
+    model = load_model(Path(directory) / "socratic", fast["attention"])
     return Socratic(model, Tokenizer.load(Path(directory) / "socratic"), slots, temperature=0.7)
 
 

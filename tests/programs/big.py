@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from platolm import Problem, run
+from data.program import Problem, run
 
 DISTINCT, MOST = 4000, 300
 

@@ -8,7 +8,7 @@ where scores are smooth and lopsided; that of wins, which are counted, moves in 
 
 import numpy as np
 
-from evaluate import bootstrap
+from data.measure.intervals import bootstrap
 
 KINDS = {"wins": lambda rng, n: rng.random(n) < 0.7, "scores": lambda rng, n: rng.beta(1.4, 0.6, n)}
 

@@ -18,6 +18,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from tests.chaos import FAULTS, PRICE, Chaos, Tally, at_random
+from data.checkpoint import save_model
 from data.api.server import serving
 from tests.conftest import learn_to_talk, learn_tokenizer
 
@@ -67,7 +68,7 @@ def drill(folder, seed):
     """Run it all; yields (promise, figure, kept?)."""
     rng, said = random.Random(seed), ""
     tokenizer = learn_tokenizer()
-    learn_to_talk(tokenizer).save(folder / "user")
+    save_model(learn_to_talk(tokenizer), folder / "user")
     tokenizer.save(folder / "user")
     calm = Tally([])
     with serving(reply, handler=Chaos, tally=calm) as url:

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model import Llama
-from platolm import Tokenizer, prompt, read, to_messages
+from data.checkpoint import load_model
+from platolm import Tokenizer, prompt, to_messages, read_records
 
 # logits may differ by so much (float32 sums in another order come to about 1e-5)
 NEAR = 1e-2
@@ -94,11 +94,11 @@ def main():
     from llama_cpp import Llama as Theirs
     checkpoint, sources, path = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
     failed = published(sources)
-    model, tokenizer = Llama.load(checkpoint), Tokenizer.load(checkpoint)
+    model, tokenizer = load_model(checkpoint), Tokenizer.load(checkpoint)
     if not tokenizer.speaker:
         sys.exit(f"{checkpoint} has no chat template: it learnt no one's turns (or was trained "
                  "before checkpoints had one)")
-    records = list(islice(read(path), 20))
+    records = list(islice(read_records(path), 20))
     with tempfile.TemporaryDirectory() as folder:
         converted(checkpoint, sources, Path(folder) / "model.gguf")
         # type 0 is float32: by default the cache is rounded to 16 bits

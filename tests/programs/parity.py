@@ -22,6 +22,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from sentencepiece import SentencePieceProcessor
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from data.checkpoint import save_model, load_model
 from data.formats.convert import open_any, write_adapter
 from model import Config, Llama, LoRALinear, add_lora
 from platolm import Tokenizer, prompt, to_messages
@@ -46,7 +47,7 @@ def logits(kv_heads, tied, folder):
     ours = Llama(Config(**SHAPE, kv_heads=kv_heads, tied=tied, theta=5000.0))
     for weight in ours.parameters():
         weight.normal_(std=0.1)
-    ours.save(folder)
+    save_model(ours, folder)
     theirs = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     there = far(ours(ids), theirs(ids).logits)
 
@@ -55,7 +56,7 @@ def logits(kv_heads, tied, folder):
                          initializer_range=0.1)
     theirs = LlamaForCausalLM(config).eval()
     theirs.save_pretrained(folder / "theirs", max_shard_size="100KB")
-    return there, far(Llama.load(folder / "theirs")(ids), theirs(ids).logits)
+    return there, far(load_model(folder / "theirs")(ids), theirs(ids).logits)
 
 
 @torch.inference_mode()
@@ -63,7 +64,7 @@ def adapters(folder):
     """Largest differences of logits, in float64: our adapter opened by peft, and peft's here."""
     ids = torch.randint(400, (2, 50))
     base = Llama(Config(**SHAPE, kv_heads=2, tied=False))
-    base.save(folder / "base")
+    save_model(base, folder / "base")
     add_lora(base, NAMES, 8, 20)
     for part in base.modules():
         if isinstance(part, LoRALinear):
@@ -137,7 +138,7 @@ def ids(said, vocab, folder):
     """How many of some texts get other ids there than here."""
     tokenizer = Tokenizer.learn(said, vocab)
     tokenizer.save(folder)
-    Llama(Config(**{**SHAPE, "vocab": tokenizer.vocab})).save(folder)
+    save_model(Llama(Config(**{**SHAPE, "vocab": tokenizer.vocab})), folder)
     theirs = AutoTokenizer.from_pretrained(folder)
     return [text for text in said if tokenizer.encode(text) != theirs.encode(
         text, add_special_tokens=False, split_special_tokens=True)]
