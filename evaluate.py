@@ -26,19 +26,19 @@ from pathlib import Path
 import numpy as np
 
 from data.api.journal import Journal
-from data.api.request_pool import counted, errands, nothing_missing
+from data.api.request_pool import tally, ask_all, raise_if_incomplete
 from data.machine import named_checkpoint
 from data.measure import card, dataset_stats as sets, mtbench
 from data.measure.intervals import bootstrap, bounded, kappa, mean_of, paired, permutation
-from data.measure.judge import Case, Judge, messages_of, one_cap
-from data.measure.likelihood import Expected
-from data.measure.mtbench import questions_of
-from data.measure.tables import arm_lines, duel_lines, vote_lines
-from data.program import (Problem, Progress, address, naming, natural, positive, read, read_json,
-                          run, write, write_json)
+from data.measure.judge import Case, Judge, prompt_messages, require_one_budget
+from data.measure.likelihood import UserLikelihoods
+from data.measure.mtbench import read_questions
+from data.measure.tables import arm_lines, pair_lines, vote_lines
+from data.program import (UserError, Progress, url, name_and_value, natural_int, positive_int,
+                          read_jsonl, read_json, run, write_jsonl, write_json)
 from model import generate_batch
 from platolm import prompt
-from simulate import money_flags, reaching
+from simulate import money_flags, client_factory
 
 
 # ------------------------------------------------------------------------------------------------
@@ -65,8 +65,8 @@ def answer(model, tokenizer, questions, limit, slots=64, seed=0):
         rows = generate_batch(model, prompts, [tokenizer.eos], limit, slots, draws,
                               temperature=heat)
         for i, row in zip(asked, rows):
-            talks[i].append({"from": "gpt", "value": tokenizer.decode(row.wrote)})
-            ends[i] |= {turn + 1: row.why} if row.why != "stop" else {}
+            talks[i].append({"from": "gpt", "value": tokenizer.decode(row.output)})
+            ends[i] |= {turn + 1: row.finish_reason} if row.finish_reason != "stop" else {}
     return [[said["value"] for said in talk if said["from"] == "gpt"] for talk in talks], ends
 
 
@@ -81,14 +81,14 @@ def answer_over(client, model, questions, limit, journal, in_flight, stop):
         names, tasks = {}, {}
         for i, question in enumerate(questions):
             if turn < len(question["turns"]) and not refused[i]:
-                talk = mtbench.talk_so_far(question["turns"], answers[i])
-                names[i] = mtbench.name_of(repr(talk), str(question["question_id"]))
+                talk = mtbench.messages_so_far(question["turns"], answers[i])
+                names[i] = mtbench.text_hash(repr(talk), str(question["question_id"]))
                 if not journal.turns(names[i]):
                     tasks[names[i]] = partial(client.chat, model, talk, limit,
                                               temperature=mtbench.temperature(question))
         told = Progress(f"{model}, turn {turn + 1}", len(tasks), client.ledger, of="answers")
-        failed = errands(journal, tasks, in_flight, stop, told)
-        nothing_missing(failed.values(), "answers")
+        failed = ask_all(journal, tasks, in_flight, stop, told)
+        raise_if_incomplete(failed.values(), "answers")
         for i, question in enumerate(questions):
             if turn < len(question["turns"]):
                 refused[i] = refused[i] or failed.get(names[i])
@@ -125,12 +125,12 @@ def verdict(judgment):
     return None
 
 
-def cases(bench, names, pairs, prompts, judge):
+def judgment_cases(bench, names, pairs, prompts, judge):
     """
     The judgments of a bench: of each assistant's answers alone or, with pairs [(a, b), ...], of
     two together, in both orders.
     """
-    questions, references = questions_of(bench), mtbench.references_of(bench, judge)
+    questions, references = read_questions(bench), mtbench.read_references(bench, judge)
     answers = {name: mtbench.answers_to(bench, name, questions)
                for name in dict.fromkeys([*names, *(name for pair in pairs for name in pair)])}
     for who, (i, question) in product(pairs or [(name,) for name in names], enumerate(questions)):
@@ -140,10 +140,10 @@ def cases(bench, names, pairs, prompts, judge):
         for turn in range(1, len(question["turns"]) + 1):
             orders = (shown, shown[::-1]) if pairs else (shown,)
             refused = any(None in texts[:turn] for texts in shown)
-            asked = [] if refused else [mtbench.asking(prompts, question, turn, order, right)
+            asked = [] if refused else [mtbench.fill_prompt(prompts, question, turn, order, right)
                                         for order in orders]
             row = {"question_id": question["question_id"], **about, "turn": turn}
-            yield Case(row | {"answers": mtbench.said_by(shown, turn)}, asked)
+            yield Case(row | {"answers": mtbench.answers_hash(shown, turn)}, asked)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def length_controlled(outcomes, longer, weights=None, ridge=0.01, steps=25):
 # scores of one
 
 
-def scale(ratings):
+def to_unit_scale(ratings):
     """Ratings of 1 to 10 as scores of 0 to 1."""
     return (np.asarray(ratings, dtype=float) - 1) / 9
 
@@ -231,7 +231,7 @@ def outcome(row):
     return {("model_1", "model_1"): 1.0, ("model_2", "model_2"): 0.0}.get(games, 0.5)
 
 
-def duel(rows, longer):
+def pairwise(rows, longer):
     """
     Model 1 against model 2, from all judgments of the pair; longer: for each, by how many
     characters the answer of model 1 was longer.
@@ -262,7 +262,7 @@ def duel(rows, longer):
             "flips": ratio(sum(a != b for a, b in games), len(games)),
             "first": ratio(sum(won), len(won)),
             "failed": int((~judged).sum()), "worst": worst, "best": best,
-            "controlled": controlled(outcomes[judged], np.asarray(longer)[judged], group[judged])}
+            "controlled": length_controlled_interval(outcomes[judged], np.asarray(longer)[judged], group[judged])}
 
 
 def ratio(part, whole):
@@ -270,7 +270,7 @@ def ratio(part, whole):
     return float(part / whole) if whole else None
 
 
-def controlled(outcomes, longer, group, draws=500, seed=0):
+def length_controlled_interval(outcomes, longer, group, draws=500, seed=0):
     """
     The win rate at equal length with its interval over questions: {"rate", "low", "high"}; None
     where there are no two questions, or every answer is longer by as much.
@@ -294,7 +294,7 @@ def agreement(rows, votes):
     judged = {}
     for row in rows:
         if not np.isnan(outcome(row)):
-            place, one, two = mtbench.about(row)[:2], row["model_1"], row["model_2"]
+            place, one, two = mtbench.judgment_key(row)[:2], row["model_1"], row["model_2"]
             judged[(*place, one, two)] = {1.0: "a", 0.0: "b"}.get(outcome(row), "tie")
             judged[(*place, two, one)] = {1.0: "b", 0.0: "a"}.get(outcome(row), "tie")
     both = [(vote[0], judged[vote[:4]], vote[4]) for vote in votes if vote[:4] in judged]
@@ -326,7 +326,7 @@ def is_address(word):
     return word.partition("=")[2].startswith(("http://", "https://"))
 
 
-def answers_by(word, benches, args):
+def answers_from(word, benches, args):
     """The answers of NAME=DIR or NAME=URL, bench by bench: (name, bench, answers, ends)."""
     name, _, url = word.partition("=")
     if not is_address(word):
@@ -336,9 +336,9 @@ def answers_by(word, benches, args):
         return
     for bench, questions in benches.items():
         stop = threading.Event()
-        journal = Journal(mtbench.answers_at(bench, name).with_suffix(".journal"),
+        journal = Journal(mtbench.answers_path(bench, name).with_suffix(".journal"),
                           {"model": name, "limit": args.limit})
-        reach, _ = reaching(args, url, journal, stop)
+        reach, _ = client_factory(args, url, journal, stop)
         try:
             yield name, bench, *answer_over(reach(url, name, args.price), name, questions,
                                             args.limit, journal, args.in_flight, stop)
@@ -347,46 +347,46 @@ def answers_by(word, benches, args):
 
 
 def command_answer(args):
-    benches = {bench: questions_of(bench) for bench in args.bench}
+    benches = {bench: read_questions(bench) for bench in args.bench}
     addresses = [word.partition("=")[2] for word in args.models if is_address(word)]
     if len(set(addresses)) > 1:
-        raise Problem("one address at a time: OPENAI_API_KEY and --price are for one")
-    one_cap(args, addresses * len(benches), "bench and model")
+        raise UserError("one address at a time: OPENAI_API_KEY and --price are for one")
+    require_one_budget(args, addresses * len(benches), "bench and model")
     names = [word.partition("=")[0] if is_address(word) else word.rpartition("=")[0]
              or Path(word).name for word in args.models]
     if len(set(names)) < len(names):
-        raise Problem(f"two of {', '.join(names)} have one name: NAME=DIR tells them apart")
+        raise UserError(f"two of {', '.join(names)} have one name: NAME=DIR tells them apart")
     for word in args.models:
         began, why = time.time(), []
-        for name, bench, texts, ends in answers_by(word, benches, args):
+        for name, bench, texts, ends in answers_from(word, benches, args):
             rows = mtbench.answer_rows(name, benches[bench], texts, ends)
-            write(mtbench.answers_at(bench, name), rows)
+            write_jsonl(mtbench.answers_path(bench, name), rows)
             why += [end for one in ends for end in one.values()]
         print(f"{name}: answers to {sum(map(len, benches.values()))} questions in "
               f"{time.time() - began:.0f} s"
-              + (f"; not ended by itself: {counted(why)}" if why else ""), flush=True)
+              + (f"; not ended by itself: {tally(why)}" if why else ""), flush=True)
 
 
-def pairs_of(args):
+def make_pairs(args):
     """Which assistants are held against each other, as (a, b); none where each is rated alone."""
     if args.mode == "single":
         return []
     found = list(combinations(dict.fromkeys(args.names), 2))
     if args.mode == "pairwise-baseline":
         if not args.baseline:
-            raise Problem("--mode pairwise-baseline needs --baseline NAME")
+            raise UserError("--mode pairwise-baseline needs --baseline NAME")
         found = [(name, args.baseline) for name in args.names if name != args.baseline]
     if not found:
-        raise Problem(f"--mode {args.mode} of {' '.join(args.names)} makes no pair")
+        raise UserError(f"--mode {args.mode} of {' '.join(args.names)} makes no pair")
     return found
 
 
 def judge_bench(bench, args, prompts, stop):
     """Have one bench judged; returns how failures came about."""
     kind, parse = ("single", rating) if args.mode == "single" else ("pair", verdict)
-    path = mtbench.judgments_at(bench, args.judge_model, kind)
-    found = list(cases(bench, args.names, pairs_of(args), prompts, args.judge_model))
-    wanted = {mtbench.name_of(*asked): messages_of(asked)
+    path = mtbench.judgments_path(bench, args.judge_model, kind)
+    found = list(judgment_cases(bench, args.names, make_pairs(args), prompts, args.judge_model))
+    wanted = {mtbench.text_hash(*asked): prompt_messages(asked)
               for case in found for asked in case.asked}
     systems = {row["name"]: row.get("system_prompt") or "" for row in prompts}
     judge = Judge(path, args, stop, systems)
@@ -395,10 +395,10 @@ def judge_bench(bench, args, prompts, stop):
         rows = [judge.row(case, parse) for case in found]
     finally:
         judge.journal.close()
-    write(path, mtbench.merged(mtbench.judgments_of(path), rows))
+    write_jsonl(path, mtbench.merge_judgments(mtbench.read_judgments(path), rows))
     failures = [row["failure"] for row in rows if "failure" in row]
     print(f"{path}: {len(rows):,} judgments of {len(wanted):,} prompts, {new:,} of which had none "
-          f"before; failed: {counted(failures) or 'none'}{judge.spent()}", flush=True)
+          f"before; failed: {tally(failures) or 'none'}{judge.spent()}", flush=True)
     if "unparsed" in failures:
         row = rows[[row.get("failure") for row in rows].index("unparsed")]
         text = row.get("judgment") or row.get("g1_judgment") or row.get("g2_judgment") or ""
@@ -407,43 +407,43 @@ def judge_bench(bench, args, prompts, stop):
 
 
 def command_judge(args):
-    one_cap(args, args.bench, "bench")
-    prompts, stop = mtbench.prompts_of(args.prompts), threading.Event()
+    require_one_budget(args, args.bench, "bench")
+    prompts, stop = mtbench.read_prompts(args.prompts), threading.Event()
     # the first comes last: where its judgments are, all are
     failures = [why for bench in reversed(args.bench)
                 for why in judge_bench(bench, args, prompts, stop)]
-    nothing_missing(failures, "judgments")
+    raise_if_incomplete(failures, "judgments")
 
 
-def scores_of(bench, judge_model, names, questions):
+def read_scores(bench, judge_model, names, questions):
     """{name: scores (questions, turns) in 0..1}; NaN where a judgment failed, or no turn is."""
-    path = mtbench.judgments_at(bench, judge_model, "single")
+    path = mtbench.judgments_path(bench, judge_model, "single")
     if not path.exists():
-        raise Problem(f"no {path}; `evaluate.py judge` writes it")
-    rows = [row for row in mtbench.judgments_of(path) if row["model"] in names]
-    old = [mtbench.about(row) for row in mtbench.stale(bench, rows)]
-    rated = {mtbench.about(row): row["score"] for row in rows if mtbench.about(row) not in old}
+        raise UserError(f"no {path}; `evaluate.py judge` writes it")
+    rows = [row for row in mtbench.read_judgments(path) if row["model"] in names]
+    old = [mtbench.judgment_key(row) for row in mtbench.stale(bench, rows)]
+    rated = {mtbench.judgment_key(row): row["score"] for row in rows if mtbench.judgment_key(row) not in old}
     width, found = max(len(question["turns"]) for question in questions), {}
     for name in names:
         keys = [[(q["question_id"], turn + 1, (name,)) for turn in range(len(q["turns"]))]
                 for q in questions]
         missing = sum(key not in rated for row in keys for key in row)
         if missing:
-            raise Problem(f"{missing} answers of {name} have not been judged as they are now; "
+            raise UserError(f"{missing} answers of {name} have not been judged as they are now; "
                           "`evaluate.py judge` asks for just those")
         rows = [[rated[key] for key in row] + [-1] * (width - len(row)) for row in keys]
-        found[name] = scale(np.where(np.array(rows) < 0, np.nan, rows))
+        found[name] = to_unit_scale(np.where(np.array(rows) < 0, np.nan, rows))
     return found
 
 
-def duels_of(bench, judge_model, names, questions):
+def pairwise_results(bench, judge_model, names, questions):
     """The pairs of these assistants that were judged: [{"model_1", "model_2", ...}], by `duel`."""
     place = {(question["question_id"], turn): (i, turn - 1) for i, question in enumerate(questions)
              for turn in range(1, len(question["turns"]) + 1)}
-    rows = [row for row in mtbench.judgments_of(mtbench.judgments_at(bench, judge_model, "pair"))
-            if mtbench.about(row)[:2] in place and {row["model_1"], row["model_2"]} <= set(names)]
+    rows = [row for row in mtbench.read_judgments(mtbench.judgments_path(bench, judge_model, "pair"))
+            if mtbench.judgment_key(row)[:2] in place and {row["model_1"], row["model_2"]} <= set(names)]
     if old := mtbench.stale(bench, rows):
-        raise Problem(f"{len(old)} judgments of pairs are about other answers than those there are "
+        raise UserError(f"{len(old)} judgments of pairs are about other answers than those there are "
                       "now; `evaluate.py judge` asks for just those")
     found, lengths = [], {}
     for one, two in dict.fromkeys((row["model_1"], row["model_2"]) for row in rows):
@@ -451,47 +451,47 @@ def duels_of(bench, judge_model, names, questions):
             lengths[name] = [[len(text or "") for text in texts]
                              for texts in mtbench.answers_to(bench, name, questions)]
         pair = [row for row in rows if (row["model_1"], row["model_2"]) == (one, two)]
-        places = [place[mtbench.about(row)[:2]] for row in pair]
+        places = [place[mtbench.judgment_key(row)[:2]] for row in pair]
         longer = [lengths[one][i][turn] - lengths[two][i][turn] for i, turn in places]
-        found.append({"model_1": one, "model_2": two, **duel(pair, longer)})
+        found.append({"model_1": one, "model_2": two, **pairwise(pair, longer)})
     return found
 
 
-def results_of(args):
+def make_results(args):
     """All that `score` finds, as results.json has it."""
-    questions = questions_of(args.bench)
-    pairs_only = not mtbench.judgments_at(args.bench, args.judge_model, "single").exists() and \
-        mtbench.judgments_at(args.bench, args.judge_model, "pair").exists()
-    scores = {} if pairs_only else scores_of(args.bench, args.judge_model, args.names, questions)
+    questions = read_questions(args.bench)
+    pairs_only = not mtbench.judgments_path(args.bench, args.judge_model, "single").exists() and \
+        mtbench.judgments_path(args.bench, args.judge_model, "pair").exists()
+    scores = {} if pairs_only else read_scores(args.bench, args.judge_model, args.names, questions)
     arms = {name: summary(scores[name], questions) for name in scores}
     for column, bench in args.beside:
-        found = scores_of(Path(bench), args.judge_model, args.names, questions_of(Path(bench)))
+        found = read_scores(Path(bench), args.judge_model, args.names, read_questions(Path(bench)))
         for name in arms:
             if column in arms[name]:
-                raise Problem(f"--beside {column}=... is a column already: take another name")
+                raise UserError(f"--beside {column}=... is a column already: take another name")
             arms[name][column] = mean_of(found[name])
     if args.probes:
         probes = read_json(Path(args.probes))
         if missing := [name for name in arms if name not in probes]:
-            raise Problem(f"{args.probes} says nothing about {', '.join(missing)}")
+            raise UserError(f"{args.probes} says nothing about {', '.join(missing)}")
         arms = {name: arm | probes[name] for name, arm in arms.items()}
     pairs = {f"{args.against}-{name}": paired(scores[args.against], scores[name])
              for name in scores if args.against in scores and name != args.against}
     results = {"questions": len(questions), "arms": arms,
                "paired": {name: pair for name, pair in pairs.items() if pair},
-               "duels": duels_of(args.bench, args.judge_model, args.names, questions)}
+               "duels": pairwise_results(args.bench, args.judge_model, args.names, questions)}
     if args.votes:
-        rows = mtbench.judgments_of(mtbench.judgments_at(args.bench, args.judge_model, "pair"))
-        results["votes"] = agreement(rows, list(mtbench.votes_of(args.votes)))
+        rows = mtbench.read_judgments(mtbench.judgments_path(args.bench, args.judge_model, "pair"))
+        results["votes"] = agreement(rows, list(mtbench.read_votes(args.votes)))
     if args.seconds:
-        results["seconds"] = {row["stage"]: row["seconds"] for row in read(args.seconds, None)}
+        results["seconds"] = {row["stage"]: row["seconds"] for row in read_jsonl(args.seconds, None)}
     return results
 
 
 def command_score(args):
-    results = results_of(args)
+    results = make_results(args)
     write_json(args.out, results)
-    print("\n".join([*arm_lines(results), *duel_lines(results["duels"]),
+    print("\n".join([*arm_lines(results), *pair_lines(results["duels"]),
                      *vote_lines(results.get("votes"))]))
     print(f"\nall numbers: {args.out}")
 
@@ -502,21 +502,21 @@ def arguments():
     one = commands.add_parser("answer", help="let assistants answer a bench")
     one.add_argument("models", nargs="+", metavar="NAME=DIR", help="checkpoint directories, or "
                      "NAME=URL for the model NAME at an OpenAI-compatible address")
-    one.add_argument("--limit", type=positive, default=1024, help="longest answer (1024 tokens)")
-    one.add_argument("--seed", type=natural, default=0)
+    one.add_argument("--limit", type=positive_int, default=1024, help="longest answer (1024 tokens)")
+    one.add_argument("--seed", type=natural_int, default=0)
     two = commands.add_parser("judge", help="let a judge rate answers, or compare them")
-    two.add_argument("--judge", type=address, required=True, metavar="URL",
+    two.add_argument("--judge", type=url, required=True, metavar="URL",
                      help="OpenAI-compatible address; its key is read from OPENAI_API_KEY")
     two.add_argument("--mode", default="single", help="rate each alone (%(default)s), or pairs",
                      choices=["single", "pairwise-baseline", "pairwise-all"])
     two.add_argument("--baseline", metavar="NAME", help="whom all others are held against")
     two.add_argument("--prompts", metavar="FILE", help="judge_prompts.jsonl of FastChat, not ours")
-    two.add_argument("--repeats", type=positive, default=1, help="judgments of each; the median "
+    two.add_argument("--repeats", type=positive_int, default=1, help="judgments of each; the median "
                      "counts")
-    two.add_argument("--max-tokens", type=positive, default=2048, help="longest judgment (2048)")
+    two.add_argument("--max-tokens", type=positive_int, default=2048, help="longest judgment (2048)")
     three = commands.add_parser("score", help="compare what was judged")
     three.add_argument("--against", default="socratic", help="the arm that others are held against")
-    three.add_argument("--beside", nargs="+", default=[], metavar="COLUMN=BENCH", type=naming,
+    three.add_argument("--beside", nargs="+", default=[], metavar="COLUMN=BENCH", type=name_and_value,
                        help="further benches, one column each")
     three.add_argument("--votes", metavar="FILE", help="human votes: does the judge agree?")
     three.add_argument("--probes", help="what data/experiment/probes.py wrote: further columns")
@@ -529,7 +529,7 @@ def arguments():
         command.add_argument("--judge-model", required=True, help="the judge's name there")
     for command in (one, two):
         command.add_argument("--bench", type=Path, nargs="+", required=True, help="directories")
-        command.add_argument("--in-flight", type=positive, default=16, help="questions at a time")
+        command.add_argument("--in-flight", type=positive_int, default=16, help="questions at a time")
         money_flags(command)
     three.add_argument("--bench", type=Path, required=True, help="directory of the bench")
     return parser.parse_args()
@@ -538,7 +538,7 @@ def arguments():
 def main():
     args = arguments()
     {"answer": command_answer, "judge": command_judge, "score": command_score,
-     "stats": sets.command, "card": partial(card.command, expected=Expected())}[args.command](args)
+     "stats": sets.command, "card": partial(card.command, expected=UserLikelihoods())}[args.command](args)
 
 
 if __name__ == "__main__":

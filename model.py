@@ -22,7 +22,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from data.program import Problem
+from data.program import UserError
 from platolm import IGNORE
 
 
@@ -83,7 +83,7 @@ def rotate(x, rope):
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
-def explicit(q, k, v, seen):
+def eager(q, k, v, seen):
     """
     Attention spelled out: softmax(q k' / sqrt(E) + mask) v.
 
@@ -101,13 +101,13 @@ def explicit(q, k, v, seen):
     return scores.softmax(dim=-1) @ v
 
 
-def fused(q, k, v, seen):
+def sdpa(q, k, v, seen):
     """The same from torch's own kernel, which never holds all (T, S) scores at once."""
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=seen, is_causal=seen is None, enable_gqa=k.size(1) < q.size(1))
 
 
-ATTENTION = {"explicit": explicit, "fused": fused}
+ATTENTION = {"explicit": eager, "fused": sdpa}
 
 
 class Attention(nn.Module):
@@ -254,7 +254,7 @@ class LoRALinear(nn.Module):
         return self.linear
 
 
-def places(model, kind, names=None):
+def find_modules(model, kind, names=None):
     """(parent, name, child) of every child of a kind; listed, so that children may be replaced."""
     return [(parent, name, child)
             for parent in model.modules() for name, child in parent.named_children()
@@ -264,11 +264,11 @@ def places(model, kind, names=None):
 def add_lora(model, names, rank, alpha):
     """Wrap every Linear called one of `names`, freeze all else; returns how many were wrapped."""
     if model.config.tied and "lm_head" in names:
-        raise Problem("lm_head is tied to the embedding: LoRA on it would change both")
+        raise UserError("lm_head is tied to the embedding: LoRA on it would change both")
     model.requires_grad_(False)
-    found = places(model, nn.Linear, names)
+    found = find_modules(model, nn.Linear, names)
     if not found:
-        raise Problem(f"no matrix of the model is called {' or '.join(names)}")
+        raise UserError(f"no matrix of the model is called {' or '.join(names)}")
     for parent, name, linear in found:
         setattr(parent, name, LoRALinear(linear, rank, alpha))
     return len(found)
@@ -276,7 +276,7 @@ def add_lora(model, names, rank, alpha):
 
 def merge_lora(model):
     """Put plain Linears back, with what LoRA learnt added to their weights; in place."""
-    for parent, name, wrapped in places(model, LoRALinear):
+    for parent, name, wrapped in find_modules(model, LoRALinear):
         setattr(parent, name, wrapped.merge())
     return model.requires_grad_(True)
 
@@ -393,20 +393,25 @@ class Cache:
 
 @dataclass(eq=False)    # compared by identity, so that rows can be keys of a dict
 class Row:
-    """One text in the engine: what it has read, has still to read, wrote, and why it stopped."""
+    """One text in the engine: what it has read, has still to read, its output, why that ended."""
     slot: int                                       # its row in the cache
     cached: list = field(default_factory=list)      # ids it has read
     unread: list = field(default_factory=list)      # ids it has still to read
-    wrote: list = field(default_factory=list)       # ids it wrote, without the stop token
-    stops: tuple = ()
-    limit: int = 0
-    draw: object = None                             # () -> uniform number, from its own stream
-    lean: float = 0.0                               # log-odds added to ending at the first token
-    why: str = "new"                                # then "busy", then "stop", "length", "context"
+    output: list = field(default_factory=list)      # ids it wrote, without the stop token
+    stops: tuple = ()                               # ids that end the text
+    limit: int = 0                                  # most tokens to write
+    uniform: object = None                          # () -> number in [0, 1), from its own stream
+    eos_bias: float = 0.0                           # log-odds added to ending at the first token
+    finish_reason: str | None = None                # "stop", "length" or "context"
+
+    @property
+    def busy(self):
+        """Whether there is something to read or write for it."""
+        return bool(self.unread) and self.finish_reason is None
 
 
 # how far, by rounding in float32, one way to compute a sum of probabilities is from another
-NEAR = 1e-5
+TIE_MARGIN = 1e-5
 
 
 class Engine:
@@ -422,41 +427,41 @@ class Engine:
         # tokens to read at once, and tokens read so far
         self.chunk, self.read = chunk, 0
 
-    def join(self):
+    def add_row(self):
         """A new, empty row. There must be a free slot."""
         row = Row(self.free.pop())
         self.rows.append(row)
         return row
 
-    def leave(self, row):
+    def remove_row(self, row):
         """Give the row's slot to whoever joins next."""
         self.rows.remove(row)
         self.free.append(row.slot)
         self.cache.lengths[row.slot] = 0
 
-    def write(self, row, ids, stops, limit, draw=None, lean=0.0):
+    def start(self, row, ids, stops, limit, uniform=None, eos_bias=0.0):
         """
         Let `row` go on after `ids` (the whole text so far) until one of the ids `stops`, or for
         `limit` tokens. What it has read of `ids` before is kept, up to the first difference.
-        `draw` () -> uniform number in [0, 1) is needed unless the temperature is 0. The odds of
-        writing nothing at all are multiplied by exp(lean).
+        `uniform` () -> number in [0, 1) is needed unless the temperature is 0. The odds of
+        writing nothing at all are multiplied by exp(eos_bias).
         """
         assert ids and limit > 0, "nothing to read, or to write"
-        assert draw or self.how["temperature"] == 0, "no random numbers to draw by"
+        assert uniform or self.how["temperature"] == 0, "no random numbers to draw by"
         same = next((i for i, (a, b) in enumerate(zip(row.cached, ids)) if a != b),
                     min(len(row.cached), len(ids)))
         # at least one token is read again: the last one's scores say what comes next
         same = min(same, len(ids) - 1)
-        row.cached, row.unread, row.wrote = row.cached[:same], ids[same:], []
-        row.stops, row.limit, row.draw, row.lean = tuple(stops), limit, draw, lean
+        row.cached, row.unread, row.output = row.cached[:same], ids[same:], []
+        row.stops, row.limit, row.uniform, row.eos_bias = tuple(stops), limit, uniform, eos_bias
         self.cache.lengths[row.slot] = same
-        row.why = "busy" if len(ids) <= self.model.config.context else "context"
+        row.finish_reason = None if len(ids) <= self.model.config.context else "context"
         return row
 
     @torch.inference_mode()
     def step(self):
         """Every busy row reads a chunk of what it has, or writes a token. Returns who is done."""
-        busy = [row for row in self.rows if row.why == "busy"]
+        busy = [row for row in self.rows if row.busy]
         # those with much to read do so together; the others do not wait in padding
         behind = [row for row in busy if len(row.unread) > 1]
         level = [row for row in busy if len(row.unread) == 1]
@@ -465,10 +470,10 @@ class Engine:
             behind = []
         for group in (behind, level):
             if group:
-                self.advance(group)
-        return [row for row in busy if row.why != "busy"]
+                self.forward_group(group)
+        return [row for row in busy if not row.busy]
 
-    def advance(self, group):
+    def forward_group(self, group):
         """One forward pass over the unread tokens of a group of rows, and a draw for each."""
         device, chunks = self.cache.lengths.device, [row.unread[:self.chunk] for row in group]
         counts = torch.tensor([len(chunk) for chunk in chunks], device=device)
@@ -487,51 +492,51 @@ class Engine:
         self.read += sum(map(len, chunks))
         logits = self.model.lm_head(x[where, counts - 1])                            # (group, V)
         # a row whose text goes on after this chunk draws nothing yet
-        u = [row.draw() if row.draw and len(row.unread) <= self.chunk else 0.0 for row in group]
-        tokens = self.choose(group, logits, torch.tensor(u, dtype=torch.float64, device=device))
+        u = [row.uniform() if row.uniform and len(row.unread) <= self.chunk else 0.0 for row in group]
+        tokens = self.draw_tokens(group, logits, torch.tensor(u, dtype=torch.float64, device=device))
         for row, chunk, token in zip(group, chunks, tokens):
             row.cached, row.unread = row.cached + chunk, row.unread[len(chunk):]
             if not row.unread:
                 self.append(row, token)
 
-    def choose(self, group, logits, u):
+    def draw_tokens(self, group, logits, u):
         """A token for each row of a group, by the uniform numbers u; (group, V) -> list of ids."""
-        self.dial(group, logits)
+        self.apply_eos_bias(group, logits)
         # with other rows around it a sum may round otherwise: would a little more or less of u
         # have drawn another token?
-        near = NEAR * torch.tensor([0, -1, 1], dtype=u.dtype, device=u.device)
+        near = TIE_MARGIN * torch.tensor([0, -1, 1], dtype=u.dtype, device=u.device)
         drawn = sample(logits, (u[:, None] + near).clamp(0, 1), **self.how).tolist()
         return [here if low == high or len(row.unread) > self.chunk
-                else self.alone(row, u[place:place + 1, None])
+                else self.recompute_uncached(row, u[place:place + 1, None])
                 for place, (row, (here, low, high)) in enumerate(zip(group, drawn))]
 
-    def dial(self, group, logits):
+    def apply_eos_bias(self, group, logits):
         """Shift rows' first tokens towards ending or away from it: logits (group, V), in place."""
         for place, row in enumerate(group):
-            if row.lean and not row.wrote:
-                logits[place, list(row.stops)] += row.lean * (self.how["temperature"] or 1)
+            if row.eos_bias and not row.output:
+                logits[place, list(row.stops)] += row.eos_bias * (self.how["temperature"] or 1)
 
-    def alone(self, row, u):
+    def recompute_uncached(self, row, u):
         """A row's token as it would be drawn were there no other row and no cache."""
         ids = torch.tensor([row.cached + row.unread], device=u.device)
         logits = self.model.lm_head(self.model.hidden(ids)[:, -1])                   # (1, V)
-        self.dial([row], logits)
+        self.apply_eos_bias([row], logits)
         return sample(logits, u, **self.how).item()
 
     def append(self, row, token):
         """Take a drawn token into the text, or end it and say why."""
         if token in row.stops:
-            row.why = "stop"
+            row.finish_reason = "stop"
             return
-        row.wrote.append(token)
+        row.output.append(token)
         row.unread = [token]
-        if len(row.wrote) == row.limit:
-            row.why = "length"
+        if len(row.output) == row.limit:
+            row.finish_reason = "length"
         elif len(row.cached) == self.model.config.context:
-            row.why = "context"
+            row.finish_reason = "context"
 
 
-def room(model):
+def rows_that_fit(model):
     """How many rows of a Cache a GPU has memory for; a CPU is not asked."""
     c, like = model.config, model.embed_tokens.weight
     if like.device.type == "cpu":
@@ -543,15 +548,15 @@ def room(model):
 
 def generate_batch(model, prompts, stops, limit, slots=64, draws=None, **how):
     """Continue each prompt (a list of ids). Returns the Rows, in the order of the prompts."""
-    slots = min(slots, len(prompts), room(model))
+    slots = min(slots, len(prompts), rows_that_fit(model))
     engine, unfinished, rows = Engine(model, slots, **how), len(prompts), []
     while unfinished:
         while engine.free and len(rows) < len(prompts):
-            row = engine.join()
-            engine.write(row, prompts[len(rows)], stops, limit, draws[len(rows)] if draws else None)
+            row = engine.add_row()
+            engine.start(row, prompts[len(rows)], stops, limit, draws[len(rows)] if draws else None)
             rows.append(row)
         engine.step()
-        for row in [row for row in engine.rows if row.why != "busy"]:
-            engine.leave(row)
+        for row in [row for row in engine.rows if not row.busy]:
+            engine.remove_row(row)
             unfinished -= 1
     return rows

@@ -18,7 +18,7 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
-from data.program import Problem, read, read_json, run
+from data.program import UserError, read_jsonl, read_json, run
 
 # what stands around the words: the models read it, and (but for learn="all") never learn it.
 # Sentencepiece puts a space before each text that it encodes. The first label is encoded together
@@ -83,7 +83,7 @@ def prompt(conversation, tokenizer, speaker, intent=""):
 # the record: {"id", "conversations": [{"from": "human" | "gpt", "value": text}, ...], "end"?},
 # one a line; plain text for a base model is {"id", "text"}
 
-ENDS = {
+END_REASONS = {
     "left": "the human had enough",
     "cut": "the file holds no more of it",
     "turn_limit": "as many questions as allowed",
@@ -97,16 +97,16 @@ ENDS = {
 }
 
 
-class End(Exception):
+class DialogueEnd(Exception):
     """Raised by either side to end a dialogue; its text is one of ENDS."""
 
 
-class Said(str):
-    """A text that knows how it came about: said.how is {"model", "finish", "usage", ...}."""
+class Reply(str):
+    """A text that knows how it came about: said.meta is {"model", "finish", "usage", ...}."""
 
     def __new__(cls, text, how):
         said = super().__new__(cls, text)
-        said.how = how
+        said.meta = how
         return said
 
 
@@ -132,7 +132,7 @@ def to_messages(conversation):
     return [{"role": role[turn["from"]], "content": turn["value"]} for turn in conversation]
 
 
-def wrong(record):
+def record_error(record):
     """What is wrong with a record, in a few words; None if nothing is."""
     if "text" in record and "conversations" not in record:
         text = record["text"]
@@ -148,14 +148,14 @@ def wrong(record):
             return f"turn {number} says nothing"
         if number > 1 and turn["from"] == said[number - 2]["from"]:
             return f'roles do not alternate: turns {number - 1} and {number} are "{turn["from"]}"'
-    if "end" in record and record["end"] not in list(ENDS):
-        return f'an unknown end {record["end"]!r}; known are {", ".join(ENDS)}'
+    if "end" in record and record["end"] not in list(END_REASONS):
+        return f'an unknown end {record["end"]!r}; known are {", ".join(END_REASONS)}'
     return None
 
 
 def read_records(path):
     """The records of a JSONL file, one at a time; a bad line is a Problem with its number."""
-    return read(path, wrong)
+    return read_jsonl(path, record_error)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ class Tokenizer:
             SentencePieceTrainer.train(
                 sentence_iterator=iter(template + texts), model_writer=model, **how)
         except RuntimeError as error:
-            raise Problem(f"no tokenizer of {vocab} pieces can be learnt ({error})") from None
+            raise UserError(f"no tokenizer of {vocab} pieces can be learnt ({error})") from None
         return cls(model.getvalue())
 
     @classmethod
@@ -219,9 +219,9 @@ class Tokenizer:
         try:
             return cls((Path(directory) / "tokenizer.model").read_bytes(), **own)
         except OSError as error:
-            raise Problem(f"{directory}: no usable tokenizer.model ({error.strerror})") from None
+            raise UserError(f"{directory}: no usable tokenizer.model ({error.strerror})") from None
         except RuntimeError:
-            raise Problem(f"{directory}/tokenizer.model is not a sentencepiece model") from None
+            raise UserError(f"{directory}/tokenizer.model is not a sentencepiece model") from None
 
     def save(self, directory):
         """Write tokenizer.model, and the tokenizer_config.json that others' programs need."""
@@ -336,7 +336,7 @@ def main():
 
     records = [r for r in read_records(args.file) if "conversations" in r]
     if not 1 <= args.number <= len(records):
-        raise Problem(f"{args.file} holds {len(records)} dialogues, so there is none to show as "
+        raise UserError(f"{args.file} holds {len(records)} dialogues, so there is none to show as "
                       f"number {args.number}")
     if args.tokenizer:
         tokenizer = Tokenizer.load(args.tokenizer)

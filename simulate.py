@@ -30,17 +30,19 @@ import requests
 # what requests is made of
 from urllib3.exceptions import HTTPError, NewConnectionError
 
-from data.api.budget import (Ledger, Limiter, Stopped, answering, asking, dollars, forecast,
-                             is_loopback, price_of, worst_case, writing)
-from data.api.journal import Journal, ended, means, records
-from data.api.protocol import (BILLING, FILTERED, TOO_LONG, Trouble, Unanswered, asked_wait,
-                               error_codes, heals, plain, said, usage_of)
+from data.api.budget import (Ledger, Limiter, RunStopped, teacher_tokens, user_tokens,
+                             cost_in_dollars, forecast, is_loopback, price_of, worst_case,
+                             transcript_tokens)
+from data.api.journal import Journal, finished_openings, mean_sizes, journal_records
+from data.api.protocol import (BILLING, FILTERED, TOO_LONG, RetryableError, RetriesExhausted,
+                               retry_after, error_codes, is_transient, one_line, chat_text,
+                               token_usage)
 from data.machine import load_checkpoint
-from data.openings import openings, settings_of
-from data.program import (Problem, Progress, address, amount, in_dollars, natural, portion,
-                          positive, read_text, run, share, write)
+from data.openings import openings, simulation_settings
+from data.program import (UserError, Progress, url, nonnegative, format_dollars, natural_int,
+                          fraction, positive_int, read_text, run, shard, write_jsonl)
 from model import Engine
-from platolm import ENDS, LABEL, End, Said, blanked, prompt, to_messages
+from platolm import END_REASONS, LABEL, DialogueEnd, Reply, blanked, prompt, to_messages
 
 
 def converse(ask, answer, rounds):
@@ -56,12 +58,12 @@ def converse(ask, answer, rounds):
             question = ask(turns)
             if question is None:
                 return turns, "left"
-            if end := amiss(question, turns):
+            if end := reason_to_stop(question, turns):
                 return turns, end
             asked = turns + [{"from": "human", "value": question}]
             # a question without its answer is never kept
             turns = asked + [{"from": "gpt", "value": answer(asked)}]
-    except End as end:
+    except DialogueEnd as end:
         return turns, str(end)
     return turns, "turn_limit"
 
@@ -71,13 +73,13 @@ COURTESY = THANKS | set("you so very much again good great ok okay a lot for you
                         "have nice day you're too".split())
 
 
-def courteous(text):
+def is_courtesy(text):
     """Whether it says nothing but thanks or good-bye."""
     words = set(re.findall(r"[a-z']+", text.lower()))
     return bool(words & THANKS) and words <= COURTESY
 
 
-def amiss(question, turns):
+def reason_to_stop(question, turns):
     """Why a question must not be said, as one of platolm.ENDS; None if nothing is amiss."""
     if not question.strip():
         return "left"
@@ -85,7 +87,7 @@ def amiss(question, turns):
         return "role_leak"
     earlier = [turn["value"] for turn in turns[::2]]
     # two models can thank each other for ever
-    thanking = earlier and courteous(earlier[-1]) and courteous(question)
+    thanking = earlier and is_courtesy(earlier[-1]) and is_courtesy(question)
     return "repeats" if question in earlier or thanking else None
 
 
@@ -95,13 +97,13 @@ def amiss(question, turns):
 TRIES = 10
 
 
-def connect(url, key=None):
+def open_session(url, key=None):
     """A session that keeps its connections; the key goes into its header, and nowhere else."""
     local = is_loopback(url)
     if "@" in urlsplit(url).netloc:
-        raise Problem("a key or password has no place in an address: put it in OPENAI_API_KEY")
+        raise UserError("a key or password has no place in an address: put it in OPENAI_API_KEY")
     if not (key or "").isascii() or len((key or "").split()) > 1:
-        raise Problem("OPENAI_API_KEY is no key: it holds spaces, or letters that no header can")
+        raise UserError("OPENAI_API_KEY is no key: it holds spaces, or letters that no header can")
     session = requests.Session()
     # proxies of the environment have no business between us and this machine, and what netrc
     # says of a host would take our key's place
@@ -114,7 +116,7 @@ def connect(url, key=None):
         session.prepare_request(requests.Request("POST", url))
     except requests.RequestException as error:
         # its name alone: its text may quote a header
-        raise Problem(f"{url} cannot be asked ({type(error).__name__})") from None
+        raise UserError(f"{url} cannot be asked ({type(error).__name__})") from None
     return session
 
 
@@ -129,20 +131,20 @@ class Client:
     def __init__(self, url, key=None, price=(0, 0), limiter=None, ledger=None,
                  limit_key="max_tokens", timeout=(5, 120), patience=600,
                  clock=time.monotonic, sleep=time.sleep):
-        self.url, self.key, self.session = url.rstrip("/"), (key or "").strip(), connect(url, key)
+        self.url, self.key, self.session = url.rstrip("/"), (key or "").strip(), open_session(url, key)
         self.price, self.limit_key = price, limit_key
         self.limiter, self.ledger = limiter or Limiter(), ledger or Ledger()
         self.timeout, self.patience, self.clock, self.sleep = timeout, patience, clock, sleep
 
-    def hide(self, text):
+    def redact(self, text):
         """A text from outside without our key."""
         return text.replace(self.key, "(key)") if self.key else text
 
-    def heard(self, data):
+    def parse_reply(self, data):
         """The bytes of a reply as (text, JSON or None), our key in neither, however it is spelt."""
         try:
             # written anew, it has no escapes under which a key could hide
-            text = self.hide(json.dumps(json.loads(data), ensure_ascii=False))
+            text = self.redact(json.dumps(json.loads(data), ensure_ascii=False))
             return text, json.loads(text)
         except (ValueError, RecursionError):
             # anything, a piece of our key among it: nobody quotes that
@@ -160,7 +162,7 @@ class Client:
         """
         body = {"model": model, "messages": messages, self.limit_key: max_tokens, **options}
         worst = worst_case([message["content"] for message in messages], max_tokens)
-        return self.post("/chat/completions", body, worst, said)
+        return self.post("/chat/completions", body, worst, chat_text)
 
     def post(self, path, body, worst, understand):
         """
@@ -177,10 +179,10 @@ class Client:
             # patience is for the server; our own queue does not wear it out
             began += self.clock() - queued
             try:
-                text, found = self.once(path, body, worst, understand, began + self.patience)
-                return Said(text, how | found | {"attempts": attempt, "seconds":
+                text, found = self.try_once(path, body, worst, understand, began + self.patience)
+                return Reply(text, how | found | {"attempts": attempt, "seconds":
                                                  round(self.clock() - began, 3)})
-            except Trouble as trouble:
+            except RetryableError as trouble:
                 words, asked = str(trouble), trouble.wait
             # full jitter: anything between at once and twice as long as the last time
             wait = asked or random.uniform(0, min(60, 2 ** (attempt - 2)))
@@ -190,34 +192,34 @@ class Client:
                 break
             if attempt < TRIES:
                 self.sleep(wait)
-        raise Unanswered(f"no answer from {self.url} after {attempt} tries in "
+        raise RetriesExhausted(f"no answer from {self.url} after {attempt} tries in "
                          f"{self.clock() - began:.0f} s" + (f"; it asks to wait {asked:.0f} s more"
                          if asked else "") + f": {words}")
 
-    def once(self, path, body, worst, understand, until):
+    def try_once(self, path, body, worst, understand, until):
         """One try: (text, {"model", "finish", "usage", "cost", "request"})."""
-        most = dollars(self.price, *worst)
+        most = cost_in_dollars(self.price, *worst)
         call = self.ledger.reserve(most)
         # an answer that was served and lost has to be paid for
         cost = most
         try:
             status, headers, data = self.send(path, body, until)
-            text, page = self.heard(data)
+            text, page = self.parse_reply(data)
             if status != 200:
                 # behind a gateway that gave up, an answer may have been made
                 gateway = status == 408 or status >= 500 and status not in (500, 503)
                 cost = most if gateway else 0.0
-                self.refused(status, headers, text, page)
+                self.raise_for_reply(status, headers, text, page)
             if page is None:
-                raise Trouble(f"it does not speak the OpenAI protocol: {text}")
-            usage = usage_of(page, worst)
-            cost = dollars(self.price, *usage) if usage else most
+                raise RetryableError(f"it does not speak the OpenAI protocol: {text}")
+            usage = token_usage(page, worst)
+            cost = cost_in_dollars(self.price, *usage) if usage else most
             text, finish = understand(page)
             # a lone surrogate is JSON but no text
             return text.encode(errors="replace").decode(), {
-                "model": plain(page.get("model")), "finish": finish, "usage": usage, "cost": cost,
-                "request": plain(self.hide(headers.get("x-request-id") or str(page.get("id"))))}
-        except Trouble as trouble:
+                "model": one_line(page.get("model")), "finish": finish, "usage": usage, "cost": cost,
+                "request": one_line(self.redact(headers.get("x-request-id") or str(page.get("id"))))}
+        except RetryableError as trouble:
             cost = 0.0 if trouble.unsent else cost
             raise
         finally:
@@ -233,33 +235,33 @@ class Client:
                 while piece := reply.raw.read1(1 << 16, decode_content=True):
                     data += piece
                     if self.clock() > until:
-                        raise Trouble("the answer takes too long")
+                        raise RetryableError("the answer takes too long")
                 return reply.status_code, reply.headers, data
         except (requests.RequestException, HTTPError) as error:
             reason = getattr(error.args[0] if error.args else None, "reason", None)
             unsent = isinstance(error, requests.ConnectTimeout) or isinstance(
                 reason, NewConnectionError)
-            raise Trouble(f"the connection failed ({type(error).__name__})",
+            raise RetryableError(f"the connection failed ({type(error).__name__})",
                           unsent=unsent) from None
 
-    def refused(self, status, headers, text, page):
+    def raise_for_reply(self, status, headers, text, page):
         """What a reply that is no success means: a Trouble, the End of a dialogue, or a Problem."""
-        codes, words = error_codes(page), f"HTTP {status}: {plain(text)}"
+        codes, words = error_codes(page), f"HTTP {status}: {one_line(text)}"
         if codes & TOO_LONG:
-            raise End("context_full")
+            raise DialogueEnd("context_full")
         if codes & FILTERED:
-            raise End("content_filter")
+            raise DialogueEnd("content_filter")
         if codes & BILLING or status == 402:
-            raise Problem(f"no money left at {self.url}; what was said is kept, start again when "
+            raise UserError(f"no money left at {self.url}; what was said is kept, start again when "
                           f"there is: {words}")
-        if not heals(status):
+        if not is_transient(status):
             hint = " (does the address end in /v1?)" if status == 404 else ""
-            raise Problem(f"{self.url} refuses: {words}{hint}")
-        wait = asked_wait(headers)
+            raise UserError(f"{self.url} refuses: {words}{hint}")
+        wait = retry_after(headers)
         if wait and not wait <= self.patience:
-            raise Problem(f"{self.url} asks to wait {wait:,.0f} s; start again then, what was said "
+            raise UserError(f"{self.url} asks to wait {wait:,.0f} s; start again then, what was said "
                           f"is kept: {words}")
-        raise Trouble(words, wait)
+        raise RetryableError(words, wait)
 
 
 class Teacher:
@@ -305,7 +307,7 @@ class Socratic:
                     if function is None:
                         return
                     row = function(*args)
-                    if row and row.why == "busy":
+                    if row and row.busy:
                         self.waiting[row] = future
                     else:
                         future.set_result(row)
@@ -329,9 +331,9 @@ class Socratic:
         """End the thread."""
         self.inbox.put((None, None, None))
 
-    def join(self, number, intent="", held=()):
+    def start_dialogue(self, number, intent="", held=()):
         """ask(turns) for dialogue `number`, with a memory of its own; leave() gives it back."""
-        return Asker(self, number, intent, self.request(self.engine.join))
+        return Asker(self, number, intent, self.request(self.engine.add_row))
 
 
 class Asker:
@@ -348,24 +350,24 @@ class Asker:
         heard = blanked(turns) if s.blind else turns
         ids = prompt(heard, s.tokenizer, "human", self.intent)
         if len(ids) >= s.context:
-            raise End("context_full")
-        row = s.request(s.engine.write, self.row, ids, [s.tokenizer.eos], s.limit, draw,
+            raise DialogueEnd("context_full")
+        row = s.request(s.engine.start, self.row, ids, [s.tokenizer.eos], s.limit, draw,
                         math.log(s.leave) if s.leave else -math.inf)
-        if row.why != "stop":
-            raise End({"length": "token_limit", "context": "context_full"}[row.why])
-        text = s.tokenizer.decode(row.wrote)
+        if row.finish_reason != "stop":
+            raise DialogueEnd({"length": "token_limit", "context": "context_full"}[row.finish_reason])
+        text = s.tokenizer.decode(row.output)
         return text if text.strip() else None
 
-    def leave(self):
+    def close(self):
         """The dialogue is over: somebody else may have its slot."""
-        self.socratic.request(self.socratic.engine.leave, self.row)
+        self.socratic.request(self.socratic.engine.remove_row, self.row)
 
 
 # ------------------------------------------------------------------------------------------------
 # many dialogues
 
 
-def first(given, speak):
+def replay_then(given, speak):
     """A speaker who says what is `given`, as turns, while it lasts, and then speaks freely."""
     return lambda turns: given[len(turns)]["value"] if len(turns) < len(given) else speak(turns)
 
@@ -387,7 +389,7 @@ class Simulation:
 
     def run(self, openings, in_flight, progress=None):
         """Run these dialogues, but for those that are over, `in_flight` at a time."""
-        self.todo = iter([o for o in openings if not self.journal.over(o.name)])
+        self.todo = iter([o for o in openings if not self.journal.is_over(o.name)])
         self.progress = progress or Progress("", 0, every=math.inf)
         with ThreadPoolExecutor(in_flight) as pool:
             workers = [pool.submit(self.work) for _ in range(in_flight)]
@@ -414,7 +416,7 @@ class Simulation:
                 if end == "budget":
                     # nobody else begins
                     self.todo = iter(())
-        except Stopped:
+        except RunStopped:
             pass
         except BaseException:
             self.stop.set()
@@ -423,40 +425,40 @@ class Simulation:
     def dialogue(self, opening):
         """One dialogue from hello to end, and its end into the journal."""
         held, began, why = self.journal.turns(opening.name), self.clock(), {}
-        ask = self.user.join(opening.number, opening.intent, held)
+        ask = self.user.start_dialogue(opening.number, opening.intent, held)
 
         def voice(who, speak):
             # what is on disk is said again, then what is given, and then what is new
-            new = self.kept(opening.name, began, who, first(opening.turns, speak))
-            return first(held, new)
+            new = self.journalled(opening.name, began, who, replay_then(opening.turns, speak))
+            return replay_then(held, new)
         try:
             # some users write both sides
             turns, end = converse(voice("human", ask),
                                   voice("gpt", getattr(ask, "answer", self.teacher)), self.rounds)
-        except Unanswered as problem:
+        except RetriesExhausted as problem:
             end, why = "error", {"why": str(problem)}
             self.unanswered += 1
             if self.unanswered >= self.HOPELESS:
-                raise Problem(f"{self.HOPELESS} dialogues in a row got no answer; what was said is "
+                raise UserError(f"{self.HOPELESS} dialogues in a row got no answer; what was said is "
                               f"kept, start again to go on: {problem}") from None
         finally:
-            ask.leave()
+            ask.close()
         self.journal.write({"id": opening.name, "end": end, **why})
         return end
 
-    def kept(self, name, began, who, speak):
+    def journalled(self, name, began, who, speak):
         """speak, its texts written into the journal before anybody hears them."""
         def speaks(turns):
             if self.stop.is_set():
-                raise Stopped
+                raise RunStopped
             if self.clock() - began > 60 * self.minutes:
-                raise Unanswered(f"{name} takes longer than {self.minutes} minutes")
+                raise RetriesExhausted(f"{name} takes longer than {self.minutes} minutes")
             text = speak(turns)
             if text is None or not text.strip():
                 if who == "gpt":
-                    raise End("error")
+                    raise DialogueEnd("error")
                 return None
-            how = getattr(text, "how", {})
+            how = getattr(text, "meta", {})
             self.journal.write({"id": name, "turn": len(turns), "from": who, "value": text, **how},
                                paid=how.get("cost", 0) > 0)
             if how:
@@ -475,32 +477,32 @@ OPENAI = "https://api.openai.com/v1"
 def user_flags(parser):
     """What tells who asks, and how; for other commands, too."""
     add = parser.add_argument_group("how a user writes").add_argument
-    add("--temperature", type=amount, default=0.7, help="(%(default)s, as in the paper)")
-    add("--top-k", type=natural, default=0, help="0 for all")
-    add("--top-p", type=portion, default=1.0)
-    add("--max-question", type=positive, default=64, help="longest, in tokens (64; the paper: 512)")
-    add("--context", type=positive, default=2048, help="most tokens in a dialogue (%(default)s; "
+    add("--temperature", type=nonnegative, default=0.7, help="(%(default)s, as in the paper)")
+    add("--top-k", type=natural_int, default=0, help="0 for all")
+    add("--top-p", type=fraction, default=1.0)
+    add("--max-question", type=positive_int, default=64, help="longest, in tokens (64; the paper: 512)")
+    add("--context", type=positive_int, default=2048, help="most tokens in a dialogue (%(default)s; "
         "and what the user's model can hold)")
-    add("--leave", type=amount, default=1.0, help="multiplies the odds of leaving at each turn")
+    add("--leave", type=nonnegative, default=1.0, help="multiplies the odds of leaving at each turn")
     add("--blind", action="store_true", help="the user was trained with --blind")
-    add("--seed", type=natural, default=0)
+    add("--seed", type=natural_int, default=0)
     add = parser.add_argument_group("a user behind an address, or told by a prompt").add_argument
     add("--user-model", help="its name there (default: user, or the teacher's); "
         "at another address than the teacher's its key is USER_API_KEY")
-    add("--user-price", type=amount, nargs=2, metavar=("READ", "WRITTEN"), help="as --price")
+    add("--user-price", type=nonnegative, nargs=2, metavar=("READ", "WRITTEN"), help="as --price")
     add("--tokenizer", metavar="DIR", help="of a user behind an address: its checkpoint directory")
 
 
 def money_flags(parser):
     """Pace, patience and price, wherever somebody at an address is asked."""
     add = parser.add_argument_group("pace and money").add_argument
-    add("--requests-per-minute", type=positive, metavar="N")
-    add("--tokens-per-minute", type=positive, metavar="N",
+    add("--requests-per-minute", type=positive_int, metavar="N")
+    add("--tokens-per-minute", type=positive_int, metavar="N",
         help="of prompts and of answers as long as allowed")
-    add("--timeout", type=positive, default=120, help="longest silence, in seconds (%(default)s)")
-    add("--patience", type=positive, default=600, help="seconds for all tries at an answer (600)")
-    add("--max-dollars", type=amount, metavar="D", help="never spend more, restarts included")
-    add("--price", type=amount, nargs=2, metavar=("READ", "WRITTEN"),
+    add("--timeout", type=positive_int, default=120, help="longest silence, in seconds (%(default)s)")
+    add("--patience", type=positive_int, default=600, help="seconds for all tries at an answer (600)")
+    add("--max-dollars", type=nonnegative, metavar="D", help="never spend more, restarts included")
+    add("--price", type=nonnegative, nargs=2, metavar=("READ", "WRITTEN"),
         help="dollars for a million tokens, where the table does not know or is out of date")
     add("--limit-key", choices=["max_tokens", "max_completion_tokens"], default="max_tokens",
         help="what the server calls the longest answer")
@@ -513,41 +515,41 @@ def arguments(words=None):
     add("--user", required=True, help="a checkpoint directory; the address of a server of "
         "completions; prompt:FILE or whole:FILE, a chat model that is told to be the user turn by "
         "turn, or to write whole dialogues; script:NAME, self-chat, role-play or oracle")
-    add("--teacher", type=address, default=os.environ.get("OPENAI_BASE_URL", OPENAI), metavar="URL",
+    add("--teacher", type=url, default=os.environ.get("OPENAI_BASE_URL", OPENAI), metavar="URL",
         help="OpenAI-compatible address (%(default)s); its key is read from OPENAI_API_KEY")
     add("--model", default="gpt-3.5-turbo", help="the teacher's name there")
     add("--system", metavar="FILE", help="a system message for the teacher")
-    add("--max-tokens", type=positive, default=512, help="longest answer")
+    add("--max-tokens", type=positive_int, default=512, help="longest answer")
     add = parser.add_argument_group("the dialogues").add_argument
     add("--out", required=True, help="JSONL file of dialogues to write; OUT.journal is beside it")
-    add("--dialogues", type=positive, help="how many (1000, or what seeds give; never more)")
-    add("--rounds", type=positive, default=12, help="most questions in one (%(default)s)")
+    add("--dialogues", type=positive_int, help="how many (1000, or what seeds give; never more)")
+    add("--rounds", type=positive_int, default=12, help="most questions in one (%(default)s)")
     add("--seeds", metavar="FILE", help="dialogues or questions that give the beginning")
-    add("--seed-rounds", type=natural, default=0, help="whole rounds given; 0: the first question")
-    add("--times", type=positive, default=1, help="how often each seed is used")
+    add("--seed-rounds", type=natural_int, default=0, help="whole rounds given; 0: the first question")
+    add("--times", type=positive_int, default=1, help="how often each seed is used")
     add("--intents", metavar="FILE", help="lines that tell the user who he is or wants, in turn")
-    add("--shard", type=share, default=(1, 1), metavar="i/n", help="the i-th of n machines")
-    add("--in-flight", type=positive, default=64, help="dialogues at a time (%(default)s)")
-    add("--minutes", type=positive, default=60, help="longest time for one dialogue (%(default)s)")
+    add("--shard", type=shard, default=(1, 1), metavar="i/n", help="the i-th of n machines")
+    add("--in-flight", type=positive_int, default=64, help="dialogues at a time (%(default)s)")
+    add("--minutes", type=positive_int, default=60, help="longest time for one dialogue (%(default)s)")
     add("--dry-run", action="store_true", help="say what it would cost; send nothing")
     user_flags(parser)
     money_flags(parser)
     return parser.parse_args(words)
 
 
-def greet(client, who, variable="OPENAI_API_KEY"):
+def check_server(client, who, variable="OPENAI_API_KEY"):
     """Find out before anything else whether somebody is there, and takes our key."""
     try:
         reply = client.session.get(f"{client.url}/models", timeout=(5, 30), allow_redirects=False)
     except requests.RequestException as error:
-        raise Problem(f"no {who} answers at {client.url} ({type(error).__name__}): is it running, "
+        raise UserError(f"no {who} answers at {client.url} ({type(error).__name__}): is it running, "
                       f"and is that its address (--{who})?") from None
     if reply.status_code in (401, 403):
-        raise Problem(f"{client.url} wants another key (HTTP {reply.status_code}); it is read from "
+        raise UserError(f"{client.url} wants another key (HTTP {reply.status_code}); it is read from "
                       f"{variable}")
 
 
-def reaching(args, home, journal, stop):
+def client_factory(args, home, journal, stop):
     """
     reach(url, model, price) -> Client, for any number of addresses, and the Ledger they share.
 
@@ -556,12 +558,12 @@ def reaching(args, home, journal, stop):
     """
     prices = [getattr(args, name, None) for name in ("price", "user_price", "embed_price")]
     if args.max_dollars is not None and not any(prices) and is_loopback(home):
-        raise Problem("an address of this machine costs nothing, and --max-dollars would never "
+        raise UserError("an address of this machine costs nothing, and --max-dollars would never "
                       "hold; where it passes on to one that does, say --price READ WRITTEN")
 
     def sleep(seconds):
         if stop.wait(seconds):
-            raise Stopped
+            raise RunStopped
 
     ledger = Ledger(args.max_dollars, lambda row: journal.write(row, paid="reserved" in row),
                     journal.calls, stop)
@@ -575,7 +577,7 @@ def reaching(args, home, journal, stop):
     return reach, ledger
 
 
-def socratic_of(args):
+def load_socratic(args):
     """The trained user of a checkpoint directory."""
     model, tokenizer = load_checkpoint(args.user)
     try:
@@ -583,56 +585,56 @@ def socratic_of(args):
                         args.max_question, args.blind, args.leave, args.context,
                         temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
     except RuntimeError as error:
-        raise Problem(f"no memory for {args.in_flight} dialogues at a time: fewer --in-flight "
-                      f"({plain(error)})") from None
+        raise UserError(f"no memory for {args.in_flight} dialogues at a time: fewer --in-flight "
+                      f"({one_line(error)})") from None
 
 
-def user_of(args, reach):
+def make_user(args, reach):
     """Whoever --user means; reach(url, model, price) gives a client for a model at an address."""
     if Path(args.user).is_dir():
-        return socratic_of(args)
-    from data.users import other_user
-    user = other_user(args, reach, *user_model(args))
+        return load_socratic(args)
+    from data.users import make_other_user
+    user = make_other_user(args, reach, *user_model(args))
     if args.user.startswith("http"):
-        greet(user.client, "user", "USER_API_KEY")
+        check_server(user.client, "user", "USER_API_KEY")
     return user
 
 
-def finish(out, journal, planned, ledger):
+def write_dialogues(out, journal, planned, ledger):
     """Write the dialogues as one file, and say what they came to."""
-    kept, dropped = ended(journal, planned)
-    write(out, records(journal, planned))
+    kept, dropped = finished_openings(journal, planned)
+    write_jsonl(out, journal_records(journal, planned))
     ends = Counter(journal.ends[opening.name] for opening in kept + dropped)
-    money = f"; {in_dollars(ledger.spent)} spent" if ledger.spent else ""
+    money = f"; {format_dollars(ledger.spent)} spent" if ledger.spent else ""
     print(f"{out}: {len(kept):,} dialogues; {len(dropped)} in which nothing new was said were "
           f"dropped{money}")
-    print("why they ended: " + ", ".join(f"{end} {n / ends.total():.1%} ({ENDS[end]})"
+    print("why they ended: " + ", ".join(f"{end} {n / ends.total():.1%} ({END_REASONS[end]})"
                                          for end, n in ends.most_common()))
     if ends["error"]:
         print(f"{ends['error']} got no answer; the same command tries them again")
     if missing := len(planned) - sum(ends.values()) + ends["budget"]:
-        raise Problem(f"the money was spent before {missing} dialogues were at their end; the same "
+        raise UserError(f"the money was spent before {missing} dialogues were at their end; the same "
                       "command with more --max-dollars goes on with them")
 
 
 def dry_run(args, planned, system):
     """Print what the run, or the rest of it, would ask for; nothing is sent."""
-    (kind, _, file), path, sides, seen = args.user.partition(":"), journal_of(args), [], None
+    (kind, _, file), path, sides, seen = args.user.partition(":"), journal_path(args), [], None
     if kind != "whole":
         sides = [(price_of(args.teacher, args.model, args.price),
-                  partial(answering, system=len(system.encode()) // 4))]
+                  partial(teacher_tokens, system=len(system.encode()) // 4))]
     if kind in ("prompt", "whole"):
         sides.append((price_of(args.teacher, *user_model(args)), partial(
-            asking if kind == "prompt" else writing, told=os.path.getsize(file) // 4)))
+            user_tokens if kind == "prompt" else transcript_tokens, told=os.path.getsize(file) // 4)))
     if path.exists():
-        journal = Journal(path, settings_of(args))
-        seen = means(journal)
-        planned = [opening for opening in planned if not journal.over(opening.name)]
+        journal = Journal(path, simulation_settings(args))
+        seen = mean_sizes(journal)
+        planned = [opening for opening in planned if not journal.is_over(opening.name)]
     limits = (args.rounds, args.max_question, args.max_tokens)
     print("\n".join(forecast(len(planned), limits, sides, seen)))
 
 
-def journal_of(args):
+def journal_path(args):
     """Where the journal of an output lies."""
     return Path(f"{args.out}.journal")
 
@@ -646,21 +648,21 @@ def user_model(args):
 def simulate(args, planned, system):
     """Let them talk, and write it down."""
     if Path(args.out).is_dir():
-        raise Problem(f"--out {args.out} is a directory; it has to be a file")
-    journal, stop = Journal(journal_of(args), settings_of(args)), threading.Event()
-    reach, ledger = reaching(args, args.teacher, journal, stop)
+        raise UserError(f"--out {args.out} is a directory; it has to be a file")
+    journal, stop = Journal(journal_path(args), simulation_settings(args)), threading.Event()
+    reach, ledger = client_factory(args, args.teacher, journal, stop)
     client = reach(args.teacher, args.model, args.price)
-    greet(client, "teacher")
-    user = user_of(args, reach)
+    check_server(client, "teacher")
+    user = make_user(args, reach)
     if isinstance(user, Socratic) and user.tokenizer.speaker != "human":
         print(f"note: {args.user} was not trained on what humans say (--learn human)", flush=True)
-    missing = sum(not journal.over(opening.name) for opening in planned)
+    missing = sum(not journal.is_over(opening.name) for opening in planned)
     if missing < len(planned):
         print(f"going on: {len(planned) - missing:,} of {len(planned):,} dialogues are there")
     teacher = Teacher(client, args.model, system, args.max_tokens)
     Simulation(user, teacher, journal, args.rounds, args.minutes, stop).run(
         planned, args.in_flight, Progress(Path(args.out).stem, missing, ledger))
-    finish(args.out, journal, planned, ledger)
+    write_dialogues(args.out, journal, planned, ledger)
 
 
 def main():

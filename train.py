@@ -20,23 +20,24 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from data.checkpoint import built, weight_file, save_model, load_model
-from data.distributed import Alone, ranks as ranks_of
+from data.checkpoint import build_model, weight_file, save_model, load_model
+from data.distributed import SingleProcess, start_ranks as ranks_of
 from data.formats.adapter import read_adapter, write_adapter
-from data.machine import machine
+from data.machine import machine_settings
 from data.muon import Muon
-from data.program import Problem, clock, positive, read_text, run, same_run, stamp, write
+from data.program import (UserError, format_seconds, positive_int, read_text, run,
+                          require_same_settings, file_stamp, write_jsonl)
 from model import ATTENTION, Config, Llama, add_lora, merge_lora, nll
 from platolm import IGNORE, LABEL, Tokenizer, blanked, encode, shift, turns, read_records
 
-ALONE = Alone()
+ALONE = SingleProcess()
 DTYPE = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 # ------------------------------------------------------------------------------------------------
 # from records to batches
 
 
-def sample_of(record, tokenizer, learn, context, compat=False):
+def to_sample(record, tokenizer, learn, context, compat=False):
     """
     A record as (inputs, targets), cut to what is needed, and whether some of it did not fit.
 
@@ -63,10 +64,10 @@ def load_samples(paths, tokenizer, learn, context, blind=False, compat=False):
     for path in paths:
         for record in read_records(path):
             if "conversations" not in record and learn != "all":
-                raise Problem(f"{path} holds plain text; that is for --learn all")
+                raise UserError(f"{path} holds plain text; that is for --learn all")
             if blind and "conversations" in record:
                 record["conversations"] = blanked(record["conversations"])
-            inputs, targets, shortened = sample_of(record, tokenizer, learn, context, compat)
+            inputs, targets, shortened = to_sample(record, tokenizer, learn, context, compat)
             cut += shortened
             if any(target != IGNORE for target in targets):
                 samples.append((inputs, targets))
@@ -74,7 +75,7 @@ def load_samples(paths, tokenizer, learn, context, blind=False, compat=False):
                 nothing += 1
     names = ", ".join(map(str, paths))
     if not samples:
-        raise Problem(f"nothing to learn for {learn!r} in {names} within {context} tokens")
+        raise UserError(f"nothing to learn for {learn!r} in {names} within {context} tokens")
     print(f"{len(samples):,} samples from {names}; {cut:,} cut to {context} tokens, "
           f"{nothing:,} left out with nothing to learn", flush=True)
     return samples
@@ -104,7 +105,7 @@ def batches(lengths, budget, rng):
     return [found[i] for i in rng.permutation(len(found))]
 
 
-def forever(lengths, budget, seed):
+def endless_batches(lengths, budget, seed):
     """Epoch after epoch of batches; nothing but the seed decides, so that a resumed run agrees."""
     epoch = 0
     while True:
@@ -112,13 +113,13 @@ def forever(lengths, budget, seed):
         epoch += 1
 
 
-def updates(lengths, args):
+def update_batches(lengths, args):
     """
     Update after update, each a list of micro-batches: `accumulate` of them or, with --samples, as
     many as it takes to hold that many samples (the paper's way).
     """
     if not args.samples:
-        stream = forever(lengths, args.tokens, args.seed)
+        stream = endless_batches(lengths, args.tokens, args.seed)
         while True:
             yield list(islice(stream, args.accumulate))
     for epoch in count():
@@ -131,7 +132,7 @@ def updates(lengths, args):
             yield [[some[i] for i in batch] for batch in found]
 
 
-def steps_of(epochs, lengths, args):
+def count_steps(epochs, lengths, args):
     """How many updates an --epochs comes to; without --samples, about as many."""
     if args.samples:
         return epochs * (len(lengths) // args.samples)
@@ -153,7 +154,7 @@ def pad(samples, device="cpu"):
 # one update
 
 
-def precise(device, precision):
+def autocast(device, precision):
     """The context in which matrices are multiplied: bf16 by autocast, or float32 as they are."""
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 
@@ -165,19 +166,19 @@ def update(model, optimizers, micro_batches, precision="float32", clip=1.0, rank
     Returns the mean loss per learnt token in nats, and the gradient's norm before clipping.
     """
     # divide by what is learnt in the whole update: micro-batches differ in how much that is
-    learnt = ranks.total(sum((targets != IGNORE).sum().item() for _, targets in micro_batches))
+    learnt = ranks.sum_over(sum((targets != IGNORE).sum().item() for _, targets in micro_batches))
     total = 0.0
     for ids, targets in micro_batches:
-        with precise(ids.device.type, precision):
+        with autocast(ids.device.type, precision):
             loss = nll(model, ids, targets).sum() / learnt
         loss.backward()
         total += loss.item()
-    ranks.add_up(model)
+    ranks.sum_gradients(model)
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return ranks.total(total), (norm.full_tensor() if ranks.sharded else norm).item()
+    return ranks.sum_over(total), (norm.full_tensor() if ranks.sharded else norm).item()
 
 
 @torch.no_grad()
@@ -185,14 +186,14 @@ def held_out_loss(model, samples, budget, precision="float32", ranks=ALONE):
     """Mean loss per learnt token over all samples, in nats."""
     device, total, learnt = model.embed_tokens.weight.device, 0.0, 0
     lengths = [len(inputs) for inputs, _ in samples]
-    for batch in ranks.mine(batches(lengths, budget, np.random.default_rng(0))):
-        with precise(device.type, precision):
+    for batch in ranks.my_share(batches(lengths, budget, np.random.default_rng(0))):
+        with autocast(device.type, precision):
             losses = nll(model, *pad([samples[i] for i in batch], device))
         total, learnt = total + losses.double().sum().item(), learnt + len(losses)
-    return ranks.total(total) / ranks.total(learnt)
+    return ranks.sum_over(total) / ranks.sum_over(learnt)
 
 
-def rate(step, steps, peak, warmup):
+def learning_rate(step, steps, peak, warmup):
     """The learning rate of a step: `warmup` steps straight up to the peak, half a cosine to 0."""
     if step < warmup:
         # the last of them may go beyond, where warmup is no whole number
@@ -200,7 +201,7 @@ def rate(step, steps, peak, warmup):
     return peak * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
 
 
-def optimizers(model, name, lr, decay):
+def make_optimizers(model, name, lr, decay):
     """AdamW for all that is trained; or Muon for the layers' matrices and AdamW for the rest."""
     trained = {where: p for where, p in model.named_parameters() if p.requires_grad}
     inner = [p for where, p in trained.items() if p.dim() == 2 and where.startswith("layers.")]
@@ -225,17 +226,17 @@ def train(model, samples, held_out, args, ranks=ALONE):
     Returns one row per update: loss per learnt token (nats), tokens computed, padded and learnt.
     """
     device = model.embed_tokens.weight.device
-    both = optimizers(model, args.optimizer, args.lr, args.weight_decay)
-    first, log = restore(model, both, args, ranks)
+    both = make_optimizers(model, args.optimizer, args.lr, args.weight_decay)
+    first, log = load_state(model, both, args, ranks)
     lengths = [len(inputs) for inputs, _ in samples]
     learnt = [sum(target != IGNORE for target in targets) for _, targets in samples]
     seconds, every, name = 0.0, max(1, args.steps // 10), Path(args.out).name
 
     # a run that goes on skips the batches it has used
-    for step, picked in enumerate(islice(updates(lengths, args), first, args.steps), first):
+    for step, picked in enumerate(islice(update_batches(lengths, args), first, args.steps), first):
         began = time.time()
-        micro_batches = [pad([samples[i] for i in batch], device) for batch in ranks.mine(picked)]
-        lr = rate(step, args.steps, args.lr, args.warmup * args.steps)
+        micro_batches = [pad([samples[i] for i in batch], device) for batch in ranks.my_share(picked)]
+        lr = learning_rate(step, args.steps, args.lr, args.warmup * args.steps)
         for group in chain.from_iterable(optimizer.param_groups for optimizer in both):
             group["lr"] = lr
         loss, norm = update(model, both, micro_batches, args.precision, args.clip, ranks)
@@ -247,49 +248,49 @@ def train(model, samples, held_out, args, ranks=ALONE):
                     "learnt": sum(learnt[i] for i in used), "samples": len(used)})
         seconds += time.time() - began
         if (step + 1) % every == 0 or step + 1 == args.steps:
-            report(name, log, first, args.steps, seconds)
+            print_progress(name, log, first, args.steps, seconds)
         if held_out and ((step + 1) % (2 * every) == 0 or step + 1 == args.steps):
             log[-1]["held_out"] = held_out_loss(model, held_out, args.tokens, args.precision, ranks)
             print(f"{name:<10} held-out loss {log[-1]['held_out']:.4f}", flush=True)
         if (step + 1) % every == 0 and step + 1 < args.steps:
-            keep(model, both, log, args, ranks)
+            save_state(model, both, log, args, ranks)
     return log
 
 
-def report(name, log, first, steps, seconds):
+def print_progress(name, log, first, steps, seconds):
     """Print a line: socratic   step  120/1000   loss 2.314    14,201 tok/s   1m20s left"""
     done = len(log) - first
     speed = sum(row["tokens"] for row in log[first:]) / seconds
-    left = clock((steps - len(log)) * seconds / done)
+    left = format_seconds((steps - len(log)) * seconds / done)
     recent = log[-max(1, steps // 10):]
     loss = sum(row["loss"] for row in recent) / len(recent)
     print(f"{name:<10} step {len(log):>6}/{steps}   loss {loss:.3f}   "
           f"{speed:>9,.0f} tok/s   {left:>6} left", flush=True)
 
 
-def identity(args):
+def run_settings(args):
     """What a run may not change between its parts."""
     same = {name: value for name, value in vars(args).items()
             if name not in ("out", "resume", "device")}
-    return same | {"data": [stamp(path) for path in read_by(args)]}
+    return same | {"data": [file_stamp(path) for path in input_files(args)]}
 
 
-def read_by(args):
+def input_files(args):
     """The files that decide what a run comes to."""
     return [*args.data, *([weight_file(args.base)] if args.base else []),
             *([args.system] if args.system else [])]
 
 
-def keep(model, optimizers, log, args, ranks=ALONE):
+def save_state(model, optimizers, log, args, ranks=ALONE):
     """Save what is needed to go on, in one move: a kill at any moment leaves a whole file."""
     state = ranks.state(model, optimizers)
-    if ranks.number == 0:
+    if ranks.rank == 0:
         part = Path(args.out) / "train_state.pt.tmp"
-        torch.save({"state": state, "log": log, "run": identity(args)}, part)
+        torch.save({"state": state, "log": log, "run": run_settings(args)}, part)
         part.replace(Path(args.out) / "train_state.pt")
 
 
-def restore(model, optimizers, args, ranks=ALONE):
+def load_state(model, optimizers, args, ranks=ALONE):
     """Load what `keep` saved, if --resume asks for it. Returns the first step, and the log."""
     path = Path(args.out) / "train_state.pt"
     if not args.resume or not path.exists():
@@ -298,14 +299,14 @@ def restore(model, optimizers, args, ranks=ALONE):
         # mapped: of a large model no second one in memory, and none on the card
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        raise Problem(f"{path} cannot be read ({error}); delete it to start again") from None
-    same_run(path, found["run"], identity(args))
+        raise UserError(f"{path} cannot be read ({error}); delete it to start again") from None
+    require_same_settings(path, found["run"], run_settings(args))
     ranks.load(model, optimizers, found["state"])
     print(f"going on after step {len(found['log'])}", flush=True)
     return len(found["log"]), found["log"]
 
 
-def begin(args, attention):
+def initial_model(args, attention):
     """The model and tokenizer to start from: a checkpoint, or random weights for args' shape."""
     if args.base:
         model, tokenizer = load_model(args.base, attention), Tokenizer.load(args.base)
@@ -313,33 +314,33 @@ def begin(args, attention):
         shape = {name: getattr(args, name) for name in ("dim", "layers", "heads", "hidden",
                                                          "context")}
         said = [text for path in args.data for record in read_records(path)
-                for text in texts(record)]
+                for text in record_texts(record)]
         tokenizer = Tokenizer.learn(said, args.vocab)
         model = Llama(Config(vocab=tokenizer.vocab, kv_heads=args.heads, **shape), attention)
-    tokenizer.system = system_of(args) or tokenizer.system
+    tokenizer.system = system_line(args) or tokenizer.system
     tokenizer.speaker = args.learn if args.learn in LABEL else ""
     return model, tokenizer
 
 
-def system_of(args):
+def system_line(args):
     """What dialogues shall begin with: the file's words, with the template's whitespace."""
     if not args.system:
         if args.template == "phoenix":
-            raise Problem("phoenix has a system line whose words are its authors': --system FILE")
+            raise UserError("phoenix has a system line whose words are its authors': --system FILE")
         return ""
     # ours ends in a space, for the sake of the first label (see platolm.SYSTEM)
     return read_text(args.system).strip() + "\n\n" + " " * (args.template != "phoenix")
 
 
-def texts(record):
+def record_texts(record):
     """Every text in a record."""
     said = record.get("conversations")
     return [turn["value"] for turn in said] if said else [record["text"]]
 
 
-def finished(out, args):
+def is_finished(out, args):
     """Whether the model is there, and younger than what it was made from."""
-    model, inputs = out / "model.safetensors", map(Path, read_by(args))
+    model, inputs = out / "model.safetensors", map(Path, input_files(args))
     return model.exists() and all(not path.exists() or path.stat().st_mtime <= model.stat().st_mtime
                                   for path in inputs)
 
@@ -359,12 +360,12 @@ def arguments(words=None):
         "(a tenth of the steps is lost at most)")
     # how much and how fast
     either = parser.add_mutually_exclusive_group().add_argument
-    either("--steps", type=positive, default=500, help="updates (default: 500)")
-    either("--epochs", type=positive, help="how often all samples are seen, instead")
-    add("--tokens", type=positive, default=2048, help="tokens of a micro-batch, padding included")
+    either("--steps", type=positive_int, default=500, help="updates (default: 500)")
+    either("--epochs", type=positive_int, help="how often all samples are seen, instead")
+    add("--tokens", type=positive_int, default=2048, help="tokens of a micro-batch, padding included")
     either = parser.add_mutually_exclusive_group().add_argument
-    either("--accumulate", type=positive, default=1, help="micro-batches in an update")
-    either("--samples", type=positive, help="samples in an update, instead")
+    either("--accumulate", type=positive_int, default=1, help="micro-batches in an update")
+    either("--samples", type=positive_int, help="samples in an update, instead")
     add("--optimizer", choices=("adamw", "muon"), default="adamw",
         help="adamw as in the paper; muon learns from less text")
     add("--lr", type=float, default=1e-3, help="peak of the learning rate (default: 1e-3)")
@@ -373,13 +374,13 @@ def arguments(words=None):
     add("--clip", type=float, default=1.0, help="largest norm of the gradient")
     add("--seed", type=int, default=0)
     # LoRA instead of all weights
-    add("--lora", type=positive, metavar="RANK", help="train low-rank changes only; they are "
+    add("--lora", type=positive_int, metavar="RANK", help="train low-rank changes only; they are "
         "written into OUT/adapter, too, as PEFT reads them")
     add("--lora-alpha", type=float, default=16, help="their weight is alpha / rank")
     add("--lora-names", nargs="+", default=["q_proj", "k_proj", "v_proj", "o_proj"])
     # a new model's shape
     for name in ("vocab", "dim", "layers", "heads", "hidden", "context"):
-        add(f"--{name}", type=positive, default=getattr(Config, name), help="without --base")
+        add(f"--{name}", type=positive_int, default=getattr(Config, name), help="without --base")
     authors_arguments(parser.add_argument_group("as the paper's authors").add_argument)
     machine_arguments(parser.add_argument_group("the machine").add_argument)
     return parser.parse_args(words)
@@ -407,7 +408,7 @@ def machine_arguments(add):
     add("--shard", action="store_true", help="with torchrun: each process holds a part of it all")
 
 
-def prepared(model, args, ranks):
+def prepare_model(model, args, ranks):
     """The model on its machine, as it is to be trained."""
     if not args.shard:
         model.to(DTYPE[args.weights]).to(args.device)
@@ -419,19 +420,19 @@ def prepared(model, args, ranks):
         for layer in model.layers:
             layer.compile(dynamic=True)
     if args.shard:
-        ranks.split(model, DTYPE[args.weights], args.precision)
+        ranks.shard_model(model, DTYPE[args.weights], args.precision)
     return model
 
 
-def finish(model, tokenizer, log, stored, args, ranks):
+def save_result(model, tokenizer, log, stored, args, ranks):
     """Write the checkpoint, in the precision that the base was stored in."""
     out, total = Path(args.out), sum(row["tokens"] for row in log)
     print(f"{total:,} tokens computed, {sum(row['padding'] for row in log) / total:.1%} of them "
           f"padding, {sum(row['learnt'] for row in log):,} learnt")
     whole = ranks.state(model, [])[0] if ranks.sharded else None
-    if ranks.number:
+    if ranks.rank:
         return
-    write(out / "log.jsonl", log)
+    write_jsonl(out / "log.jsonl", log)
     tokenizer.save(out)
     if args.lora:
         write_adapter(model, out / "adapter", args.base)
@@ -441,13 +442,13 @@ def finish(model, tokenizer, log, stored, args, ranks):
         read_adapter(model, out / "adapter")
         merge_lora(model)
     if whole:
-        model = built(model.config, {name: tensor.to(stored)
+        model = build_model(model.config, {name: tensor.to(stored)
                                             for name, tensor in whole.items()}, out)
     save_model(model.to("cpu", stored), out)
     (out / "train_state.pt").unlink(missing_ok=True)
 
 
-def clear(out):
+def remove_outputs(out):
     """From here on, what may lie in the directory is no longer the model of this run."""
     out.mkdir(parents=True, exist_ok=True)
     for old in ("model.safetensors", "adapter/adapter_model.safetensors",
@@ -458,24 +459,24 @@ def clear(out):
 def main():
     args = arguments()
     out = Path(args.out)
-    if args.resume and finished(out, args):
+    if args.resume and is_finished(out, args):
         return print(f"{out} is finished; nothing to do")
     if args.shard and (args.lora or args.optimizer == "muon"):
-        raise Problem("--shard is for AdamW on all weights: LoRA's are few, and Muon needs whole "
+        raise UserError("--shard is for AdamW on all weights: LoRA's are few, and Muon needs whole "
                       "matrices")
     if args.lora and not args.base:
-        raise Problem("--lora changes a base: which? --base DIR")
+        raise UserError("--lora changes a base: which? --base DIR")
     ranks = ranks_of(args.shard)
     if ranks.size > args.accumulate and not args.samples:
-        raise Problem(f"an update of {args.accumulate} micro-batches leaves some of {ranks.size} "
+        raise UserError(f"an update of {args.accumulate} micro-batches leaves some of {ranks.size} "
                       "processes without work: --accumulate more, or --samples")
-    fast = ranks.first(lambda: machine(args.precision, args.attention))
+    fast = ranks.first_then_rest(lambda: machine_settings(args.precision, args.attention))
     args.precision, args.attention, args.device = (fast[key] for key in
                                                    ("precision", "attention", "device"))
     torch.manual_seed(args.seed)
-    model, tokenizer = begin(args, args.attention)
+    model, tokenizer = initial_model(args, args.attention)
     stored = model.embed_tokens.weight.dtype
-    model = prepared(model, args, ranks)
+    model = prepare_model(model, args, ranks)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     print(f"{out}: {trained:,} weights to train (--learn {args.learn}), kept in {args.weights}, "
           f"multiplied in {args.precision}, {args.attention} attention", flush=True)
@@ -483,14 +484,14 @@ def main():
     samples = load_samples(args.data, *same)
     held_out = args.held_out and load_samples([args.held_out], *same)
     if args.epochs:
-        args.steps = steps_of(args.epochs, [len(inputs) for inputs, _ in samples], args)
+        args.steps = count_steps(args.epochs, [len(inputs) for inputs, _ in samples], args)
     if args.steps < 1 or len(samples) < (args.samples or 0):
-        raise Problem(f"{len(samples)} samples are too few for an update")
+        raise UserError(f"{len(samples)} samples are too few for an update")
 
-    if ranks.number == 0:
-        clear(out)
+    if ranks.rank == 0:
+        remove_outputs(out)
     log = train(model, samples, held_out, args, ranks)
-    finish(model, tokenizer, log, stored, args, ranks)
+    save_result(model, tokenizer, log, stored, args, ranks)
     ranks.close()
 
 

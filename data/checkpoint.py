@@ -12,36 +12,36 @@ from pathlib import Path
 
 import torch
 
-from data.program import Problem, read_json
+from data.program import UserError, read_json
 from model import Config, Llama
 
 
 # our name for a size, and theirs
-NAMES = {"vocab": "vocab_size", "dim": "hidden_size", "layers": "num_hidden_layers",
+CONFIG_KEYS = {"vocab": "vocab_size", "dim": "hidden_size", "layers": "num_hidden_layers",
          "heads": "num_attention_heads", "kv_heads": "num_key_value_heads",
          "hidden": "intermediate_size", "context": "max_position_embeddings",
          "theta": "rope_theta", "eps": "rms_norm_eps", "tied": "tie_word_embeddings"}
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
           "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
           "U8": torch.uint8, "BOOL": torch.bool}
-CODES = {dtype: code for code, dtype in DTYPES.items()}
+DTYPE_CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
-def sensible(value, kind):
+def is_valid_setting(value, kind):
     """Whether a value of a config can be meant: a switch, or a number above 0."""
     if kind is bool:
         return isinstance(value, bool)
     return isinstance(value, (int, float) if kind is float else int) and value > 0
 
 
-def checked(config, path):
+def validate_config(config, path):
     """A config whose numbers came from a file, if a model can be made of them."""
-    for ours, theirs in NAMES.items():
+    for ours, theirs in CONFIG_KEYS.items():
         value = getattr(config, ours)
-        if not sensible(value, Config.__annotations__[ours]):
-            raise Problem(f"{path}: {theirs} is missing or makes no sense: {value!r}")
+        if not is_valid_setting(value, Config.__annotations__[ours]):
+            raise UserError(f"{path}: {theirs} is missing or makes no sense: {value!r}")
     if config.dim % (2 * config.heads) or config.heads % config.kv_heads:
-        raise Problem(f"{path}: {config.dim} dimensions, {config.heads} heads and "
+        raise UserError(f"{path}: {config.dim} dimensions, {config.heads} heads and "
                       f"{config.kv_heads} key/value heads do not divide each other")
     return config
 
@@ -51,23 +51,23 @@ def read_config(directory):
     path = directory / "config.json"
     page = read_json(path)
     if page.get("model_type") != "llama":
-        raise Problem(f"{path} describes a {page.get('model_type')!r} model, not a 'llama'")
+        raise UserError(f"{path} describes a {page.get('model_type')!r} model, not a 'llama'")
     if page.get("num_key_value_heads") is None:
         page["num_key_value_heads"] = page.get("num_attention_heads")
     page.setdefault("tie_word_embeddings", False)
     # transformers 5 keeps theta in the first of these
     ropes = [page.get(key) or {} for key in ("rope_parameters", "rope_scaling")]
     if not all(isinstance(rope, dict) for rope in ropes):
-        raise Problem(f"{path}: rope_parameters or rope_scaling makes no sense")
+        raise UserError(f"{path}: rope_parameters or rope_scaling makes no sense")
     page.setdefault("rope_theta", ropes[0].get("rope_theta", 10000.0))
-    refuse(path, page, [rope.get("rope_type", rope.get("type", "default")) for rope in ropes])
-    config = checked(Config(**{ours: page.get(theirs) for ours, theirs in NAMES.items()}), path)
+    refuse_unsupported(path, page, [rope.get("rope_type", rope.get("type", "default")) for rope in ropes])
+    config = validate_config(Config(**{ours: page.get(theirs) for ours, theirs in CONFIG_KEYS.items()}), path)
     if page.get("head_dim") not in (None, config.dim // config.heads):
-        raise Problem(f"{path}: heads of another width (head_dim) are not supported")
+        raise UserError(f"{path}: heads of another width (head_dim) are not supported")
     return config
 
 
-def refuse(path, page, kinds):
+def refuse_unsupported(path, page, kinds):
     """A Problem if a config asks for what this LLaMA has not; kinds: of rotary positions."""
     strange = {"rope scaling": any(kind != "default" for kind in kinds),
                "a quantised model": page.get("quantization_config") is not None,
@@ -76,12 +76,12 @@ def refuse(path, page, kinds):
                "an activation other than silu": page.get("hidden_act", "silu") != "silu"}
     for what, is_so in strange.items():
         if is_so:
-            raise Problem(f"{path} asks for {what}, which is not supported")
+            raise UserError(f"{path} asks for {what}, which is not supported")
 
 
 def write_config(config, directory, dtype):
     """config.json in the words of transformers 4 and 5 and of llama.cpp."""
-    page = {theirs: getattr(config, ours) for ours, theirs in NAMES.items()}
+    page = {theirs: getattr(config, ours) for ours, theirs in CONFIG_KEYS.items()}
     page |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
              "head_dim": config.dim // config.heads, "attention_bias": False, "mlp_bias": False,
              "rope_parameters": {"rope_type": "default", "rope_theta": config.theta},
@@ -89,7 +89,7 @@ def write_config(config, directory, dtype):
     (directory / "config.json").write_text(json.dumps(page, indent=2) + "\n")
 
 
-def header(path, size, data):
+def read_header(path, size, data):
     """
     The table of a safetensors file, {name: {"dtype", "shape", "data_offsets"}}, and where the
     tensors begin. Everything it claims is checked against the file's size first.
@@ -97,7 +97,7 @@ def header(path, size, data):
     n = struct.unpack("<Q", data[:8])[0] if size >= 8 else size
     # no model has so many tensors that their table is larger than 100 MB
     if n > min(size - 8, 100 << 20):
-        raise Problem(f"{path} is cut off or no safetensors file: its header would be {n:,} bytes "
+        raise UserError(f"{path} is cut off or no safetensors file: its header would be {n:,} bytes "
                       f"long, the file is {size:,}")
     try:
         entries = json.loads(data[8:8 + n])
@@ -111,13 +111,13 @@ def header(path, size, data):
             spans.append((begin, end, math.prod(entry["shape"]), entry["dtype"], name))
         for begin, end, count, dtype, name in sorted(spans):
             if begin != place or end - begin != count * DTYPES[dtype].itemsize:
-                raise Problem(f"{path}: the header is wrong about {name!r}: {count} numbers of "
+                raise UserError(f"{path}: the header is wrong about {name!r}: {count} numbers of "
                               f"{dtype} do not fill bytes {begin} to {end}")
             place = end
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Problem(f"{path}: the safetensors header makes no sense ({error!r})") from None
+        raise UserError(f"{path}: the safetensors header makes no sense ({error!r})") from None
     if place != size - 8 - n:
-        raise Problem(f"{path} is cut off: {place:,} bytes of tensors are promised, "
+        raise UserError(f"{path} is cut off: {place:,} bytes of tensors are promised, "
                       f"{size - 8 - n:,} are there")
     return entries, 8 + n
 
@@ -128,10 +128,10 @@ def read_safetensors(path):
         with open(path, "rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except OSError as error:
-        raise Problem(f"{path}: {error.strerror}") from None
+        raise UserError(f"{path}: {error.strerror}") from None
     except ValueError:
-        raise Problem(f"{path} is an empty file") from None
-    entries, start = header(path, len(data), data)
+        raise UserError(f"{path} is an empty file") from None
+    entries, start = read_header(path, len(data), data)
     tensors = {}
     for name, entry in entries.items():
         dtype, count = DTYPES[entry["dtype"]], math.prod(entry["shape"])
@@ -146,7 +146,7 @@ def write_safetensors(path, tensors):
     table, place = {"__metadata__": {"format": "pt"}}, 0
     for name, tensor in tensors.items():
         end = place + tensor.numel() * tensor.itemsize
-        table[name] = {"dtype": CODES[tensor.dtype], "shape": list(tensor.shape),
+        table[name] = {"dtype": DTYPE_CODES[tensor.dtype], "shape": list(tensor.shape),
                        "data_offsets": [place, end]}
         place = end
     head = json.dumps(table).encode()
@@ -167,19 +167,19 @@ def weight_file(directory):
     return file if file.exists() or not index.exists() else index
 
 
-def shards(index):
+def shard_files(index):
     """The files that an index names, all of its own directory."""
     weight_map = read_json(index).get("weight_map")
     files = weight_map.values() if isinstance(weight_map, dict) else [None]
     if not all(isinstance(file, str) and Path(file).name == file for file in files):
-        raise Problem(f"{index} does not name files of its own directory")
+        raise UserError(f"{index} does not name files of its own directory")
     return sorted(set(files))
 
 
-def weights(directory):
+def read_weights(directory):
     """{name: tensor} of a checkpoint, from one file or from the shards its index names."""
     file = weight_file(directory)
-    files = shards(file) if file.suffix == ".json" else [file.name]
+    files = shard_files(file) if file.suffix == ".json" else [file.name]
     return {name: tensor for part in files
             for name, tensor in read_safetensors(directory / part).items()}
 
@@ -187,10 +187,10 @@ def weights(directory):
 def load_model(directory, attention="explicit"):
     """The model of a checkpoint directory, in the precision it was stored in."""
     directory = Path(directory)
-    return built(read_config(directory), weights(directory), directory, attention)
+    return build_model(read_config(directory), read_weights(directory), directory, attention)
 
 
-def built(config, tensors, source, attention="explicit"):
+def build_model(config, tensors, source, attention="explicit"):
     """A model of this shape with these tensors {name: tensor}, named as in a checkpoint."""
     tensors = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     # a shape without storage: the tensors of the file move in
@@ -201,15 +201,15 @@ def built(config, tensors, source, attention="explicit"):
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     for name, shape in expected.items():
         if tensors.get(name) is None:
-            raise Problem(f"{source}: the weights lack {name}")
+            raise UserError(f"{source}: the weights lack {name}")
         if tensors[name].shape != shape:
-            raise Problem(f"{source}: {name} has shape {tuple(tensors[name].shape)}, but its "
+            raise UserError(f"{source}: {name} has shape {tuple(tensors[name].shape)}, but its "
                           f"config asks for {tuple(shape)}")
         if not tensors[name].is_floating_point():
-            raise Problem(f"{source}: {name} holds {tensors[name].dtype}, no weights")
+            raise UserError(f"{source}: {name} holds {tensors[name].dtype}, no weights")
     # old files hold the rotary speeds, too, which follow from the config
     if more := [name for name in tensors if name not in expected and "rotary" not in name]:
-        raise Problem(f"{source}: the weights hold {more[0]}, which this LLaMA has not")
+        raise UserError(f"{source}: the weights hold {more[0]}, which this LLaMA has not")
     model.load_state_dict({name: tensors[name].clone() for name in expected}, assign=True)
     if config.tied:
         model.lm_head.weight = model.embed_tokens.weight
@@ -243,9 +243,9 @@ def read_pickle(path):
                                  mmap=zipfile.is_zipfile(path))
     except Exception as error:
         why = str(error).strip().splitlines()[0][:80] if str(error).strip() else "it is empty"
-        raise Problem(f"{path} is cut off, or holds more than tensors, and is not opened "
+        raise UserError(f"{path} is cut off, or holds more than tensors, and is not opened "
                       f"({why})") from None
     if not isinstance(tensors, dict) or not all(
             isinstance(name, str) and torch.is_tensor(part) for name, part in tensors.items()):
-        raise Problem(f"{path} holds something else than tensors by name")
+        raise UserError(f"{path} holds something else than tensors by name")
     return tensors

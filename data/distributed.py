@@ -17,26 +17,26 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from data.program import Problem
+from data.program import UserError
 
 
-class Alone:
+class SingleProcess:
     """A single process: nothing to share."""
-    number, size, sharded = 0, 1, False
+    rank, size, sharded = 0, 1, False
 
-    def first(self, function):
+    def first_then_rest(self, function):
         """What function() returns; of several processes the first one calls it before the rest."""
         return function()
 
-    def mine(self, batches):
+    def my_share(self, batches):
         """This process's share of a list of batches; all shares are of one length."""
         return batches
 
-    def total(self, value):
+    def sum_over(self, value):
         """The sum of a number over all processes."""
         return value
 
-    def add_up(self, model):
+    def sum_gradients(self, model):
         """Each parameter's gradient summed over all processes, in place."""
 
     def state(self, model, optimizers):
@@ -55,44 +55,44 @@ class Alone:
         """The run is over."""
 
 
-class Ranks(Alone):
+class DataParallel(SingleProcess):
     """One of several processes: number of size."""
 
     def __init__(self):
         local, gpu = int(os.environ["LOCAL_RANK"]), None
         if torch.cuda.is_available():
             if local >= torch.cuda.device_count():
-                raise Problem(f"--nproc_per_node: there are {torch.cuda.device_count()} GPUs")
+                raise UserError(f"--nproc_per_node: there are {torch.cuda.device_count()} GPUs")
             gpu = torch.device("cuda", local)
             torch.cuda.set_device(gpu)
         # while the first one writes a large checkpoint, the others wait
         dist.init_process_group("nccl" if gpu else "gloo", timeout=timedelta(hours=2),
                                 device_id=gpu)
-        self.number, self.size = dist.get_rank(), dist.get_world_size()
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.device = gpu or "cpu"
         # one voice is enough
-        if self.number:
+        if self.rank:
             sys.stdout = open(os.devnull, "w")
 
-    def first(self, function):
-        if self.number:
+    def first_then_rest(self, function):
+        if self.rank:
             dist.barrier()
             return function()
         found = function()
         dist.barrier()
         return found
 
-    def mine(self, batches):
-        share = batches[self.number::self.size]
+    def my_share(self, batches):
+        share = batches[self.rank::self.size]
         # who has none left computes an empty one: all have to meet for each
         return share + [[]] * (-(-len(batches) // self.size) - len(share))
 
-    def total(self, value):
+    def sum_over(self, value):
         value = torch.tensor(value, dtype=torch.float64, device=self.device)
         dist.all_reduce(value)
         return value.item()
 
-    def add_up(self, model):
+    def sum_gradients(self, model):
         for p in model.parameters():
             if p.grad is not None:
                 dist.all_reduce(p.grad)
@@ -101,11 +101,11 @@ class Ranks(Alone):
         dist.destroy_process_group()
 
 
-class Shards(Ranks):
+class ShardedParallel(DataParallel):
     """One of several processes that hold a model in parts: a layer is whole only while used."""
     sharded = True
 
-    def split(self, model, dtype, precision):
+    def shard_model(self, model, dtype, precision):
         """
         Keep of each layer this process's part alone (Zhao et al. 2023, arXiv 2304.11277), in
         dtype; layer by layer, so that the whole is nowhere but in the precision of its file.
@@ -116,7 +116,7 @@ class Shards(Ranks):
         for part in [*model.layers, model]:
             fully_shard(part.to(dtype), mp_policy=policy)
 
-    def add_up(self, model):
+    def sum_gradients(self, model):
         # on the way back FSDP took the mean over the processes; a sum is wanted
         for p in model.parameters():
             p.grad.mul_(self.size)
@@ -135,10 +135,10 @@ class Shards(Ranks):
             s.set_optimizer_state_dict(model, one, before, options=how)
 
 
-def ranks(shard):
+def start_ranks(shard):
     """The processes of this run, as torchrun has started them; Alone if it has not."""
     if not dist.is_torchelastic_launched():
         if shard:
-            raise Problem("--shard divides a model among processes: torchrun --nproc_per_node N")
-        return Alone()
-    return Shards() if shard else Ranks()
+            raise UserError("--shard divides a model among processes: torchrun --nproc_per_node N")
+        return SingleProcess()
+    return ShardedParallel() if shard else DataParallel()

@@ -34,7 +34,7 @@ def step_time(device, precision, attention):
     return sorted(times)[len(times) // 2]
 
 
-def machine(precision=None, attention=None, path=Path("runs/machine.json")):
+def machine_settings(precision=None, attention=None, path=Path("runs/machine.json")):
     """
     Where and how to compute: {"device", "precision", "attention"}; arguments override.
 
@@ -60,7 +60,7 @@ def machine(precision=None, attention=None, path=Path("runs/machine.json")):
 
 def load_checkpoint(directory):
     """A checkpoint directory as (model, tokenizer)."""
-    fast = machine()
+    fast = machine_settings()
     model = load_model(directory, fast["attention"]).to(fast["device"])
     return model, Tokenizer.load(directory)
 
@@ -72,7 +72,7 @@ def named_checkpoint(word):
 
 
 def main():
-    print("this machine computes fastest in:", ", ".join(machine().values()))
+    print("this machine computes fastest in:", ", ".join(machine_settings().values()))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Muon, an optimizer for the matrices of a network (Jordan et al. 2024).
 import torch
 
 
-def orthogonal(steps):
+def newton_schulz(steps):
     """
     Matrices (N, rows, columns) with their singular values brought close to 1, all at once.
 
@@ -44,5 +44,5 @@ class Muon(torch.optim.Optimizer):
             self.state[p].setdefault("mean", torch.zeros_like(p)).lerp_(p.grad, 1 - momentum)
         ahead = [p.grad.lerp(self.state[p]["mean"], momentum) for p in matrices]
         length = 0.2 * max(matrices[0].shape) ** 0.5
-        for p, step in zip(matrices, orthogonal(torch.stack(ahead))):
+        for p, step in zip(matrices, newton_schulz(torch.stack(ahead))):
             p.mul_(1 - lr * weight_decay).sub_(step, alpha=lr * length)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.checkpoint import weight_file
-from data.program import Problem, content, read, read_text
-from platolm import wrong
+from data.program import UserError, file_hash, read_jsonl, read_text
+from platolm import record_error
 
 
 class Opening(NamedTuple):
@@ -23,7 +23,7 @@ class Opening(NamedTuple):
     intent: str = ""                                # who the human is, or what is wanted
 
 
-def seeds(path, rounds):
+def read_seeds(path, rounds):
     """
     What the dialogues or questions of a file give as a start: (id, turns).
 
@@ -31,7 +31,7 @@ def seeds(path, rounds):
     out, and counted.
     """
     short = 0
-    for number, record in enumerate(read(path, begins), 1):
+    for number, record in enumerate(read_jsonl(path, seed_error), 1):
         said = record.get("conversations") or [{"from": "human", "value": record["turns"][0]}]
         # who they are and what they said; not how it was learnt
         said = [{"from": turn["from"], "value": turn["value"]} for turn in said]
@@ -45,11 +45,11 @@ def seeds(path, rounds):
               "are left out")
 
 
-def begins(record):
+def seed_error(record):
     """What is wrong with a record as a seed, in a few words; None if nothing is."""
     if "conversations" in record:
         blank = "a turn says nothing"
-        return wrong(record) or (blank if any(not turn["value"].strip() for turn in
+        return record_error(record) or (blank if any(not turn["value"].strip() for turn in
                                               record["conversations"]) else None)
     questions = record.get("turns")
     fine = isinstance(questions, list) and questions and isinstance(questions[0], str)
@@ -58,15 +58,15 @@ def begins(record):
 
 def openings(args):
     """The dialogues of this run, in order; with --shard i/n, one in n of them."""
-    given = list(seeds(args.seeds, args.seed_rounds)) if args.seeds else []
+    given = list(read_seeds(args.seeds, args.seed_rounds)) if args.seeds else []
     intents = read_text(args.intents).splitlines() if args.intents else []
     intents = [line.strip() for line in intents if line.strip()]
     for file, found in ((args.seeds, given), (args.intents, intents)):
         if file and not found:
-            raise Problem(f"{file} holds nothing to begin with")
+            raise UserError(f"{file} holds nothing to begin with")
     intents = intents or [""]
     if not given and (args.seed_rounds or args.times > 1):
-        raise Problem("--seed-rounds and --times say what to do with --seeds FILE")
+        raise UserError("--seed-rounds and --times say what to do with --seeds FILE")
     most = len(given) * args.times if given else 1000
     count = min(args.dialogues or most, most if given else math.inf)
     shard, shards = args.shard
@@ -81,22 +81,22 @@ ELSEWHERE = ("teacher", "out", "dialogues", "in_flight", "requests_per_minute", 
              "dry_run")
 
 
-def settings_of(args):
+def simulation_settings(args):
     """What decides what is said: a journal of other settings is of another run."""
     found = {name: value for name, value in vars(args).items() if name not in ELSEWHERE}
     for name in ("system", "seeds", "intents"):
-        found[name] = getattr(args, name) and content(Path(getattr(args, name)))
+        found[name] = getattr(args, name) and file_hash(Path(getattr(args, name)))
     found["shard"] = "{}/{}".format(*args.shard)
     kind, _, file = args.user.partition(":")
     if kind in ("http", "https"):
         # as a teacher's, its address may change
         found["user"] = "a server"
     elif kind in ("prompt", "whole"):
-        found["user"] = f"{kind}:{content(Path(file))}"
+        found["user"] = f"{kind}:{file_hash(Path(file))}"
     elif Path(args.user).is_dir():
         # of a checkpoint in pieces, their index
         path = weight_file(args.user)
         if not path.exists():
-            raise Problem(f"{args.user} is no checkpoint directory: it has no {path.name}")
-        found["user"] = content(path)
+            raise UserError(f"{args.user} is no checkpoint directory: it has no {path.name}")
+        found["user"] = file_hash(path)
     return found

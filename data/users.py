@@ -18,9 +18,9 @@ import re
 
 import numpy as np
 
-from data.api.protocol import Trouble, Unanswered, choice_of
-from data.program import Problem, read_text
-from platolm import LABEL, End, Said, Tokenizer, blanked, prompt, to_messages
+from data.api.protocol import RetryableError, RetriesExhausted, first_choice
+from data.program import UserError, read_text
+from platolm import LABEL, DialogueEnd, Reply, Tokenizer, blanked, prompt, to_messages
 
 # what a prompted user writes to leave
 LEAVES = "(leaves)"
@@ -35,7 +35,7 @@ class Ask:
     def __call__(self, turns):
         return self.ask(turns)
 
-    def leave(self):
+    def close(self):
         """Nothing was taken."""
 
 
@@ -43,36 +43,36 @@ class Ask:
 # Socratic behind an address
 
 
-def completed(page):
+def completion_text(page):
     """Text and finish_reason of a completion; nothing at all is a text, too: he leaves."""
-    choice, finish = choice_of(page)
+    choice, finish = first_choice(page)
     if not isinstance(choice.get("text"), str):
-        raise Trouble("a completion without a text")
+        raise RetryableError("a completion without a text")
     return choice["text"], finish
 
 
-def leaving(page):
+def leave_probability(page):
     """The probability that nothing would be said, from a completion's logprobs; or a Problem."""
     try:
         likely = page["choices"][0]["logprobs"]["top_logprobs"][0]
         return math.exp(min(0.0, float(likely.get("</s>", -math.inf))))
     except (LookupError, TypeError, ValueError, AttributeError):
-        raise Problem("--leave needs a server that sends logprobs, and this one does not") from None
+        raise UserError("--leave needs a server that sends logprobs, and this one does not") from None
 
 
-def dialled(p, odds):
+def scale_odds(p, odds):
     """A probability whose odds are multiplied: p/(1 - p) becomes odds * p/(1 - p)."""
     return odds * p / (1 - p + odds * p) if odds else 0.0
 
 
-def overruled(left, p, odds, u):
+def overrides(left, p, odds, u):
     """
     Whether the dial turns a decision round: who left is asked to stay, who spoke has to leave.
 
     They leave with probability p; u uniform in [0, 1) is drawn so that with the dial's help they
     leave with probability dialled(p, odds).
     """
-    aim = dialled(p, odds)
+    aim = scale_odds(p, odds)
     return u < ((p - aim) / max(p, 1e-9) if left else (aim - p) / max(1 - p, 1e-9))
 
 
@@ -84,7 +84,7 @@ class Remote:
     def __init__(self, client, args, model, tokenizer):
         self.client, self.args, self.model, self.tokenizer = client, args, model, tokenizer
 
-    def join(self, number, intent="", held=()):
+    def start_dialogue(self, number, intent="", held=()):
         """ask(turns) for one dialogue."""
         return Ask(lambda turns: self.ask(turns, number, intent))
 
@@ -93,14 +93,14 @@ class Remote:
         args = self.args
         ids = prompt(blanked(turns) if args.blind else turns, self.tokenizer, "human", intent)
         if len(ids) >= args.context:
-            raise End("context_full")
+            raise DialogueEnd("context_full")
         stream = np.random.default_rng([args.seed, number, len(turns)])
         for _ in range(self.PLEAS):
             text, p = self.draw(ids, int(stream.integers(2 ** 31)))
-            if text.how["finish"] == "length":
-                raise End("token_limit")
+            if text.meta["finish"] == "length":
+                raise DialogueEnd("token_limit")
             left = not text.strip()
-            if not overruled(left, p, args.leave, stream.random()):
+            if not overrides(left, p, args.leave, stream.random()):
                 return None if left else text
             if not left:
                 return None
@@ -116,8 +116,8 @@ class Remote:
 
         def understand(page):
             if args.leave != 1:
-                likely[0] = leaving(page)
-            return completed(page)
+                likely[0] = leave_probability(page)
+            return completion_text(page)
         worst = len(ids), args.max_question
         return self.client.post("/completions", body, worst, understand), likely[0]
 
@@ -132,7 +132,7 @@ class Prompted:
     def __init__(self, client, args, model, instruction):
         self.client, self.args, self.model, self.instruction = client, args, model, instruction
 
-    def join(self, number, intent="", held=()):
+    def start_dialogue(self, number, intent="", held=()):
         """ask(turns) for one dialogue."""
         return Ask(lambda turns: self.ask(turns, intent))
 
@@ -141,11 +141,11 @@ class Prompted:
         told = {"role": "user", "content": self.instruction.replace("{intent}", intent)}
         text = self.client.chat(self.model, to_messages(turns) + [told], self.args.max_question,
                                 temperature=self.args.temperature)
-        if text.how["finish"] == "length":
-            raise End("token_limit")
+        if text.meta["finish"] == "length":
+            raise DialogueEnd("token_limit")
         if LEAVES in text:
             return None
-        return Said(text.strip().removeprefix(LABEL["human"]), text.how)
+        return Reply(text.strip().removeprefix(LABEL["human"]), text.meta)
 
 
 def transcript(text):
@@ -167,7 +167,7 @@ class Whole:
     def __init__(self, client, args, model, instruction):
         self.client, self.args, self.model, self.instruction = client, args, model, instruction
 
-    def join(self, number, intent="", held=()):
+    def start_dialogue(self, number, intent="", held=()):
         """ask(turns) for one dialogue; its .answer takes the teacher's place."""
         return Transcript(self, intent, held[0]["transcript"] if held else None)
 
@@ -178,7 +178,7 @@ class Whole:
                                 temperature=self.args.temperature)
         turns = transcript(text)
         # what was cut off is no whole round
-        return turns[:-2] if text.how["finish"] == "length" else turns, text.how
+        return turns[:-2] if text.meta["finish"] == "length" else turns, text.meta
 
 
 class Transcript(Ask):
@@ -196,9 +196,9 @@ class Transcript(Ask):
         if self.turns is None:
             self.turns, how = self.whole.write(self.intent)
             if not self.turns:
-                raise Unanswered('what was written is no dialogue of "Human:" and "Assistant:"')
+                raise RetriesExhausted('what was written is no dialogue of "Human:" and "Assistant:"')
             how = {**how, "finish": "stop", "transcript": self.turns}
-            return Said(self.turns[0]["value"], how)
+            return Reply(self.turns[0]["value"], how)
         return self.answer(turns) if len(turns) < len(self.turns) else None
 
     def answer(self, turns):
@@ -217,12 +217,12 @@ class Scripted:
         from data.harbour.scripts import SCRIPTS
         self.name, self.seed = args.user.partition(":")[2], args.seed
         if self.name not in SCRIPTS:
-            raise Problem(f"there is no script {self.name!r}; there are {', '.join(SCRIPTS)}")
+            raise UserError(f"there is no script {self.name!r}; there are {', '.join(SCRIPTS)}")
         if self.name == "self-chat" and not args.seeds:
-            raise Problem("script:self-chat takes its first questions from --seeds FILE")
+            raise UserError("script:self-chat takes its first questions from --seeds FILE")
         self.script = SCRIPTS[self.name]
 
-    def join(self, number, intent="", held=()):
+    def start_dialogue(self, number, intent="", held=()):
         """ask(turns) for one dialogue."""
         def ask(turns):
             # from the start each time: what was said before an interruption moves its chance, too
@@ -233,7 +233,7 @@ class Scripted:
         return Ask(ask)
 
 
-def other_user(args, reach, model, price):
+def make_other_user(args, reach, model, price):
     """
     Whoever --user names, unless it is a checkpoint directory.
 
@@ -243,17 +243,17 @@ def other_user(args, reach, model, price):
     if kind == "script":
         return Scripted(args)
     if kind == "whole" and args.seeds:
-        raise Problem("whole:FILE writes dialogues from their first word: it takes no --seeds")
+        raise UserError("whole:FILE writes dialogues from their first word: it takes no --seeds")
     if kind in ("prompt", "whole"):
         text = read_text(rest)
         return (Prompted if kind == "prompt" else Whole)(
             reach(args.teacher, model, price), args, model, text)
     if kind in ("http", "https"):
         if not args.tokenizer:
-            raise Problem("a user behind an address is asked in token ids: --tokenizer DIR names "
+            raise UserError("a user behind an address is asked in token ids: --tokenizer DIR names "
                           "the checkpoint directory that is served there")
         name = args.user_model or "user"
         return Remote(reach(args.user, name, args.user_price), args, name,
                       Tokenizer.load(args.tokenizer))
-    raise Problem(f"--user {args.user} is no checkpoint directory and no address, and does not "
+    raise UserError(f"--user {args.user} is no checkpoint directory and no address, and does not "
                   "begin with prompt:, whole: or script:")

@@ -32,8 +32,8 @@ def learn_to_talk(tokenizer):
     """A model that has learnt, in a second, to ask and to stop like the humans of TALKS."""
     torch.manual_seed(0)
     model = Llama(Config(vocab=tokenizer.vocab, dim=32, layers=2, heads=4, kv_heads=2, hidden=48))
-    samples = [train.sample_of(record(talk, end="left"), tokenizer, "human", 256)[:2] for talk in TALKS]
-    optimizer = train.optimizers(model, "adamw", 1e-2, 0.0)
+    samples = [train.to_sample(record(talk, end="left"), tokenizer, "human", 256)[:2] for talk in TALKS]
+    optimizer = train.make_optimizers(model, "adamw", 1e-2, 0.0)
     for _ in range(60):
         train.update(model, optimizer, [train.pad(samples)])
     return model.eval()

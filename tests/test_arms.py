@@ -9,7 +9,7 @@ import pytest
 
 from data.experiment.talks import dialogues
 from data.harbour.world import asked
-from data.program import write
+from data.program import write_jsonl
 
 RUNS = sorted(path.parent for path in Path("runs").glob("tiny*/results.json"))
 
@@ -19,10 +19,10 @@ def small(tmp_path_factory):
     """A run of four arms, with a base that has learnt nothing."""
     run = tmp_path_factory.mktemp("run")
     humans = list(dialogues("people", 400, 0, asked()))
-    write(run / "chat/human.jsonl", humans)
+    write_jsonl(run / "chat/human.jsonl", humans)
     for script in ("self-chat", "role-play", "oracle"):
         firsts = [record["conversations"][0]["value"] for record in humans]
-        write(run / f"chat/{script}.jsonl", dialogues(script, 400, 0, firsts=firsts))
+        write_jsonl(run / f"chat/{script}.jsonl", dialogues(script, 400, 0, firsts=firsts))
     shape = ["--dim", "16", "--layers", "1", "--heads", "1", "--hidden", "16",
              "--precision", "float32", "--attention", "explicit", "--tokens", "1024"]
     command = [sys.executable, "train.py", *shape]

@@ -14,13 +14,13 @@ from data.checkpoint import save_model
 from data.measure import card
 from data.api import serve_checkpoint as serve
 from data.api.journal import Journal
-from data.measure.likelihood import leaving_chances, surprise
-from data.measure.turns import Place, ask_at, exchanged, halves, places_of
+from data.measure.likelihood import leave_probabilities, bits_per_byte
+from data.measure.turns import HumanTurn, ask_at_turns, swap_answers, split_halves, human_turns
 from data.api.server import serving
 from model import generate_batch
-from data.program import line
+from data.program import to_jsonl
 from platolm import prompt, read_records
-from simulate import reaching
+from simulate import client_factory
 from data.experiment.talks import dialogues
 from data.harbour.world import asked
 
@@ -33,7 +33,7 @@ def record(turns, **more):
 
 
 def place(number, before, said, **more):
-    return Place(more.pop("dialogue", 0), number, before, said, "other", **more)
+    return HumanTurn(more.pop("dialogue", 0), number, before, said, "other", **more)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -41,24 +41,24 @@ def place(number, before, said, **more):
 
 
 def test_places_are_where_a_person_spoke_or_left():
-    found = places_of([record(TALK, end="left", intent="clocks"), record(TALK[1:], end="cut")])
+    found = human_turns([record(TALK, end="left", intent="clocks"), record(TALK[1:], end="cut")])
     assert [(p.dialogue, p.number, len(p.before), p.said) for p in found] == [
         (0, 0, 0, "who mends clocks?"), (0, 1, 2, "and boats?"), (0, 2, 4, None), (1, 0, 1, "and boats?")]
     assert found[2].kind == "leaves" and found[1].kind == "points back" and found[0].intent == "clocks"
-    assert places_of([record(TALK, kinds=["a", "b"])])[1].kind == "b", "a record's own kinds come first"
+    assert human_turns([record(TALK, kinds=["a", "b"])])[1].kind == "b", "a record's own kinds come first"
 
 
 def test_exchanged_answers_are_another_dialogues_and_nothing_else_changes():
     other = [{"from": "human", "value": "x"}, {"from": "gpt", "value": "one"}]
-    first, second = exchanged([record(TALK, end="left"), record(other)])
+    first, second = swap_answers([record(TALK, end="left"), record(other)])
     assert [turn["value"] for turn in first["conversations"]] == ["who mends clocks?", "one", "and boats?", "one"]
     assert [turn["value"] for turn in second["conversations"]] == ["x", "ada mends clocks."]
     assert first["end"] == "left" and TALK[1]["value"] == "ada mends clocks."
 
 
 def test_halves_share_no_dialogue():
-    one, two = halves(list(range(9)), seed=3)
-    assert sorted(one + two) == list(range(9)) and len(one) == 4 and halves(list(range(9)), 4) != (one, two)
+    one, two = split_halves(list(range(9)), seed=3)
+    assert sorted(one + two) == list(range(9)) and len(one) == 4 and split_halves(list(range(9)), 4) != (one, two)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def test_halves_share_no_dialogue():
 
 def test_surprise_is_counted_in_bits_per_byte(make_model, tokenizer):
     model, records = make_model(), [record(TALK, end="left"), record(TALK[:2], end="cut")]
-    found = surprise(model, tokenizer, records)
+    found = bits_per_byte(model, tokenizer, records)
 
     def bits(before, said):
         ids, total = prompt(before, tokenizer, "human"), 0
@@ -86,8 +86,8 @@ def test_surprise_is_counted_in_bits_per_byte(make_model, tokenizer):
 
 
 def test_the_chance_of_leaving_is_that_of_an_end_as_the_first_token(make_model, tokenizer):
-    model, found = make_model(), places_of([record(TALK, end="left")])
-    chances = leaving_chances(model, tokenizer, found)
+    model, found = make_model(), human_turns([record(TALK, end="left")])
+    chances = leave_probabilities(model, tokenizer, found)
     assert np.isnan(chances[0]), "nobody leaves before anything was said"
     for chance, at in zip(chances[1:], found[1:]):
         logits = model(torch.tensor([prompt(at.before, tokenizer, "human")]))[0, -1]
@@ -100,11 +100,11 @@ def test_the_chance_of_leaving_is_that_of_an_end_as_the_first_token(make_model, 
 
 def test_leaving_by_hand():
     at = [place(0, [], "x"), place(1, TALK[:2], "y"), place(2, TALK, None), place(2, TALK, None, dialogue=1)]
-    found = card.leaving([np.nan, 0.6, 0.9, 0.2], at)
+    found = card.leave_scores([np.nan, 0.6, 0.9, 0.2], at)
     assert found["f1"] == 0.5 and found["brier"] == pytest.approx((0.36 + 0.01 + 0.64) / 3)
     assert found["best"] == (0.05, 0.8), "three are said to leave, and two did"
     assert [(round(p, 2), y, n) for p, y, n in found["reliability"]] == [(0.2, 1, 1), (0.6, 0, 1), (0.9, 1, 1)]
-    assert card.leaving([0.5] * 2, at[:2]) is None, "nobody is known to have left"
+    assert card.leave_scores([0.5] * 2, at[:2]) is None, "nobody is known to have left"
     assert card.hazard(np.array([1] * 12 + [2] * 3), np.array([1.0] * 3 + [0.0] * 12)) == [(1, 0.25)]
     assert card.f1(np.array([False]), np.array([1.0])) == 0
 
@@ -135,7 +135,7 @@ def test_who_stays_near_his_own_answer_is_told_from_who_does_not():
 
 
 def test_turns_of_equal_lengths_are_as_many_on_both_sides():
-    ours, theirs = card.even(["a", "b c", "d e", "f g h"], ["x y", "z", "u", "v", "w w w w"])
+    ours, theirs = card.match_lengths(["a", "b c", "d e", "f g h"], ["x y", "z", "u", "v", "w w w w"])
     assert sorted(ours)[0] == 0 and len(ours) == len(theirs) == 2 and 0 in theirs
 
 
@@ -148,9 +148,9 @@ def test_an_intent_steers_if_its_own_words_are_said():
 
 
 def test_dialogues_are_compared_by_their_turns():
-    found = card.whole([record(TALK, end="left")] * 12 + [record(TALK, end="cut")] * 4, [record(TALK)] * 12)
+    found = card.dialogue_lengths([record(TALK, end="left")] * 12 + [record(TALK, end="cut")] * 4, [record(TALK)] * 12)
     assert found["hazard"] == [(1, 0), (2, 0.75)], "who was cut off did not leave"
-    found = card.whole([record(TALK)], [record(TALK), record(TALK[:2])])
+    found = card.dialogue_lengths([record(TALK)], [record(TALK), record(TALK[:2])])
     assert (found["turns"], found["people"], found["wasserstein"], found["kolmogorov"]) == (2, 1.5, 0.5, 0.5)
 
 
@@ -160,12 +160,12 @@ def test_a_note_says_where_people_were_not_the_nearest():
     users = {"human": user(0.5, 0.52), "user": user(0.6, 0.5) | {"leaving": {"f1": 1}}, "script": user(0.9, 1.0), "random": user(0.7, 0.1)}
     reference = {name: 0.7 for name in card.MEASURES}
     limits = {"words a turn": {"largest": 0.3}, "MTLD of all turns": {"largest": 0.1}, "words a turn: Wasserstein": {"largest": 1}}
-    tied, differ, leaving = card.notes(users, reference, limits)
+    tied, differ, leaving = card.card_notes(users, reference, limits)
     assert "words a turn (user)" in tied and "told from people (user)" in tied and "script" not in tied
     assert differ.startswith("MTLD of all turns: user") and "Wasserstein" not in tied + differ
     assert leaving.startswith("leaving: nobody can say")
     users["user"]["leaving"] = None
-    assert "no dialogue of these people says" in card.notes(users, reference, limits)[-1]
+    assert "no dialogue of these people says" in card.card_notes(users, reference, limits)[-1]
 
 
 # ------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_a_note_says_where_people_were_not_the_nearest():
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
     path = tmp_path_factory.mktemp("people") / "human.jsonl"
-    path.write_text("".join(map(line, dialogues("people", 60, 5, asked()))), encoding="utf-8")
+    path.write_text("".join(map(to_jsonl, dialogues("people", 60, 5, asked()))), encoding="utf-8")
     return path
 
 
@@ -221,17 +221,17 @@ def test_a_user_behind_an_address_says_at_every_place_what_it_says_here(talker, 
                      user_price=None, price=None, teacher=None, tokenizer=tmp_path / "user", context=2048, blind=False,
                      user=None, in_flight=4, max_dollars=None, requests_per_minute=None, tokens_per_minute=None,
                      timeout=5, patience=5, limit_key="max_tokens")
-    at, stop = places_of([record(TALK, end="left", intent="clocks")] * 3), threading.Event()
+    at, stop = human_turns([record(TALK, end="left", intent="clocks")] * 3), threading.Event()
     journal = Journal(tmp_path / "journal", {})
-    reach, _ = reaching(args, None, journal, stop)
-    here = ask_at(str(tmp_path / "user"), at, args, reach, journal, stop)
+    reach, _ = client_factory(args, None, journal, stop)
+    here = ask_at_turns(str(tmp_path / "user"), at, args, reach, journal, stop)
 
     def complete(request):
         row, = generate_batch(talker, [request["prompt"]], [tokenizer.eos], request["max_tokens"], temperature=0)
-        return tokenizer.decode(row.wrote), len(row.wrote) + 1, row.why, None
+        return tokenizer.decode(row.output), len(row.output) + 1, row.finish_reason, None
     with serving(lambda messages: "", complete=complete) as url:
-        there = ask_at(url, at, args, reach, journal, stop)
-    assert here == there and len(here[0]) == 9 and not journal.places, "what is free leaves no trace"
+        there = ask_at_turns(url, at, args, reach, journal, stop)
+    assert here == there and len(here[0]) == 9 and not journal.offsets, "what is free leaves no trace"
 
 
 @pytest.mark.parametrize("words, said", [
@@ -265,7 +265,7 @@ def test_statistics_with_an_embedder_and_a_judge_over_the_wire(people, tmp_path)
     with serving(judge, embed=embed) as url:
         words = ["stats", people, "--judge", url, "--judged", 9, "--embedder", url, "--out", tmp_path / "s.json",
                  "--bench", tmp_path / "q.jsonl", "--tokenizer", "nowhere"]
-        (tmp_path / "q.jsonl").write_text(line({"turns": [next(read_records(people))["conversations"][0]["value"]]}))
+        (tmp_path / "q.jsonl").write_text(to_jsonl({"turns": [next(read_records(people))["conversations"][0]["value"]]}))
         done = run(*words)
         assert done.returncode == 1 and "nowhere" in done.stderr
         done = run(*words[:-2])

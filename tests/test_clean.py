@@ -20,9 +20,9 @@ from data.api.journal import Journal
 from data.formats.markdown import KNOWN, is_html, to_markdown
 from data.openings import openings
 from data.formats.segments import authors, fastchat, spans_of, split
-from data.program import Problem, line, write
-from platolm import ENDS, wrong, read_records
-from simulate import Simulation, records
+from data.program import UserError, to_jsonl, write_jsonl
+from platolm import END_REASONS, record_error, read_records
+from simulate import Simulation, journal_records
 
 
 def talk(*texts, id="a", **more):
@@ -68,7 +68,7 @@ def test_rules_by_hand(rule, record, evidence):
 
 def test_what_a_bench_asks_is_shown(tmp_path):
     path = tmp_path / "question.jsonl"
-    path.write_text(line({"turns": ["Describe, in the voice of a sailor, a storm at sea at night.", "Why is it so?"]}))
+    path.write_text(to_jsonl({"turns": ["Describe, in the voice of a sailor, a storm at sea at night.", "Why is it so?"]}))
     rule = c.bench(Namespace(bench=[path], words=8))
     assert rule(talk("ok", "in THE voice of a sailor - a storm, yes")) == "in the voice of a sailor a storm"
     assert rule(talk("in the voice of a sailor a sea", "no")) is None
@@ -123,9 +123,9 @@ def test_a_signature_estimates_the_jaccard():
 
 
 class Counting:
-    def join(self, number, intent="", held=()):
+    def start_dialogue(self, number, intent="", held=()):
         user = lambda turns: f"{number} {len(turns)}"
-        user.leave = lambda: None
+        user.close = lambda: None
         return user
 
 
@@ -134,23 +134,23 @@ def test_shards_joined_are_the_whole_run(tmp_path):
         args = Namespace(seeds=None, intents=None, dialogues=10, times=1, seed_rounds=0, shard=shard)
         plan, journal = list(openings(args)), Journal(tmp_path / f"{name}.journal", {})
         Simulation(Counting(), lambda turns: "well", journal, 2).run(plan, 3)
-        write(tmp_path / name, records(journal, plan))
+        write_jsonl(tmp_path / name, journal_records(journal, plan))
         journal.close()
         return str(tmp_path / name)
     whole, parts = held((1, 1), "whole"), [held((i, 3), f"part{i}") for i in (2, 1, 3)]
     assert joined(*parts) == list(read_records(whole))
-    with pytest.raises(Problem, match="10 ids are in these files twice, first socratic-000000"):
+    with pytest.raises(UserError, match="10 ids are in these files twice, first socratic-000000"):
         joined(whole, *parts)
 
 
 def test_joining_loses_nothing_whatever_the_order_and_the_ids(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    write(one, [talk("c", id="c"), talk("a", id="a"), {"conversations": talk("?")["conversations"]}])
-    write(two, [talk("b", id="b"), {"conversations": talk("!")["conversations"]}])
+    write_jsonl(one, [talk("c", id="c"), talk("a", id="a"), {"conversations": talk("?")["conversations"]}])
+    write_jsonl(two, [talk("b", id="b"), {"conversations": talk("!")["conversations"]}])
     assert sorted(r["id"] for r in joined(one, two)) == sorted(["a", "b", "c", f"{one}:2", f"{two}:1"])
     assert [r["id"] for r in joined(one)] == ["c", "a", "2"]
     # the authors read their first part twice, and never the second
-    with pytest.raises(Problem, match="3 ids are in these files twice"):
+    with pytest.raises(UserError, match="3 ids are in these files twice"):
         joined(one, one)
 
 
@@ -170,7 +170,7 @@ def command(*args):
 
 def test_as_a_command(tmp_path):
     path, out = tmp_path / "talks.jsonl", tmp_path / "out.jsonl"
-    write(path, [talk("hi there you", "hello", id="a"), talk("hi there you", "hello", id="b"), talk("alone", id="c")])
+    write_jsonl(path, [talk("hi there you", "hello", id="a"), talk("hi there you", "hello", id="b"), talk("alone", id="c")])
     said = command(path, "--out", out)
     assert said.returncode == 0 and [r["id"] for r in read_records(out)] == ["a"]
     dropped = [json.loads(text) for text in (tmp_path / "out.jsonl.dropped").read_text().splitlines()]
@@ -182,7 +182,7 @@ def test_as_a_command(tmp_path):
 
 def test_what_goes_wrong_writes_nothing(tmp_path):
     path, out = tmp_path / "talks.jsonl", tmp_path / "out.jsonl"
-    write(path, [talk("hi", "ho")])
+    write_jsonl(path, [talk("hi", "ho")])
     for args in ([path, path, "--out", out], [path, "--out", path], [path, "--out", out, "--split", "authors"],
                  [path, "--out", out, "--tokenizer", tmp_path]):
         said = command(*args)
@@ -197,7 +197,7 @@ def test_the_papers_steps_as_a_command(tmp_path, tokenizer):
              talk("hi", "I am chatGPT", id="blocked"), talk("hé", "ho", id="ascii"), long, huge,
              talk("hi", "ho", id="twice"), {"id": "bad", "conversations": []}]
     path, out = tmp_path / "talks.jsonl", tmp_path / "out.jsonl"
-    path.write_text("".join(map(line, talks)))
+    path.write_text("".join(map(to_jsonl, talks)))
     tokenizer.save(tmp_path / "base")
     said = command(path, "--out", out, "--paper", "--tokenizer", tmp_path / "base", "--limit", 70)
     counts = {words[0]: words[1:6] for words in map(str.split, said.stdout.splitlines())}
@@ -259,7 +259,7 @@ def test_fastchats_split_by_hand(lengths, first, limit, spans):
 def cut_where_more_follows(roles, spans):
     whole = {"id": "a", "end": "left", "conversations": [{"from": role, "value": "x"} for role in roles]}
     for segment, (start, end) in zip(split(whole, spans), spans):
-        assert not wrong(segment) and segment["end"] == ("cut" if end < len(roles) else "left")
+        assert not record_error(segment) and segment["end"] == ("cut" if end < len(roles) else "left")
 
 
 def test_both_splits_over_random_dialogues():
@@ -297,7 +297,7 @@ def test_segments_are_records_and_who_does_not_end_one_has_not_left(tokenizer):
     assert a == of | {"id": "7_0", "end": "cut", "conversations": whole["conversations"][:2]}
     assert b == of | {"id": "7_1", "end": "left", "conversations": whole["conversations"][1:]}
     assert split(talk("a", "b"), [(0, 2)]) == [talk("a", "b", id="a_0") | {"segment_of": "a"}]
-    assert split(talk("a", "b", "c"), [(0, 2)])[0]["end"] == "cut" in ENDS and not wrong(a) and not wrong(b)
+    assert split(talk("a", "b", "c"), [(0, 2)])[0]["end"] == "cut" in END_REASONS and not record_error(a) and not record_error(b)
     # the authors count their label and a newline, FastChat six tokens; both a <s>
     lengths = [1 + len(tokenizer.encode(text)) for text in ("### Human: a {}\n", "### Assistant: b\n")]
     said = talk("a {}", "b")
@@ -373,7 +373,7 @@ def test_no_rubbish_raises():
 @pytest.mark.parametrize("words, said", [
     (["--limit", "9"], "say whose"), (["--split", "fastchat"], "say whose"), (["--block", "x"], "a step of --paper")])
 def test_a_flag_that_would_do_nothing_is_refused(tmp_path, words, said):
-    write(tmp_path / "x", [talk("q", "a")])
+    write_jsonl(tmp_path / "x", [talk("q", "a")])
     done = subprocess.run([sys.executable, "-m", "data.formats.clean", tmp_path / "x", "--out", tmp_path / "o", *words],
                           capture_output=True, text=True)
     assert done.returncode == 1 and said in done.stderr and not (tmp_path / "o").exists()
@@ -381,13 +381,13 @@ def test_a_flag_that_would_do_nothing_is_refused(tmp_path, words, said):
 
 def test_files_that_count_alike_are_told_apart_and_nothing_usable_is_no_success(tmp_path):
     for name, answer in (("x", "a"), ("y", "b")):
-        write(tmp_path / name, [talk(f"{answer} {n}", "c", id=str(n)) for n in range(3)])
+        write_jsonl(tmp_path / name, [talk(f"{answer} {n}", "c", id=str(n)) for n in range(3)])
     run = [sys.executable, "-m", "data.formats.clean", tmp_path / "x", tmp_path / "y", "--out", tmp_path / "o"]
     done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 1 and "3 ids are in these files twice" in done.stderr and "--rename" in done.stderr
     assert not list(tmp_path.glob("o*"))
     done = subprocess.run([*run, "--rename", "--skip", "near", "openings"], capture_output=True, text=True)
     assert done.returncode == 0 and len({r["id"] for r in read_records(tmp_path / "o")}) == 6, done.stderr
-    (tmp_path / "x").write_text(line({"conversations": []}))
+    (tmp_path / "x").write_text(to_jsonl({"conversations": []}))
     done = subprocess.run([*run[:4], "--out", tmp_path / "p"], capture_output=True, text=True)
     assert done.returncode == 1 and "no dialogue that can be used" in done.stderr and not (tmp_path / "p").exists()

@@ -13,7 +13,7 @@ import model as m
 from data.checkpoint import load_model, read_safetensors, save_model, write_safetensors
 from data.formats import convert as c
 from model import add_lora, merge_lora
-from data.program import Problem
+from data.program import UserError
 from platolm import Tokenizer, prompt, to_messages, turns
 
 close = torch.testing.assert_close
@@ -101,7 +101,7 @@ def test_metas_params_are_believed_in_nothing(saved, tmp_path, change, said):
     write_meta(model, tmp_path / "7B")
     page = json.loads((tmp_path / "7B" / "params.json").read_text())
     (tmp_path / "7B" / "params.json").write_text(json.dumps(page | change))
-    with pytest.raises(Problem, match=said):
+    with pytest.raises(UserError, match=said):
         c.open_any(tmp_path / "7B")
 
 
@@ -147,10 +147,10 @@ def test_no_pickle_is_run(saved, tmp_path, pickled):
     assert not trap.exists() and not (tmp_path / "new").exists()
     for rubbish in (b"", b"not a pickle", bad.read_bytes()[:20]):
         bad.write_bytes(rubbish)
-        with pytest.raises(Problem, match="is not opened"):
+        with pytest.raises(UserError, match="is not opened"):
             c.open_any(ours)
     torch.save({"model.norm.weight": [1]}, bad)
-    with pytest.raises(Problem, match="something else than tensors"):
+    with pytest.raises(UserError, match="something else than tensors"):
         c.open_any(ours)
 
 
@@ -170,7 +170,7 @@ def test_what_is_not_supported_is_named(tmp_path, made, said):
     (tmp_path / "in").mkdir()
     for name, text in made.items():
         (tmp_path / "in" / name).write_text(text)
-    with pytest.raises(Problem, match=said):
+    with pytest.raises(UserError, match=said):
         c.open_any(tmp_path / "in")
 
 
@@ -253,7 +253,7 @@ def test_other_adapters_are_refused(saved, make_model, tmp_path, change, said):
     c.write_adapter(taught(make_model), tmp_path / "a", base)
     page = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(page | change))
-    with pytest.raises(Problem, match=said):
+    with pytest.raises(UserError, match=said):
         c.read_adapter(load_model(base), tmp_path / "a")
 
 
@@ -264,10 +264,10 @@ def test_an_adapter_with_holes_or_strange_parts_is_refused(saved, make_model, tm
     tensors = {name: tensor.clone() for name, tensor in read_safetensors(file).items()}
     name = "base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"
     write_safetensors(file, {n: t for n, t in tensors.items() if n != name})
-    with pytest.raises(Problem, match=f"has no {name}"):
+    with pytest.raises(UserError, match=f"has no {name}"):
         c.read_adapter(load_model(base), tmp_path / "a")
     write_safetensors(file, tensors | {"base_model.model.model.layers.9.mlp.down_proj.lora_A.weight": tensors[name]})
-    with pytest.raises(Problem, match="layers.9.*no part of its base"):
+    with pytest.raises(UserError, match="layers.9.*no part of its base"):
         c.read_adapter(load_model(base), tmp_path / "a")
 
 
@@ -318,5 +318,5 @@ def test_a_checkpoint_remembers_how_its_dialogues_begin(tokenizer, records, tmp_
         (tmp_path / "tokenizer_config.json").write_text(rubbish)
         assert Tokenizer.load(tmp_path).system == tokenizer.system
     (tmp_path / "tokenizer_config.json").write_text("[]")
-    with pytest.raises(Problem, match="no JSON object"):
+    with pytest.raises(UserError, match="no JSON object"):
         Tokenizer.load(tmp_path)

@@ -33,11 +33,11 @@ def test_a_second_answer_follows_from_the_first(make_model, tokenizer):
     talk = [{"from": "human", "value": "how much is the rope"}, {"from": "gpt", "value": first},
             {"from": "human", "value": "times 2?"}]
     row, = e.generate_batch(model, [prompt(talk, tokenizer, "gpt")], [tokenizer.eos], 6, temperature=0)
-    assert tokenizer.decode(row.wrote) == second
+    assert tokenizer.decode(row.output) == second
 
 
 def test_scores_by_hand():
-    assert e.scale([1, 10, 5.5]).tolist() == [0, 1, 0.5]
+    assert e.to_unit_scale([1, 10, 5.5]).tolist() == [0, 1, 0.5]
     arm = e.summary(np.array([[1.0, 0.5], [0.0, 0.25]]), QUESTIONS)
     assert arm["overall"] == 0.4375 and arm["turn1"] == 0.5 and arm["turn2"] == 0.375
     assert arm["asked"] == 0.75 and arm["never_asked"] == 0.125

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from data.formats import fetch as f
-from data.program import Problem
+from data.program import UserError
 
 FILES = {"config.json": b'{"dim": 8}', "model.safetensors": bytes(range(256)) * 400,
          "tokenizer.model": b"pieces", "README.md": b"read me", "empty.json": b""}
@@ -155,7 +155,7 @@ def test_a_data_set_at_any_depth(hub, fetch, capsys):
     assert hub.asked[0][0] == "/api/datasets/owner/set" and hub.asked[1][0].startswith("/datasets/owner/set/resolve/")
     fetch("owner/set", dataset=True, files=["*.parquet"])
     assert (fetch.out / "c.parquet").read_bytes() == b"PAR1"
-    with pytest.raises(Problem, match="nothing of what is asked for"):
+    with pytest.raises(UserError, match="nothing of what is asked for"):
         fetch("owner/set", dataset=True, files=["*.csv"])
 
 
@@ -196,7 +196,7 @@ def test_a_cut_connection_goes_on_where_it_was(hub, fetch):
 
 def test_after_tries_that_bring_nothing_the_part_stays_and_the_next_run_goes_on(hub, fetch):
     hub.does = {"cuts": [40000] + [0] * 20}
-    with pytest.raises(Problem, match="model.safetensors: .* 6 times in a row; what came is kept"):
+    with pytest.raises(UserError, match="model.safetensors: .* 6 times in a row; what came is kept"):
         fetch()
     assert fetch.waits == [2, 4, 8, 16, 32] and ranges(hub) == [None] + ["bytes=40000-"] * 5
     assert (fetch.out / "model.safetensors.part").read_bytes() == FILES["model.safetensors"][:40000]
@@ -219,7 +219,7 @@ def test_a_server_that_cannot_go_on_is_asked_for_all_of_it(hub, fetch, does, ask
 
 def test_a_server_without_range_that_always_breaks_is_not_asked_for_ever(hub, fetch):
     hub.does = {"cuts": [40000] * 99, "no range": True}
-    with pytest.raises(Problem, match="6 times in a row"):
+    with pytest.raises(UserError, match="6 times in a row"):
         fetch()
     assert len(ranges(hub)) == 6
 
@@ -252,7 +252,7 @@ def test_busy_servers_are_waited_for_as_they_ask(hub, fetch):
     fetch()
     assert fetch.waits == [7, 7, 7] and lying(fetch.out) == sorted(TAKEN)
     hub.does = {"status": {"model": [503] * 9}, "headers": {"Retry-After": 10 ** 9}}
-    with pytest.raises(Problem, match="owner/model: HTTP 503, 6 times in a row"):
+    with pytest.raises(UserError, match="owner/model: HTTP 503, 6 times in a row"):
         fetch()
     assert fetch.waits[3:] == [300] * 5
 
@@ -262,7 +262,7 @@ def test_nobody_there(fetch, monkeypatch):
     server.shutdown()
     server.server_close()
     monkeypatch.setenv("HF_ENDPOINT", server.url)
-    with pytest.raises(Problem, match="owner/model: the connection failed"):
+    with pytest.raises(UserError, match="owner/model: the connection failed"):
         fetch()
     assert fetch.waits == [2, 4, 8, 16, 32]
 
@@ -274,7 +274,7 @@ def test_nobody_there(fetch, monkeypatch):
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_wrong_hash_is_deleted_and_named(hub, fetch, name):
     hub.files[name] = FILES[name][:-1] + b"!"
-    with pytest.raises(Problem, match=f"{name}: what came .* was deleted"):
+    with pytest.raises(UserError, match=f"{name}: what came .* was deleted"):
         fetch()
     assert not [path for path in lying(fetch.out) if path.startswith(name)]
 
@@ -282,14 +282,14 @@ def test_a_wrong_hash_is_deleted_and_named(hub, fetch, name):
 @pytest.mark.parametrize("more", [1, 1 << 24])
 def test_more_than_was_named_does_not_fill_the_disk(hub, fetch, more):
     hub.files["model.safetensors"] += bytes(more)
-    with pytest.raises(Problem, match=r"what came \([0-9,]{7,9} bytes, .* is not what was named \(102400 bytes"):
+    with pytest.raises(UserError, match=r"what came \([0-9,]{7,9} bytes, .* is not what was named \(102400 bytes"):
         fetch()
     assert lying(fetch.out) == ["config.json", "tokenizer.model"]
 
 
 def test_less_than_was_named(hub, fetch):
     hub.files["model.safetensors"] = FILES["model.safetensors"][:50000]
-    with pytest.raises(Problem, match="model.safetensors: .* 6 times in a row"):
+    with pytest.raises(UserError, match="model.safetensors: .* 6 times in a row"):
         fetch()
     assert "model.safetensors" not in lying(fetch.out)
 
@@ -303,7 +303,7 @@ def test_a_name_that_leads_elsewhere_is_refused_before_anything_is_written(hub, 
     for link, to in {"link": "elsewhere", "known.json": "elsewhere/known", "half.json.part": "elsewhere/half"}.items():
         (fetch.out / link).symlink_to(tmp_path / to)
     hub.page["siblings"].append(entry("a", b"x") | {"rfilename": name})
-    with pytest.raises(Problem) as problem:
+    with pytest.raises(UserError) as problem:
         fetch(files=["*"])
     assert str(problem.value).isprintable()
     assert [path for path in lying(tmp_path) if "link" not in path] == [] and len(hub.asked) == 1
@@ -319,7 +319,7 @@ def test_a_list_that_cannot_be_checked(hub, fetch, change, why):
     hub.page["siblings"][0] |= change
     if why is None:
         return fetch()
-    with pytest.raises(Problem, match=why):
+    with pytest.raises(UserError, match=why):
         fetch()
     assert not fetch.out.exists()
 
@@ -329,7 +329,7 @@ def test_a_list_that_cannot_be_checked(hub, fetch, change, why):
                                   b'{"siblings": [{"rfilename": "config.json"}], "sha": "\\ud800"}'])
 def test_a_page_that_is_none_of_a_hub(hub, fetch, page):
     hub.does = {"page": page}
-    with pytest.raises(Problem, match="does not speak as a hub|makes no sense|holds nothing"):
+    with pytest.raises(UserError, match="does not speak as a hub|makes no sense|holds nothing"):
         fetch()
     assert not fetch.out.exists()
 
@@ -340,7 +340,7 @@ def test_a_page_that_is_none_of_a_hub(hub, fetch, page):
 def test_refusals_are_one_sentence_at_once(hub, fetch, status, why, name, what):
     hub.does = {"status": {name: [status]}}
     hub.page["gated"] = "manual"
-    with pytest.raises(Problem, match=f"{what}: .*{why}"):
+    with pytest.raises(UserError, match=f"{what}: .*{why}"):
         fetch()
     assert fetch.waits == []
 
@@ -379,7 +379,7 @@ def test_an_address_gets_the_token_only_if_it_is_the_hubs(hub, fetch, monkeypatc
 @pytest.mark.parametrize("token", ["two words", "kéy", "a\nb"])
 def test_a_token_that_is_none(hub, fetch, token, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(Problem, match="HF_TOKEN is no token") as problem:
+    with pytest.raises(UserError, match="HF_TOKEN is no token") as problem:
         fetch()
     assert token not in str(problem.value) and hub.asked == []
 
@@ -389,7 +389,7 @@ def test_room_on_the_disk(hub, fetch, monkeypatch):
     (fetch.out / "model.safetensors.part").write_bytes(FILES["model.safetensors"][:400])
     free = 102400 - 400 + 10 + 6
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Namespace(free=free - 1))
-    with pytest.raises(Problem, match="has room for 102,015 bytes, and 102,016 are still missing"):
+    with pytest.raises(UserError, match="has room for 102,015 bytes, and 102,016 are still missing"):
         fetch()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Namespace(free=free))
     fetch()
@@ -399,7 +399,7 @@ def test_a_full_disk_is_one_sentence(hub, fetch, monkeypatch):
     def full(path, mode):
         raise OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(f, "open", full, raising=False)
-    with pytest.raises(Problem, match="config.json.part: No space left on device; what came is kept"):
+    with pytest.raises(UserError, match="config.json.part: No space left on device; what came is kept"):
         fetch()
     assert fetch.waits == []
 
@@ -413,7 +413,7 @@ def test_one_file_by_its_address(hub, fetch, capsys):
     asked = len(hub.asked)
     fetch(url, sha256=known)
     assert len(hub.asked) == asked + 1 and "there already" in capsys.readouterr().out
-    with pytest.raises(Problem, match="was deleted"):
+    with pytest.raises(UserError, match="was deleted"):
         fetch(url, sha256="0" * 64)
     assert lying(fetch.out) == ["model.safetensors"]
 
@@ -423,13 +423,13 @@ def test_one_file_by_its_address(hub, fetch, capsys):
                                       ("{}/x/..%2f", "no name"), ("{}/none", "nothing of that name")])
 def test_addresses_of_no_file(hub, fetch, url, why):
     hub.files |= {"": b"x", "..": b"y"}
-    with pytest.raises(Problem, match=why):
+    with pytest.raises(UserError, match=why):
         fetch(url.format(hub.url))
     assert not fetch.out.exists()
 
 
 def test_a_hash_that_is_none(hub, fetch):
-    with pytest.raises(Problem, match="--sha256 takes 64"):
+    with pytest.raises(UserError, match="--sha256 takes 64"):
         fetch(f"{hub.url}/config.json", sha256="abc")
     assert hub.asked == []
 

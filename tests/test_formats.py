@@ -15,9 +15,9 @@ from platolm import read_records
 from data.formats import files as formats
 
 from data.formats import sampling
-from data.formats.dialogues import record_of
-from data.formats.files import dialogues, items, records
-from data.program import Problem, line
+from data.formats.dialogues import to_record
+from data.formats.files import read_dialogues, read_items, select_records
+from data.program import UserError, to_jsonl
 
 SAID = ["who mends clocks?", "ada does.", "and bells?"]
 
@@ -83,23 +83,23 @@ ITEMS = {
 def test_an_item_of_each_format_is_our_record(name):
     item, record = ITEMS[name]
     before = json.dumps(item)
-    assert record_of(item) == record and json.dumps(item) == before
+    assert to_record(item) == record and json.dumps(item) == before
     # a record of ours stays what it is
-    assert record_of(record) == record
+    assert to_record(record) == record
 
 
 def test_an_array_and_lines_of_all_formats_give_the_same(tmp_path):
     given, expected = [item for item, _ in ITEMS.values()], [record for _, record in ITEMS.values()]
     text = [json.dumps(item) for item in given]
     middle = len(text) // 2
-    for form in (json.dumps(given), json.dumps(given, indent=2, ensure_ascii=False), "".join(map(line, given)),
+    for form in (json.dumps(given), json.dumps(given, indent=2, ensure_ascii=False), "".join(map(to_jsonl, given)),
                  # as `cat` leaves two arrays, and one object over many lines
                  f"[{','.join(text[:middle])}]\n[{','.join(text[middle:])}]\n",
                  "\n".join(json.dumps(item, indent=2) for item in given)):
         (tmp_path / "x").write_text(form, encoding="utf-8")
-        assert list(dialogues(tmp_path / "x")) == expected
-    (tmp_path / "x").write_text(line({"id": "a", "text": "once"}) + text[0])
-    assert list(dialogues(tmp_path / "x")) == expected[:1] and record_of({"id": 1, "text": "a"}) == {"id": 1, "text": "a"}
+        assert list(read_dialogues(tmp_path / "x")) == expected
+    (tmp_path / "x").write_text(to_jsonl({"id": "a", "text": "once"}) + text[0])
+    assert list(read_dialogues(tmp_path / "x")) == expected[:1] and to_record({"id": 1, "text": "a"}) == {"id": 1, "text": "a"}
 
 
 WRONG = [
@@ -125,10 +125,10 @@ WRONG = [
 @pytest.mark.parametrize("item, said", WRONG)
 def test_what_cannot_be_used_is_a_sentence(tmp_path, item, said):
     with pytest.raises(ValueError, match=said):
-        record_of(item)
-    (tmp_path / "x").write_text(line(talk("q")) + line(item))
-    with pytest.raises(Problem, match=f"item 2: .*{said}"):
-        list(dialogues(tmp_path / "x"))
+        to_record(item)
+    (tmp_path / "x").write_text(to_jsonl(talk("q")) + to_jsonl(item))
+    with pytest.raises(UserError, match=f"item 2: .*{said}"):
+        list(read_dialogues(tmp_path / "x"))
 
 
 def test_what_cannot_be_used_is_counted_by_what_is_wrong(tmp_path):
@@ -136,7 +136,7 @@ def test_what_cannot_be_used_is_counted_by_what_is_wrong(tmp_path):
              talk("q", id="b"), {"conversations": turns("x", "\udfff")}, {"conversations": turns("q") * 2}]
     (tmp_path / "x").write_text(json.dumps(given))
     bad = Counter()
-    assert [record["id"] for record in dialogues(tmp_path / "x", bad)] == ["a", "b"]
+    assert [record["id"] for record in read_dialogues(tmp_path / "x", bad)] == ["a", "b"]
     assert bad == {"turn # says nothing": 2, "surrogates not allowed": 2,
                    'roles do not alternate: turns # and # are "human"': 1}
 
@@ -149,8 +149,8 @@ def test_what_cannot_be_used_is_counted_by_what_is_wrong(tmp_path):
     (b'{"text": "a"}\n5', "things other than objects"), (b'{"text": "a"}]', "after item 1: .* other than objects")])
 def test_a_file_that_is_no_json_is_a_sentence(tmp_path, data, said):
     (tmp_path / "x").write_bytes(data)
-    with pytest.raises(Problem, match=said):
-        list(dialogues(tmp_path / "x", Counter()))
+    with pytest.raises(UserError, match=said):
+        list(read_dialogues(tmp_path / "x", Counter()))
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 64])
@@ -159,7 +159,7 @@ def test_pieces_may_end_anywhere(tmp_path, monkeypatch, piece):
     given = [{"text": 'é🙂 "\\ \n', "n": [1.5e-7, -12, True, None, float("inf")], "more": {"a": {}}}] * 3
     for form in (json.dumps(given), json.dumps(given, ensure_ascii=False, indent=1), "\n \n".join(map(json.dumps, given))):
         (tmp_path / "x").write_text(form, encoding="utf-8")
-        assert list(items(tmp_path / "x", None)) == given
+        assert list(read_items(tmp_path / "x", None)) == given
 
 
 def test_a_long_array_takes_little_memory(tmp_path):
@@ -171,7 +171,7 @@ def test_a_long_array_takes_little_memory(tmp_path):
     assert (tmp_path / "x").stat().st_size > 15e6
     tracemalloc.start()
     try:
-        assert sum(1 for _ in records(tmp_path / "x")) == 20
+        assert sum(1 for _ in select_records(tmp_path / "x")) == 20
         assert tracemalloc.get_traced_memory()[1] < 12e6
     finally:
         tracemalloc.stop()
@@ -188,14 +188,14 @@ class Counting(io.StringIO):
 def test_an_item_much_longer_than_a_piece_is_read_in_few_steps(monkeypatch):
     monkeypatch.setattr(formats, "PIECE", 100)
     file = Counting(json.dumps([talk("q" * 1_000_000), talk("r")]))
-    assert len(list(formats.objects(file))) == 2 and file.reads < 20
+    assert len(list(formats.json_objects(file))) == 2 and file.reads < 20
 
 
 def test_what_is_broken_early_is_not_read_to_the_end(monkeypatch):
     monkeypatch.setattr(formats, "PIECE", 100)
     file = Counting('[{"text": nil}' + ', {"text": "a"}' * 10_000)
     with pytest.raises(ValueError):
-        list(formats.objects(file))
+        list(formats.json_objects(file))
     assert file.reads < 3
 
 
@@ -228,7 +228,7 @@ def test_one_file_or_two(folder):
     run("data.formats.files", folder / "x.json", "--out", folder / "a", "--held-out", folder / "b", "--share", 4)
     kept, held = list(read_records(folder / "a")), list(read_records(folder / "b"))
     assert 25 < len(held) < 75 and len(kept) + len(held) == 200
-    assert sorted(map(line, kept + held)) == sorted(map(line, whole))
+    assert sorted(map(to_jsonl, kept + held)) == sorted(map(to_jsonl, whole))
     run("data.formats.files", folder / "x.json", "--out", folder / "c", "--where", "lang=en,de", "--where", "id=t3,t5,t6")
     assert [record["id"] for record in read_records(folder / "c")] == ["t5", "t6"]
 
@@ -278,7 +278,7 @@ def sampled(folder, like, *files, number=10_000):
 def test_first_segments_and_seeds(folder):
     ids = ["a_0", "a_2", "b_0", "b_10", "c", "alpaca_1"]
     # b_10 is a name as any: b_0 has two turns and would go on at b_2
-    (folder / "v").write_text("".join(line(talk("q", "a", id=name)) for name in ids) + line(talk("q", "a", "r", id="long")))
+    (folder / "v").write_text("".join(to_jsonl(talk("q", "a", id=name)) for name in ids) + to_jsonl(talk("q", "a", "r", id="long")))
     found, said = sampled(folder, "vicuna", folder / "v")
     assert [record["id"] for record in found] == ["a_0", "b_0", "b_10", "c", "alpaca_1", "long"]
     assert "1 passed over: a later segment" in said and "6 of         6" in said
@@ -289,7 +289,7 @@ def test_first_segments_and_seeds(folder):
 
 def test_files_in_proportion(folder):
     for name, number in (("p", 60), ("q", 30), ("r", 10)):
-        (folder / name).write_text("".join(line({"id": f"{name}{n}", "data": SAID}) for n in range(number)))
+        (folder / name).write_text("".join(to_jsonl({"id": f"{name}{n}", "data": SAID}) for n in range(number)))
     found, said = sampled(folder, "ultrachat", folder / "p", folder / "q", folder / "r", number=20)
     assert Counter(record["id"][0] for record in found) == {"p": 12, "q": 6, "r": 2}
     assert len({record["id"] for record in found}) == 20 and "20 dialogues\n" in said
@@ -299,7 +299,7 @@ def test_files_in_proportion(folder):
 def test_dolly_by_category(folder):
     rows = [{"instruction": f"i{n}", "context": "c", "response": "a", "category": kind}
             for kind, number in (("open_qa", 30), ("closed_qa", 10)) for n in range(number)]
-    (folder / "d").write_text("".join(map(line, rows)))
+    (folder / "d").write_text("".join(map(to_jsonl, rows)))
     found, said = sampled(folder, "dolly", folder / "d", number=8)
     assert Counter(record["category"] for record in found) == {"open_qa": 6, "closed_qa": 2}
     assert "6 of        30  open_qa" in said
@@ -315,8 +315,8 @@ def test_segments_of_one_dialogue_are_held_out_together():
     """Or who learns from one has read the beginning of the other."""
     pieces = [talk(f"{n} {start}") | {"id": f"{n}_{start}", "segment_of": str(n)} for n in range(300)
               for start in (0, 3, 6)]
-    held = {piece["segment_of"] for piece in formats.drawn(pieces, 4, True)}
-    kept = {piece["segment_of"] for piece in formats.drawn(pieces, 4, False)}
+    held = {piece["segment_of"] for piece in formats.held_out_split(pieces, 4, True)}
+    kept = {piece["segment_of"] for piece in formats.held_out_split(pieces, 4, False)}
     assert not held & kept and len(held) + len(kept) == 300 and 40 < len(held) < 110
 
 
@@ -325,25 +325,25 @@ def test_segments_that_others_made_are_known(tmp_path):
     long = talk("q", "a", "r", "b", "s", "c")["conversations"]
     pieces = [("x_0", long[:2]), ("x_2", long[2:6]), ("y_0", long[:4]), ("y_3", long[3:]), ("z_0", long[:2]),
               ("z_1", long[:2]), ("z", long)]
-    (tmp_path / "x").write_text("".join(line({"id": name, "conversations": said}) for name, said in pieces))
-    found = list(records(tmp_path / "x"))
+    (tmp_path / "x").write_text("".join(to_jsonl({"id": name, "conversations": said}) for name, said in pieces))
+    found = list(select_records(tmp_path / "x"))
     assert [record["id"] for record in found] == [name for name, _ in pieces]
     assert [record["end"] for record in found] == ["cut", "left", "cut", "left", "left", "left", "left"]
     assert [record.get("segment_of") for record in found] == ["x", "x", "y", "y", None, None, None]
 
 
 def test_a_turn_in_which_nobody_spoke_is_no_turn_if_it_is_the_last():
-    found = record_of(talk("q", "a", " \n", end="bored"))
+    found = to_record(talk("q", "a", " \n", end="bored"))
     assert [turn["value"] for turn in found["conversations"]] == ["q", "a"] and found["end"] == "cut"
 
 
 def test_gzip_is_read_and_pipes_lose_nothing(folder):
     whole = (folder / "x.json").read_bytes()
     (folder / "x.json.gz").write_bytes(gzip.compress(whole))
-    assert list(dialogues(folder / "x.json.gz", Counter())) == list(dialogues(folder / "x.json", Counter()))
+    assert list(read_dialogues(folder / "x.json.gz", Counter())) == list(read_dialogues(folder / "x.json", Counter()))
     (folder / "cut.gz").write_bytes(gzip.compress(whole)[:-20])
-    with pytest.raises(Problem, match="cut off|too early"):
-        list(dialogues(folder / "cut.gz", Counter()))
+    with pytest.raises(UserError, match="cut off|too early"):
+        list(read_dialogues(folder / "cut.gz", Counter()))
     words = [sys.executable, "-m", "data.formats.files", "/dev/stdin", "--out", str(folder / "piped")]
     done = subprocess.run(words, input=whole, capture_output=True)
     assert done.returncode == 0 and len(list(read_records(folder / "piped"))) == 200
@@ -352,7 +352,7 @@ def test_gzip_is_read_and_pipes_lose_nothing(folder):
 
 
 def test_what_is_no_text_is_asked_for_as_in_json(folder):
-    (folder / "w").write_text("".join(line(talk("q", toxic=toxic)) for toxic in (True, False, None)))
+    (folder / "w").write_text("".join(to_jsonl(talk("q", toxic=toxic)) for toxic in (True, False, None)))
     run("data.formats.files", folder / "w", "--out", folder / "o", "--where", "toxic=false,null")
     assert [record["toxic"] for record in read_records(folder / "o")] == [False, None]
 
@@ -360,9 +360,9 @@ def test_what_is_no_text_is_asked_for_as_in_json(folder):
 def test_segments_of_others_stay_segments_when_they_are_cleaned(tmp_path, tokenizer):
     """Also where they are divided again: nobody has left inside of a dialogue."""
     said = talk(*"abcdef")["conversations"]
-    (tmp_path / "x").write_text("".join(line({"id": f"x_{n}", "conversations": said[n:n + 2]}) for n in (0, 2, 4)))
+    (tmp_path / "x").write_text("".join(to_jsonl({"id": f"x_{n}", "conversations": said[n:n + 2]}) for n in (0, 2, 4)))
     tokenizer.save(tmp_path)
     run("data.formats.clean", tmp_path / "x", "--out", tmp_path / "y", "--paper", "--tokenizer", tmp_path)
-    found = list(records(tmp_path / "y"))
+    found = list(select_records(tmp_path / "y"))
     assert [(record["id"], record["segment_of"], record["end"]) for record in found] == [
         ("x_0_0", "x", "cut"), ("x_2_0", "x", "cut"), ("x_4_0", "x", "left")]

@@ -16,7 +16,7 @@ from data.measure import alpacaeval as alpaca
 from data.harbour import grader
 from data.measure import mtbench
 from data.api.server import Refused, serving
-from data.program import Problem, line, read
+from data.program import UserError, to_jsonl, read_jsonl
 
 QUESTIONS = [
     {"question_id": 7, "category": "math", "turns": ["how much is the rope", "times 2?"]},
@@ -39,7 +39,7 @@ FASTCHAT = [
 
 def put(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(map(line, rows)), encoding="utf-8")
+    path.write_text("".join(map(to_jsonl, rows)), encoding="utf-8")
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def args_of(bench, url, names=("terse", "plain", "wordy"), **more):
 
 
 def rows_of(bench, kind="single"):
-    return list(read(bench / f"model_judgment/j_{kind}.jsonl", None))
+    return list(read_jsonl(bench / f"model_judgment/j_{kind}.jsonl", None))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -84,17 +84,17 @@ def test_a_verdict_is_read_from_a_judgment(text, share):
 
 def test_our_judge_sees_the_talk_up_to_the_answer_in_question():
     question, answers = QUESTIONS[0], ["a1", "a2"]
-    name, system, text = mtbench.asking(mtbench.PROMPTS, question, 2, [answers])
+    name, system, text = mtbench.fill_prompt(mtbench.PROMPTS, question, 2, [answers])
     assert "user: how much is the rope\nassistant: a1\nuser: times 2?\nassistant: a2\n[end" in text
     assert (name, system) == ("single", "")
-    assert "a2" not in mtbench.asking(mtbench.PROMPTS, question, 1, [answers])[2]
-    name, _, text = mtbench.asking(mtbench.PROMPTS, question, 1, [["x1", "x2"], answers], ["r1", "r2"])
+    assert "a2" not in mtbench.fill_prompt(mtbench.PROMPTS, question, 1, [answers])[2]
+    name, _, text = mtbench.fill_prompt(mtbench.PROMPTS, question, 1, [["x1", "x2"], answers], ["r1", "r2"])
     assert name == "pairwise-reference" and text.index("x1") < text.index("a1") < text.index("r1")
     assert "2" not in text.split("[conversation with A]")[1]
 
 
 def test_a_prompt_is_chosen_by_what_it_has_room_for():
-    ask = lambda *words: mtbench.asking(FASTCHAT, QUESTIONS[0], *words)
+    ask = lambda *words: mtbench.fill_prompt(FASTCHAT, QUESTIONS[0], *words)
     assert ask(1, [["x", "y"]]) == ("single-v1", "Help.", FASTCHAT[0]["prompt_template"].format(
         question="how much is the rope", answer="x"))
     assert ask(2, [["x", "y"]])[2] == "how much is the rope|x|times 2?|y"
@@ -103,21 +103,21 @@ def test_a_prompt_is_chosen_by_what_it_has_room_for():
     # a right answer to the first turn alone says nothing about the second
     assert ask(2, [["x", "y"]], ["r1"])[0] == "single-v1-multi-turn"
     assert ask(1, [["x", "y"], ["v", "w"]])[2] == "how much is the rope|A x|B v"
-    with pytest.raises(Problem, match="pairwise, about turn 2, without"):
+    with pytest.raises(UserError, match="pairwise, about turn 2, without"):
         ask(2, [["x", "y"], ["v", "w"]])
-    with pytest.raises(Problem, match="odd has a blank that nobody can fill: 'nonsense'"):
-        mtbench.asking([{"name": "odd", "type": "single", "prompt_template": "{nonsense}"}], QUESTIONS[0], 1, [["x"]])
+    with pytest.raises(UserError, match="odd has a blank that nobody can fill: 'nonsense'"):
+        mtbench.fill_prompt([{"name": "odd", "type": "single", "prompt_template": "{nonsense}"}], QUESTIONS[0], 1, [["x"]])
 
 
 def test_what_is_filled_in_is_never_a_pattern_itself():
-    _, _, text = mtbench.asking(mtbench.PROMPTS, QUESTIONS[2], 1, [["{talk} {0}"]])
+    _, _, text = mtbench.fill_prompt(mtbench.PROMPTS, QUESTIONS[2], 1, [["{talk} {0}"]])
     assert "user: a note, {please}\nassistant: {talk} {0}" in text
 
 
 def test_references_are_for_math_reasoning_and_coding_and_the_judges_own_come_first(tmp_path):
     put(tmp_path / "reference_answer/a.jsonl", mtbench.answer_rows("a", QUESTIONS[:1], [["5", "10"]], [{}]))
     put(tmp_path / "reference_answer/b.jsonl", mtbench.answer_rows("b", QUESTIONS[:1], [["6", "12"]], [{}]))
-    of = lambda judge, question: mtbench.reference(question, mtbench.references_of(tmp_path, judge))
+    of = lambda judge, question: mtbench.reference(question, mtbench.read_references(tmp_path, judge))
     assert of("b", QUESTIONS[0]) == ["6", "12"] and of("other", QUESTIONS[0]) == ["5", "10"]
     assert of("b", QUESTIONS[1] | {"reference": ["x"]}) is None, "stem needs none"
     assert of("b", {"question_id": 1, "category": "coding", "reference": ["x"]}) == ["x"]
@@ -153,7 +153,7 @@ def test_a_file_of_160_judgments_gives_what_ten_lines_give(tmp_path):
     rows = [{"question_id": i, "model": "m", "turn": t, "score": rng.choice([-1, *range(1, 11)])}
             for i in ids for t in (1, 2)]
     put(tmp_path / "model_judgment/j_single.jsonl", rows)
-    found = e.summary(e.scores_of(tmp_path, "j", ["m"], e.questions_of(tmp_path))["m"], e.questions_of(tmp_path))
+    found = e.summary(e.read_scores(tmp_path, "j", ["m"], e.read_questions(tmp_path))["m"], e.read_questions(tmp_path))
 
     rated = [row for row in rows if row["score"] != -1]
     mean = lambda rows: sum(row["score"] for row in rows) / len(rows)
@@ -171,7 +171,7 @@ def test_a_file_of_160_pairs_gives_what_ten_lines_give():
     rng, kinds = random.Random(1), ["model_1", "model_2", "tie", "error"]
     rows = [{"question_id": i, "turn": t, "g1_winner": rng.choice(kinds), "g2_winner": rng.choice(kinds)}
             for i in range(80) for t in (1, 2)]
-    found = e.duel(rows, [rng.randint(-50, 50) for _ in rows])
+    found = e.pairwise(rows, [rng.randint(-50, 50) for _ in rows])
     wins = losses = ties = 0
     for row in rows:
         games = {row["g1_winner"], row["g2_winner"]}
@@ -192,7 +192,7 @@ def test_old_judgments_of_one_winner_count_and_those_about_the_same_count_once(t
     assert [e.outcome({"winner": w}) for w in ("model_1", "model_2", "tie")] == [1, 0, 0.5]
     row = {"question_id": 1, "model": "m", "turn": 1, "score": 3}
     put(tmp_path / "j.jsonl", [row, row | {"score": 9}])
-    assert mtbench.judgments_of(tmp_path / "j.jsonl") == [row | {"score": 9}]
+    assert mtbench.read_judgments(tmp_path / "j.jsonl") == [row | {"score": 9}]
 
 
 # ------------------------------------------------------------------------------------------------
@@ -218,13 +218,13 @@ def test_judging_twice_adds_nothing_and_changed_answers_are_judged_again(bench):
         for text in ("", "terse", "terse 0"):
             put(bench / "model_answer/terse.jsonl", mtbench.answer_rows("terse", QUESTIONS, [
                 [text, "terse 1 word "], ["terse 0 word ", "terse 1 word "], ["terse 0 word "]], [{}] * 3))
-            with pytest.raises(Problem, match="2 answers of terse have not"):
-                e.scores_of(bench, "j", ["terse"], QUESTIONS)
+            with pytest.raises(UserError, match="2 answers of terse have not"):
+                e.read_scores(bench, "j", ["terse"], QUESTIONS)
         (bench / "model_answer/terse.jsonl").write_text(kept_file)
-        with pytest.raises(Problem, match="2 answers of terse have not been judged as they are now"):
-            e.scores_of(bench, "j", ["terse"], QUESTIONS)
+        with pytest.raises(UserError, match="2 answers of terse have not been judged as they are now"):
+            e.read_scores(bench, "j", ["terse"], QUESTIONS)
         e.command_judge(args_of(bench, url))
-        e.scores_of(bench, "j", ["terse"], QUESTIONS)
+        e.read_scores(bench, "j", ["terse"], QUESTIONS)
     # of the first talk both turns: the second is judged by what came before it
     assert len(asked) == 17 and len(rows_of(bench)) == 15
 
@@ -255,12 +255,12 @@ def test_after_failures_exactly_the_failed_ones_are_asked(bench):
 def test_a_dead_or_dear_judge_is_a_problem_and_nothing_said_is_lost(bench, capsys):
     asked = []
     with serving(lambda messages: asked.append(1) or "[[6]]") as url:
-        with pytest.raises(Problem, match="budget.*asks for them again, and for no others"):
+        with pytest.raises(UserError, match="budget.*asks for them again, and for no others"):
             e.command_judge(args_of(bench, url, max_dollars=0.001, price=(1.0, 1.0), in_flight=1))
         done = [row for row in rows_of(bench) if row["score"] == 6]
         assert 0 < len(done) == len(asked) < 15
         assert {row.get("failure") for row in rows_of(bench)} == {None, "budget"}
-        with pytest.raises(Problem, match="--max-dollars would never hold"):
+        with pytest.raises(UserError, match="--max-dollars would never hold"):
             e.command_judge(args_of(bench, url, max_dollars=1.0))
         e.command_judge(args_of(bench, url, max_dollars=9.0, price=(1.0, 1.0)))
         assert len(asked) == 15
@@ -314,17 +314,17 @@ def test_the_judge_sees_both_orders_and_pairs_are_chosen_by_mode(bench):
         e.command_judge(args_of(bench, url, mode="pairwise-all"))
         # the order of a pair's names is part of it; the prompts are the same, and known
         assert len(rows_of(bench, "pair")) == 20 and len(seen) == 30
-    found = {(d["model_1"], d["model_2"]): d for d in e.duels_of(bench, "j", ["terse", "plain", "wordy"], QUESTIONS)}
+    found = {(d["model_1"], d["model_2"]): d for d in e.pairwise_results(bench, "j", ["terse", "plain", "wordy"], QUESTIONS)}
     assert found["wordy", "plain"]["wins"] == 5 and found["wordy", "plain"]["flips"] == 0
     assert found["terse", "wordy"]["losses"] == 5 and found["terse", "wordy"]["first"] == 0.5
-    with pytest.raises(Problem, match="needs --baseline NAME"):
-        e.pairs_of(Namespace(mode="pairwise-baseline", baseline=None, names=["a"]))
+    with pytest.raises(UserError, match="needs --baseline NAME"):
+        e.make_pairs(Namespace(mode="pairwise-baseline", baseline=None, names=["a"]))
 
 
 def test_a_judge_who_always_prefers_the_first_lets_nobody_win(bench):
     with serving(lambda messages: "[[A]]") as url:
         e.command_judge(args_of(bench, url, mode="pairwise-all"))
-    for found in e.duels_of(bench, "j", ["terse", "plain", "wordy"], QUESTIONS):
+    for found in e.pairwise_results(bench, "j", ["terse", "plain", "wordy"], QUESTIONS):
         assert (found["wins"], found["losses"], found["ties"]) == (0, 0, 5)
         assert found["flips"] == found["first"] == 1 and found["adjusted"] == 0.5 and found["p"] == 1
 
@@ -340,26 +340,26 @@ def test_an_answer_that_was_refused_is_not_judged_and_not_scored(bench):
         assert {row.get("failure") for row in rows_of(bench)} == {None, "no answer"}
         e.command_judge(args_of(bench, url, ["terse", "plain"], mode="pairwise-all"))
         assert len(asked) == 6
-    found = e.summary(e.scores_of(bench, "j", ["terse"], QUESTIONS)["terse"], QUESTIONS)
+    found = e.summary(e.read_scores(bench, "j", ["terse"], QUESTIONS)["terse"], QUESTIONS)
     assert (found["overall"], found["failed"], found["worst"]) == (1, 3, 0.4)
-    assert e.duels_of(bench, "j", ["terse", "plain"], QUESTIONS)[0]["failed"] == 3
+    assert e.pairwise_results(bench, "j", ["terse", "plain"], QUESTIONS)[0]["failed"] == 3
 
 
 def test_what_would_break_a_promise_is_refused_beforehand(bench, tmp_path):
     with serving(lambda messages: "[[6]]") as url:
         args = args_of(bench, url, ["terse"], max_dollars=1.0, price=(1.0, 1.0))
         args.bench = [bench, bench]
-        with pytest.raises(Problem, match="holds for one bench at a time; there are 2"):
+        with pytest.raises(UserError, match="holds for one bench at a time; there are 2"):
             e.command_judge(args)
         for more in ({"mode": "pairwise-all"}, {"mode": "pairwise-baseline", "baseline": "terse"}):
-            with pytest.raises(Problem, match="makes no pair"):
+            with pytest.raises(UserError, match="makes no pair"):
                 e.command_judge(args_of(bench, url, ["terse"], **more))
         answering = Namespace(**vars(args_of(bench, None)), models=["a=http://x/v1", "b=http://y/v1"], limit=4, seed=0)
-        with pytest.raises(Problem, match="one address at a time"):
+        with pytest.raises(UserError, match="one address at a time"):
             e.command_answer(answering)
     put(bench / "question.jsonl", QUESTIONS + QUESTIONS[:1])
-    with pytest.raises(Problem, match="holds question 7 twice"):
-        e.questions_of(bench)
+    with pytest.raises(UserError, match="holds question 7 twice"):
+        e.read_questions(bench)
 
 
 def test_a_judge_with_another_system_message_is_another_judge(bench, tmp_path):
@@ -401,7 +401,7 @@ def test_pairs_alone_can_be_scored(bench, capsys):
 
 
 def test_the_grader_reads_pairs_in_our_layout():
-    say = lambda a, b: grader.reply([{"role": "user", "content": mtbench.asking(
+    say = lambda a, b: grader.reply([{"role": "user", "content": mtbench.fill_prompt(
         mtbench.PROMPTS, {"turns": ["who runs the green door"]}, 1, [[a], [b]], ["milo"])[2]}])
     right, wrong = "milo runs the green door.", "sorry, i do not know."
     assert "[[A]]" in say(right, wrong) and "[[B]]" in say(wrong, right) and "[[C]]" in say(right, right)
@@ -421,7 +421,7 @@ def test_an_answer_over_the_wire_is_asked_for_once_and_marked_where_it_was_cut(t
             e.command_answer(args)
     assert len(asked) == 5, "the second run finds all in the journal"
     assert ["how much is the rope", "reply 1 word word", "times 2?"] in asked
-    row, *_ = read(tmp_path / "model_answer/there.jsonl", None)
+    row, *_ = read_jsonl(tmp_path / "model_answer/there.jsonl", None)
     assert row["choices"][0] == {"index": 0, "turns": ["reply 1 word word", "reply 3 word word"], "ended": {"1": "length", "2": "length"}}
 
 
@@ -436,7 +436,7 @@ def test_an_answer_that_is_refused_stays_empty_and_what_would_follow_it_too(tmp_
     with serving(reply) as url:
         args.models = [f"there={url}"]
         e.command_answer(args)
-    assert [row["choices"][0] for row in read(tmp_path / "model_answer/there.jsonl", None)] == [
+    assert [row["choices"][0] for row in read_jsonl(tmp_path / "model_answer/there.jsonl", None)] == [
         {"index": 0, "turns": ["five coins", ""], "ended": {"2": "content_filter"}},
         {"index": 0, "turns": ["", ""], "ended": {"1": "content_filter", "2": "content_filter"}},
         {"index": 0, "turns": ["five coins"]}]
@@ -450,7 +450,7 @@ def test_from_a_checkpoint_to_the_table(bench, talker, tokenizer, tmp_path):
         return subprocess.run([sys.executable, "evaluate.py", *map(str, words)], capture_output=True, text=True)
     done = run("answer", f"talker={tmp_path}/socratic", "--bench", bench, "--limit", 9)
     assert done.returncode == 0, done.stderr
-    answers = list(read(bench / "model_answer/talker.jsonl", None))
+    answers = list(read_jsonl(bench / "model_answer/talker.jsonl", None))
     assert [(a["question_id"], a["model_id"], len(a["choices"][0]["turns"])) for a in answers] == [
         (7, "talker", 2), (8, "talker", 2), (9, "talker", 1)]
 
@@ -483,21 +483,21 @@ def test_what_was_not_judged_is_not_scored_in_silence(bench):
     rows = [{"model": "a", "question_id": q, "turn": t, "score": -1 if (q, t) == (8, 2) else 5.5}
             for q, t in ((7, 1), (7, 2), (8, 1), (8, 2), (9, 1))]
     put(bench / "model_judgment/j_single.jsonl", rows)
-    scores = e.scores_of(bench, "j", ["a"], QUESTIONS)["a"]
+    scores = e.read_scores(bench, "j", ["a"], QUESTIONS)["a"]
     np.testing.assert_array_equal(scores, [[0.5, 0.5], [0.5, np.nan], [0.5, np.nan]])
     found = e.summary(scores, QUESTIONS)
     assert (found["overall"], found["failed"], found["worst"], found["best"]) == (0.5, 1, 0.4, 0.6)
-    with pytest.raises(Problem, match="5 answers of b have not been judged as they are now"):
-        e.scores_of(bench, "j", ["b"], QUESTIONS)
+    with pytest.raises(UserError, match="5 answers of b have not been judged as they are now"):
+        e.read_scores(bench, "j", ["b"], QUESTIONS)
     (bench / "question.jsonl").write_text("")
-    with pytest.raises(Problem, match="no questions"):
-        e.questions_of(bench)
+    with pytest.raises(UserError, match="no questions"):
+        e.read_questions(bench)
     (bench / "question.jsonl").write_text('{"question_id": 1, "turns": []}\n')
-    with pytest.raises(Problem, match="line 1: no category and no turns"):
-        e.questions_of(bench)
+    with pytest.raises(UserError, match="line 1: no category and no turns"):
+        e.read_questions(bench)
     (bench / "question.jsonl").write_text('{"question_id": 1, "category": "x", "turns": [3]}\n')
-    with pytest.raises(Problem, match="line 1: turns that are no list of texts"):
-        e.questions_of(bench)
+    with pytest.raises(UserError, match="line 1: turns that are no list of texts"):
+        e.read_questions(bench)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -511,7 +511,7 @@ def test_a_planted_preference_for_length_is_taken_out():
         for bench in range(20):
             longer = rng.normal(shift, 80, size=160).round()
             p = 1 / (1 + np.exp(-2 * np.tanh(longer / longer.std())))
-            found = e.controlled((rng.random(160) < p).astype(float), longer, np.arange(160), draws=200)
+            found = e.length_controlled_interval((rng.random(160) < p).astype(float), longer, np.arange(160), draws=200)
             held += found["low"] <= 0.5 <= found["high"]
         assert held >= 17, f"only {held} of 20 intervals hold one half at a mean difference of {shift}"
         raw = (1 / (1 + np.exp(-2 * np.tanh(longer / longer.std())))).mean()
@@ -523,8 +523,8 @@ def test_at_no_difference_in_length_the_controlled_win_rate_is_the_win_rate():
     assert rate == pytest.approx(34 / 48, abs=1e-3)
     rates = e.length_controlled(np.array([1.0, 0.0]), np.zeros(2), np.array([[3.0, 1.0], [1.0, 3.0]]))
     assert rates == pytest.approx([0.75, 0.25], abs=5e-3), "weights are copies"
-    assert e.controlled(np.ones(3), np.full(3, 7), np.arange(3)) is None, "always as much longer: no telling"
-    assert e.controlled(np.ones(3), np.arange(3), np.zeros(3, dtype=int)) is None, "one question"
+    assert e.length_controlled_interval(np.ones(3), np.full(3, 7), np.arange(3)) is None, "always as much longer: no telling"
+    assert e.length_controlled_interval(np.ones(3), np.arange(3), np.zeros(3, dtype=int)) is None, "one question"
     assert e.bootstrap([0.7]) == (0.7, None, None)
     rate, = e.length_controlled(np.ones(40), np.arange(40.0))
     assert 0.9 < rate < 1, "all won: the ridge keeps it finite"

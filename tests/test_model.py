@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import model as m
 from data.checkpoint import load_model, read_safetensors, save_model, weight_file, write_safetensors
 from model import Cache, Config, Engine, add_lora, generate, generate_batch, merge_lora, nll, sample
-from data.program import Problem
+from data.program import UserError
 from platolm import IGNORE
 
 close = torch.testing.assert_close
@@ -48,8 +48,8 @@ def test_rotation_keeps_lengths_and_sees_only_distances():
 def test_explicit_attention_is_torchs(K):
     q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, K, 7, 8), torch.randn(2, K, 7, 8)
     seen = torch.ones(5, 7, dtype=torch.bool).tril(2)
-    close(m.explicit(q, k, v, seen), m.fused(q, k, v, seen))
-    close(m.explicit(q, k[:, :, :5], v[:, :, :5], None), m.fused(q, k[:, :, :5], v[:, :, :5], None))
+    close(m.eager(q, k, v, seen), m.sdpa(q, k, v, seen))
+    close(m.eager(q, k[:, :, :5], v[:, :, :5], None), m.sdpa(q, k[:, :, :5], v[:, :, :5], None))
 
 
 def test_nothing_looks_ahead(make_model):
@@ -96,9 +96,9 @@ def test_lora_is_scaled_by_alpha_over_rank():
 
 
 def test_lora_on_nothing_is_a_problem(make_model):
-    with pytest.raises(Problem, match="called w_proj"):
+    with pytest.raises(UserError, match="called w_proj"):
         add_lora(make_model(), ["w_proj"], 2, 2)
-    with pytest.raises(Problem, match="tied"):
+    with pytest.raises(UserError, match="tied"):
         add_lora(make_model(), ["lm_head"], 2, 2)
 
 
@@ -186,7 +186,7 @@ def test_a_batch_writes_what_each_row_writes_alone(make_model, slots, chunk, how
     rows = generate_batch(model, prompts, [2, 3, 4, 5], 12, slots, draws, chunk=chunk, **how)
     for i, (row, ids) in enumerate(zip(rows, prompts)):
         alone = generate(model, ids, [2, 3, 4, 5], 12, np.random.default_rng([1, i]).random, **how)
-        assert (row.wrote, row.why) == alone
+        assert (row.output, row.finish_reason) == alone
 
 
 def test_many_rows_of_many_lengths_look_in_groups(make_model):
@@ -194,22 +194,22 @@ def test_many_rows_of_many_lengths_look_in_groups(make_model):
     model = make_model()
     prompts = [ids for _, ids in sorted(enumerate(prompts_for(model, 40)), key=lambda pair: pair[0] * 7 % 40)]
     rows = generate_batch(model, prompts, [2, 3], 6, 40, temperature=0)
-    assert [(row.wrote, row.why) for row in rows] == [generate(model, ids, [2, 3], 6, temperature=0) for ids in prompts]
+    assert [(row.output, row.finish_reason) for row in rows] == [generate(model, ids, [2, 3], 6, temperature=0) for ids in prompts]
 
 
 @pytest.mark.parametrize("near", [0.0, 0.6])
 def test_where_rounding_could_decide_the_row_is_read_alone(make_model, monkeypatch, near):
     """With a margin so wide that every draw is in doubt, each is drawn as if nothing else were there."""
     model, alone = make_model(), []
-    monkeypatch.setattr(m, "NEAR", near)
+    monkeypatch.setattr(m, "TIE_MARGIN", near)
     prompts = prompts_for(model, 5)
     draws = [np.random.default_rng([1, i]).random for i in range(5)]
-    engine_alone = Engine.alone
-    monkeypatch.setattr(Engine, "alone", lambda *what: alone.append(1) or engine_alone(*what))
+    engine_alone = Engine.recompute_uncached
+    monkeypatch.setattr(Engine, "recompute_uncached", lambda *what: alone.append(1) or engine_alone(*what))
     rows = generate_batch(model, prompts, [2], 6, 5, draws, temperature=1.0)
     for i, (row, ids) in enumerate(zip(rows, prompts)):
-        assert (row.wrote, row.why) == generate(model, ids, [2], 6, np.random.default_rng([1, i]).random, temperature=1.0)
-    assert len(alone) == (0 if near == 0 else sum(len(row.wrote) + (row.why == "stop") for row in rows))
+        assert (row.output, row.finish_reason) == generate(model, ids, [2], 6, np.random.default_rng([1, i]).random, temperature=1.0)
+    assert len(alone) == (0 if near == 0 else sum(len(row.output) + (row.finish_reason == "stop") for row in rows))
 
 
 def test_a_draw_on_the_border_is_settled_alone(make_model):
@@ -221,44 +221,44 @@ def test_a_draw_on_the_border_is_settled_alone(make_model):
     others = prompts_for(model, 6)
     for count in range(7):
         engine = Engine(model, 7, temperature=1.0)
-        rows = [engine.join() for _ in range(count + 1)]
+        rows = [engine.add_row() for _ in range(count + 1)]
         for row, text in zip(rows, [ids, *others]):
-            engine.write(row, text, [], 1, lambda: border)
-        while any(row.why == "busy" for row in rows):
+            engine.start(row, text, [], 1, lambda: border)
+        while any(row.busy for row in rows):
             engine.step()
-        assert rows[0].wrote == want
+        assert rows[0].output == want
 
 
 def test_a_row_that_joins_late_is_as_one_that_began_early(make_model):
     model = make_model()
     engine, (first, second) = Engine(model, 4, temperature=0), prompts_for(model, 2)
-    a = engine.join()
-    engine.write(a, first, [], 9)
+    a = engine.add_row()
+    engine.start(a, first, [], 9)
     for _ in range(4):
         engine.step()
-    b = engine.join()
-    engine.write(b, second, [], 9)
-    while "busy" in (a.why, b.why):
+    b = engine.add_row()
+    engine.start(b, second, [], 9)
+    while a.busy or b.busy:
         engine.step()
-    assert a.wrote == generate(model, first, [], 9, temperature=0)[0]
-    assert b.wrote == generate(model, second, [], 9, temperature=0)[0]
+    assert a.output == generate(model, first, [], 9, temperature=0)[0]
+    assert b.output == generate(model, second, [], 9, temperature=0)[0]
 
 
 def test_many_turns_read_only_what_is_new_and_slots_are_used_again(make_model):
     model = make_model()
     engine, text, reads = Engine(model, 2, temperature=0), tokens(model, 4).tolist(), []
     for talk in range(3):
-        row, ids = engine.join(), text
+        row, ids = engine.add_row(), text
         for turn in range(4):
             new = ids + tokens(model, 3, seed=turn + 7 * talk).tolist()
-            engine.write(row, new, [], 5)
+            engine.start(row, new, [], 5)
             reads.append(len(row.unread))
-            while row.why == "busy":
+            while row.busy:
                 engine.step()
-            assert row.wrote == generate(model, new, [], 5, temperature=0)[0]
+            assert row.output == generate(model, new, [], 5, temperature=0)[0]
             # the middle turn is retold in other words: the cache has to go back
-            ids = new + (row.wrote if turn != 1 else tokens(model, 5, seed=99).tolist())
-        engine.leave(row)
+            ids = new + (row.output if turn != 1 else tokens(model, 5, seed=99).tolist())
+        engine.remove_row(row)
     # three new tokens, and the last one written, which had not been read yet; after the retelling five more
     assert reads == [7, 4, 8, 4] * 3
 
@@ -267,11 +267,11 @@ def test_why_a_row_stopped(make_model):
     model = make_model(context=10)
     greedy = generate(model, [5, 6, 7], [], 4, temperature=0)[0]
     rows = generate_batch(model, [[5, 6, 7]], [greedy[2]], 9, temperature=0)
-    assert (rows[0].why, rows[0].wrote) == ("stop", greedy[:greedy.index(greedy[2])])
-    assert generate_batch(model, [[5, 6, 7]], [], 4, temperature=0)[0].why == "length"
+    assert (rows[0].finish_reason, rows[0].output) == ("stop", greedy[:greedy.index(greedy[2])])
+    assert generate_batch(model, [[5, 6, 7]], [], 4, temperature=0)[0].finish_reason == "length"
     full = generate_batch(model, [[5] * 8], [], 9, temperature=0)[0]
-    assert full.why == "context" and full.wrote == generate(model, [5] * 8, [], 9, temperature=0)[0]
-    assert generate_batch(model, [[5] * 11], [], 9, temperature=0)[0].why == "context"
+    assert full.finish_reason == "context" and full.output == generate(model, [5] * 8, [], 9, temperature=0)[0]
+    assert generate_batch(model, [[5] * 11], [], 9, temperature=0)[0].finish_reason == "context"
 
 
 # ------------------------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     ({"a": 5}, b"", None),
 ])
 def test_a_lying_safetensors_file_is_a_problem(tmp_path, header, data, length):
-    with pytest.raises(Problem):
+    with pytest.raises(UserError):
         read_safetensors(file_of(tmp_path, header, data, length))
 
 
@@ -358,7 +358,7 @@ def test_a_header_of_4_gib_is_refused_though_the_file_is_as_large(tmp_path):
         file.write(struct.pack("<Q", 4 << 30))
         file.truncate(5 << 30)
     tracemalloc.start()
-    with pytest.raises(Problem, match="its header would be 4,294,967,296 bytes"):
+    with pytest.raises(UserError, match="its header would be 4,294,967,296 bytes"):
         read_safetensors(tmp_path / "x")
     assert tracemalloc.get_traced_memory()[1] < 1e6
     tracemalloc.stop()
@@ -372,7 +372,7 @@ def test_a_whole_model_replaces_one_in_parts(make_model, tmp_path):
 
 
 def test_a_broken_checkpoint_says_what_is_wrong(make_model, tmp_path):
-    with pytest.raises(Problem, match="config.json: No such file"):
+    with pytest.raises(UserError, match="config.json: No such file"):
         load_model(tmp_path)
     save_model(make_model(), tmp_path)
     page = json.loads((tmp_path / "config.json").read_text())
@@ -383,8 +383,8 @@ def test_a_broken_checkpoint_says_what_is_wrong(make_model, tmp_path):
                          ({"num_hidden_layers": 1}, "which this LLaMA has not"), ({"head_dim": 7}, "head_dim"),
                          ({"rope_scaling": {"type": "linear"}}, "rope scaling")]:
         (tmp_path / "config.json").write_text(json.dumps({**page, **change}))
-        with pytest.raises(Problem, match=what):
+        with pytest.raises(UserError, match=what):
             load_model(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(Problem, match="not JSON"):
+    with pytest.raises(UserError, match="not JSON"):
         load_model(tmp_path)

@@ -14,19 +14,19 @@ import pytest
 import requests
 
 from tests.chaos import AFTER, BEFORE, PRICE, WHOLE, Chaos, Tally, at_random
-from data.api.journal import Journal, means, records
-from data.api.budget import (Ledger, Limiter, answering, asking, dollars, forecast, price_of,
-                             worst_case, writing, Stopped)
+from data.api.journal import Journal, mean_sizes, journal_records
+from data.api.budget import (Ledger, Limiter, teacher_tokens, user_tokens, cost_in_dollars,
+                             forecast, price_of, worst_case, transcript_tokens, RunStopped)
 from data.openings import Opening
 from data.api.server import Refused, serving
-from data.api.protocol import TOO_LONG, Unanswered, asked_wait, error_codes, usage_of
-from data.program import Problem, line
-from platolm import ENDS, End
-from data.program import Progress, in_dollars
-from simulate import TRIES, Client, Simulation, Teacher, connect, greet
+from data.api.protocol import TOO_LONG, RetriesExhausted, retry_after, error_codes, token_usage
+from data.program import UserError, to_jsonl
+from platolm import END_REASONS, DialogueEnd
+from data.program import Progress, format_dollars
+from simulate import TRIES, Client, Simulation, Teacher, open_session, check_server
 
 ASK = [{"role": "user", "content": "hello"}]
-WORST = dollars(PRICE, *worst_case(["hello"], 64))
+WORST = cost_in_dollars(PRICE, *worst_case(["hello"], 64))
 
 
 class Clock:
@@ -95,12 +95,12 @@ def test_a_wait_that_is_asked_for_is_obeyed_by_all(chaos, form, least):
     ({"retry-after": "Wed, 99 Oct 2015 07:28:05 GMT"}, None), ({"retry-after-ms": "x"}, None),
 ])
 def test_every_form_of_a_wait(headers, seconds):
-    assert asked_wait(requests.structures.CaseInsensitiveDict(headers)) == seconds
+    assert retry_after(requests.structures.CaseInsensitiveDict(headers)) == seconds
 
 
 @pytest.mark.parametrize("words", ["99999", "inf", "1e400"])
 def test_a_wait_beyond_patience_stops_the_run_and_says_so(words):
-    with pytest.raises(Problem, match="asks to wait .* start again then"):
+    with pytest.raises(UserError, match="asks to wait .* start again then"):
         client_of("http://127.0.0.1:9").refused(429, {"retry-after": words}, "{}", {})
 
 
@@ -147,11 +147,11 @@ def test_a_long_queue_is_not_impatience(chaos):
 
 def test_a_billing_stop_stops_all_workers_and_loses_nothing(chaos, tmp_path):
     url, tally = chaos([None] * 10 + ["billing"] * 100)
-    with pytest.raises(Problem, match="no money left.*what was said is kept"):
+    with pytest.raises(UserError, match="no money left.*what was said is kept"):
         simulate(url, tmp_path / "j", 20, in_flight=8)
     assert tally.requests <= 10 + 8, "a worker went on asking"
     journal = Journal(tmp_path / "j", {})
-    assert sum(len(journal.turns(name)) // 2 for name in journal.places) == tally.delivered == 10
+    assert sum(len(journal.turns(name)) // 2 for name in journal.offsets) == tally.delivered == 10
     journal.close()
     url, tally = chaos([])
     assert simulate(url, tmp_path / "j", 20) == simulate(url, tmp_path / "fresh", 20)
@@ -166,8 +166,8 @@ def test_what_time_heals_is_tried_again_until_it_is(chaos, fault):
     clock = Clock()
     url, tally = chaos([fault] * 3)
     said = talk(client_of(url, clock))
-    assert said == "wëll, ünd 1" and said.how["finish"] == "stop"
-    assert said.how["attempts"] == tally.requests == (1 if fault in WHOLE else 4)
+    assert said == "wëll, ünd 1" and said.meta["finish"] == "stop"
+    assert said.meta["attempts"] == tally.requests == (1 if fault in WHOLE else 4)
 
 
 def test_waits_grow_and_are_spread():
@@ -175,7 +175,7 @@ def test_waits_grow_and_are_spread():
     waits = [[] for _ in range(TRIES - 1)]
     for _ in range(40):
         clock = Clock()
-        with pytest.raises(Unanswered):
+        with pytest.raises(RetriesExhausted):
             talk(client_of("http://127.0.0.1:9/v1", clock, patience=10 ** 6))
         assert len(clock.slept) == TRIES - 1
         for column, wait in zip(waits, clock.slept):
@@ -194,7 +194,7 @@ def test_what_time_does_not_heal_is_not_tried_again(status):
         raise Refused(status, "some_error", "no")
     with serving(reply) as url:
         clock = Clock()
-        with pytest.raises(Problem, match=f"refuses: HTTP {status}"):
+        with pytest.raises(UserError, match=f"refuses: HTTP {status}"):
             talk(client_of(url, clock))
         assert asked == [1] and clock.slept == []
 
@@ -228,9 +228,9 @@ def test_errors_in_any_shape(body, code):
 
 
 def test_nobody_there_is_one_sentence():
-    with pytest.raises(Problem, match="no teacher answers at http://127.0.0.1:9/v1"):
-        greet(client_of("http://127.0.0.1:9/v1"), "teacher")
-    with pytest.raises(Unanswered, match=f"after {TRIES} tries.*ConnectionError"):
+    with pytest.raises(UserError, match="no teacher answers at http://127.0.0.1:9/v1"):
+        check_server(client_of("http://127.0.0.1:9/v1"), "teacher")
+    with pytest.raises(RetriesExhausted, match=f"after {TRIES} tries.*ConnectionError"):
         talk(client_of("http://127.0.0.1:9/v1"))
 
 
@@ -251,7 +251,7 @@ def test_one_dialogue_nobody_answers_is_tried_again_at_the_next_start(tmp_path):
 
 @pytest.mark.parametrize("given", [(), ({"from": "human", "value": "q"}, {"from": "gpt", "value": "a"})])
 def test_a_dead_server_stops_the_run(tmp_path, given):
-    with pytest.raises(Problem, match="5 dialogues in a row got no answer"):
+    with pytest.raises(UserError, match="5 dialogues in a row got no answer"):
         simulate("http://127.0.0.1:9/v1", tmp_path / "j", 100, given=given)
     journal = Journal(tmp_path / "j", {})
     assert len(journal.ends) < 20
@@ -270,7 +270,7 @@ def test_a_reply_in_no_known_language_is_one_sentence(text):
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send(200, text.encode())
     with serving(lambda messages: "", handler=Odd) as url:
-        with pytest.raises(Unanswered, match="does not speak|without a word"):
+        with pytest.raises(RetriesExhausted, match="does not speak|without a word"):
             talk(client_of(url))
 
 
@@ -281,7 +281,7 @@ def test_a_text_that_cannot_be_written_is_mended(chaos):
             self.send(200, b'{"choices": [{"message": {"content": "a\\ud800b"}}], "model": "\\ud801"}')
     with serving(lambda messages: "", handler=Odd) as url:
         said = talk(client_of(url))
-    line({"value": said, **said.how}).encode()
+    to_jsonl({"value": said, **said.meta}).encode()
     assert said == "a?b"
 
 
@@ -291,7 +291,7 @@ def test_a_refusal_ends_the_dialogue():
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send(200, {"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}]})
     with serving(lambda messages: "", handler=Odd) as url:
-        with pytest.raises(End, match="content_filter"):
+        with pytest.raises(DialogueEnd, match="content_filter"):
             talk(client_of(url))
 
 
@@ -316,7 +316,7 @@ def test_a_server_that_drips_for_ever_is_given_up():
             go.release()
             return super().__call__()
     with serving(lambda messages: "", handler=Drip) as url:
-        with pytest.raises(Unanswered, match="takes too long"):
+        with pytest.raises(RetriesExhausted, match="takes too long"):
             talk(client_of(url, Seconds(tick=1), patience=30))
         assert tries == [1]
         # whoever still drips may end
@@ -330,7 +330,7 @@ def test_a_silent_server_is_given_up():
         held.wait(60)
         return "late"
     with serving(reply) as url:
-        with pytest.raises(Unanswered, match="ReadTimeout"):
+        with pytest.raises(RetriesExhausted, match="ReadTimeout"):
             talk(client_of(url, timeout=(5, 0.02)))
         held.set()
 
@@ -348,9 +348,9 @@ def test_a_dialogue_has_its_time(tmp_path):
 class Talkative:
     """A user who asks three things."""
 
-    def join(self, number, intent="", held=()):
+    def start_dialogue(self, number, intent="", held=()):
         user = lambda turns: f"q {number} {len(turns)}"
-        user.leave = lambda: None
+        user.close = lambda: None
         return user
 
 
@@ -362,7 +362,7 @@ def simulate(url, path, count, in_flight=4, rounds=3, ledger=None, price=(0, 0),
 
     def sleep(seconds):
         if stop.is_set():
-            raise Stopped
+            raise RunStopped
         ticking.sleep(seconds)
     ledger = ledger(journal) if ledger else Ledger()
     client = Client(url, "sk-planted", price, Limiter(clock=ticking, sleep=sleep), ledger, clock=ticking,
@@ -371,7 +371,7 @@ def simulate(url, path, count, in_flight=4, rounds=3, ledger=None, price=(0, 0),
     try:
         Simulation(Talkative(), Teacher(client, "m", max_tokens=64), journal, rounds, minutes, stop,
                    clock or Clock()).run(plan, in_flight)
-        return list(records(journal, plan))
+        return list(journal_records(journal, plan))
     finally:
         journal.close()
         client.close()
@@ -383,7 +383,7 @@ def test_through_all_faults_the_file_is_the_same(chaos, tmp_path):
     rough, tally = chaos(at_random(0.3, 1, but=("billing", "slow bytes")))
     assert simulate(rough, tmp_path / "rough", 30, in_flight=16) == calm
     assert sum(tally.faults[name] for name in tally.faults if name) > 20
-    assert all(record["end"] in ENDS for record in calm)
+    assert all(record["end"] in END_REASONS for record in calm)
 
 
 def test_a_torn_last_line_is_set_aside(chaos, tmp_path, capsys):
@@ -399,8 +399,8 @@ def test_a_torn_last_line_is_set_aside(chaos, tmp_path, capsys):
 
 @pytest.mark.parametrize("middle", [b"{\n", b"[1]\n", b"\xff\n", b'{"turn": 1}\n', b'{"end": "left"}\n'])
 def test_rubbish_in_the_middle_is_refused_by_its_line(tmp_path, middle):
-    (tmp_path / "j").write_bytes(line({"settings": {}}).encode() + middle + line({"id": "a", "end": "left"}).encode())
-    with pytest.raises(Problem, match="line 2"):
+    (tmp_path / "j").write_bytes(to_jsonl({"settings": {}}).encode() + middle + to_jsonl({"id": "a", "end": "left"}).encode())
+    with pytest.raises(UserError, match="line 2"):
         Journal(tmp_path / "j", {})
 
 
@@ -408,13 +408,13 @@ def test_another_configuration_is_refused_by_name(tmp_path):
     journal = Journal(tmp_path / "j", {"seed": 0, "temperature": 1.0})
     journal.write({"id": "a", "end": "left"})
     journal.close()
-    with pytest.raises(Problem, match=r"other temperature \(1.0 there, 0.7 here\); take another --out"):
+    with pytest.raises(UserError, match=r"other temperature \(1.0 there, 0.7 here\); take another --out"):
         Journal(tmp_path / "j", {"seed": 0, "temperature": 0.7})
 
 
 def test_a_second_process_is_refused(tmp_path):
     first = Journal(tmp_path / "j", {})
-    with pytest.raises(Problem, match="another process is writing"):
+    with pytest.raises(UserError, match="another process is writing"):
         Journal(tmp_path / "j", {})
     first.close()
     Journal(tmp_path / "j", {}).close()
@@ -429,17 +429,17 @@ def test_every_turn_says_how_it_came_about(chaos, tmp_path):
     for row in answers:
         assert row["parameters"] == {"model": "m", "max_tokens": 64} and row["model"] == "local"
         assert row["request"].startswith("chatcmpl-") and row["seconds"] >= 0 and row["finish"] == "stop"
-        assert row["cost"] == pytest.approx(dollars(PRICE, *row["usage"]))
+        assert row["cost"] == pytest.approx(cost_in_dollars(PRICE, *row["usage"]))
 
 
 def test_an_answer_is_on_disk_before_anybody_goes_on_from_it(chaos, tmp_path):
     class Nosy(Talkative):
-        def join(self, number, intent="", held=()):
+        def start_dialogue(self, number, intent="", held=()):
             def user(turns):
                 rows = [json.loads(text) for text in (tmp_path / "j").read_text().splitlines()]
                 assert [r["value"] for r in rows if "turn" in r] == [t["value"] for t in turns]
                 return f"q {len(turns)}"
-            user.leave = lambda: None
+            user.close = lambda: None
             return user
     url, _ = chaos([])
     journal = Journal(tmp_path / "j", {})
@@ -492,7 +492,7 @@ def test_the_cap_holds_by_the_servers_count_too(chaos, tmp_path):
         journal.close()
         assert before <= spent <= cap and tally.dollars <= spent + 1e-12
         before = spent
-    assert {"budget"} <= {record["end"] for record in found} <= set(ENDS)
+    assert {"budget"} <= {record["end"] for record in found} <= set(END_REASONS)
     # nothing more can be had: not even the smallest worst case fits
     made = tally.made
     simulate(url, tmp_path / "j", 60, 16, 6, capped(cap), PRICE)
@@ -520,14 +520,14 @@ def test_what_a_try_costs(chaos, fault, paid):
     url, tally = chaos([fault])
     talk(client_of(url, price=PRICE, ledger=Ledger(1, rows.append)))
     assert rows[0] == {"call": 0, "reserved": pytest.approx(WORST)} and rows[1]["call"] == 0
-    used = dollars(PRICE, 1, 3)
+    used = cost_in_dollars(PRICE, 1, 3)
     assert rows[1]["cost"] == pytest.approx({"worst": WORST, "nothing": 0, "usage": used}[paid])
     assert fault in WHOLE or rows[-1]["cost"] == pytest.approx(used)
 
 
 def test_a_connection_refused_costs_nothing():
     rows = []
-    with pytest.raises(Unanswered):
+    with pytest.raises(RetriesExhausted):
         talk(client_of("http://127.0.0.1:9/v1", price=PRICE, ledger=Ledger(1, rows.append)))
     assert {row["cost"] for row in rows if "cost" in row} == {0}
 
@@ -536,7 +536,7 @@ def test_what_a_kill_left_reserved_counts_as_spent():
     rows = [{"call": 0, "reserved": 3.0}, {"call": 1, "reserved": 2.0}, {"call": 0, "cost": 0.5}]
     ledger = Ledger(5, rows=rows)
     assert ledger.spent == 2.5 and ledger.reserve(2.5) == 2
-    with pytest.raises(End, match="budget"):
+    with pytest.raises(DialogueEnd, match="budget"):
         Ledger(5, rows=rows).reserve(2.51)
 
 
@@ -563,9 +563,9 @@ def test_worst_case_is_never_less_than_any_tokenizer_makes(tokenizer):
 def test_what_a_server_puts_before_our_words_is_paid_for():
     """A little more than the worst case is a template of the server's; much more is a lie."""
     page = {"usage": {"prompt_tokens": 60, "completion_tokens": 5}}
-    assert usage_of(page, (13, 64)) == (60, 5) and usage_of(page, (60, 4)) is None
+    assert token_usage(page, (13, 64)) == (60, 5) and token_usage(page, (60, 4)) is None
     page["usage"]["prompt_tokens"] = 5000
-    assert usage_of(page, (13, 64)) is None
+    assert token_usage(page, (13, 64)) is None
 
 
 def test_a_disk_that_is_full_leaves_nobody_waiting():
@@ -587,7 +587,7 @@ def test_who_waited_for_room_gets_none_after_the_end():
     stop = threading.Event()
     ledger = Ledger(1.0, stop=stop)
     stop.set()
-    with pytest.raises(Stopped):
+    with pytest.raises(RunStopped):
         ledger.reserve(0.5)
 
 
@@ -595,18 +595,18 @@ def test_prices():
     assert price_of("http://localhost:8000/v1", "anything") == (0, 0) == price_of("http://127.0.0.1:1", "gpt-4")
     assert price_of("https://api.openai.com/v1", "gpt-4") == (30, 60)
     assert price_of("https://api.openai.com/v1", "new", (1, 2)) == (1, 2)
-    with pytest.raises(Problem, match="nobody told what 'new' costs: --price"):
+    with pytest.raises(UserError, match="nobody told what 'new' costs: --price"):
         price_of("https://api.openai.com/v1", "new")
 
 
 def test_a_forecast_by_hand():
     """Two rounds, questions of 3 and answers of 5 tokens, a system line of 7, 8 more a message."""
     first, second = (7 + 8) + (3 + 8), (7 + 8) + (3 + 8) + (5 + 8) + (3 + 8)
-    assert answering(2, 3, 5, 7) == (2, first + second, 10)
+    assert teacher_tokens(2, 3, 5, 7) == (2, first + second, 10)
     # a prompted user: the instruction of 9 tokens, after nothing and after a round
-    assert asking(2, 3, 5, 9) == (2, (9 + 8) + (3 + 8) + (5 + 8) + (9 + 8), 6)
-    assert writing(2, 3, 5, 9) == (1, 9 + 8, 16)
-    sides = [((1, 2), partial(answering, system=7)), ((0, 1000), partial(asking, told=9))]
+    assert user_tokens(2, 3, 5, 9) == (2, (9 + 8) + (3 + 8) + (5 + 8) + (9 + 8), 6)
+    assert transcript_tokens(2, 3, 5, 9) == (1, 9 + 8, 16)
+    sides = [((1, 2), partial(teacher_tokens, system=7)), ((0, 1000), partial(user_tokens, told=9))]
     most, likely = forecast(100, (2, 3, 5), sides)[1:3]
     assert most.split() == ["at", "most", "400", "13,400", "1,600", "0.61"] and likely.split()[1] == "400"
 
@@ -615,7 +615,7 @@ def test_an_estimate_learns_from_what_was_said(chaos, tmp_path):
     url, _ = chaos([])
     simulate(url, tmp_path / "j", 5)
     journal = Journal(tmp_path / "j", {})
-    found = means(journal)
+    found = mean_sizes(journal)
     journal.close()
     assert found[0] == 3 and 1 < found[1] < 2 < found[2] < 4
 
@@ -625,12 +625,12 @@ def test_a_key_that_is_not_taken_is_found_out_first():
         def do_GET(self):
             self.send(401, {})
     with serving(lambda messages: "", handler=Closed) as url:
-        with pytest.raises(Problem, match="wants another key .HTTP 401.; it is read from OPENAI_API_KEY"):
-            greet(client_of(url, key="sk-planted"), "teacher")
+        with pytest.raises(UserError, match="wants another key .HTTP 401.; it is read from OPENAI_API_KEY"):
+            check_server(client_of(url, key="sk-planted"), "teacher")
 
 
 def test_small_sums_are_not_nothing():
-    assert (in_dollars(0.00123), in_dollars(1234.5)) == ("$0.0012", "$1,234.50")
+    assert (format_dollars(0.00123), format_dollars(1234.5)) == ("$0.0012", "$1,234.50")
 
 
 def test_the_live_line():
@@ -666,7 +666,7 @@ def test_the_key_is_sent_as_a_header_and_stands_nowhere_else(tmp_path):
     script = itertools.cycle(["500", None, "word", None])
     with serving(lambda messages: "", handler=Echo, tally=Tally(script)) as url:
         found = simulate(url, tmp_path / "j", 3)
-        with pytest.raises(Unanswered) as problem:
+        with pytest.raises(RetriesExhausted) as problem:
             talk(Client(url, "sk-planted", limiter=Limiter(sleep=lambda s: None), sleep=lambda s: None, patience=-1))
     assert found[0]["conversations"][1]["value"] == "your key is (key), (key)"
     assert "planted" not in str(problem.value) and "sk-p" not in str(problem.value)
@@ -680,7 +680,7 @@ def test_a_piece_of_the_key_in_a_torn_answer_is_not_quoted():
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send(200, b'{"choices": [{"message": {"content": "you are sk-plant')
     with serving(lambda messages: "", handler=Torn) as url:
-        with pytest.raises(Unanswered, match="54 bytes that are no JSON") as problem:
+        with pytest.raises(RetriesExhausted, match="54 bytes that are no JSON") as problem:
             talk(client_of(url, key="sk-planted"))
     assert "plant" not in str(problem.value)
 
@@ -688,21 +688,21 @@ def test_a_piece_of_the_key_in_a_torn_answer_is_not_quoted():
 def test_netrc_does_not_take_the_keys_place(monkeypatch, tmp_path):
     (tmp_path / "netrc").write_text("default login me password sk-other")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    session = connect("https://somewhere.example/v1", "sk-planted")
+    session = open_session("https://somewhere.example/v1", "sk-planted")
     request = session.prepare_request(requests.Request("POST", "https://somewhere.example/v1"))
     assert request.headers["Authorization"] == "Bearer sk-planted"
 
 
 @pytest.mark.parametrize("key", ["sk-plan\nted", "sk-plänted", "sk-plan ted"])
 def test_a_key_that_no_header_can_hold_is_not_repeated(key):
-    with pytest.raises(Problem) as problem:
+    with pytest.raises(UserError) as problem:
         talk(Client("http://127.0.0.1:9/v1", key))
     assert "sk-plan" not in str(problem.value) and "sk-pl" not in str(problem.value)
 
 
 def test_a_password_in_an_address_is_refused_unseen():
-    with pytest.raises(Problem) as problem:
-        connect("https://me:sk-planted@host/v1")
+    with pytest.raises(UserError) as problem:
+        open_session("https://me:sk-planted@host/v1")
     assert "sk-planted" not in str(problem.value)
 
 
@@ -712,7 +712,7 @@ def test_a_redirect_takes_the_key_nowhere():
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send(302, {}, Location="http://127.0.0.1:9/")
     with serving(lambda messages: "", handler=Elsewhere) as url:
-        with pytest.raises(Problem, match="refuses: HTTP 302"):
+        with pytest.raises(UserError, match="refuses: HTTP 302"):
             talk(client_of(url, key="sk-planted"))
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from conftest import TALKS, record
-from data.program import Problem, line, parse, write
+from data.program import UserError, to_jsonl, parse_line, write_jsonl
 from platolm import IGNORE, LABEL, SYSTEM, Tokenizer, encode, prompt, shift, turns, read_records
 
 NASTY = ["", " ", "  two  spaces ", "tab\tand\nnewline\r\n", "emoji 🦜 and ümläut", "</s> is text",
@@ -101,21 +101,21 @@ def test_tokenizer_ids_and_saving(tokenizer, tmp_path):
 ])
 def test_a_bad_line_is_named_with_its_file_and_number(tmp_path, bad, what):
     path = tmp_path / "bad.jsonl"
-    path.write_text(line(record(TALKS[0])) + bad + "\n")
-    with pytest.raises(Problem, match=f"bad.jsonl, line 2: .*{what}"):
+    path.write_text(to_jsonl(record(TALKS[0])) + bad + "\n")
+    with pytest.raises(UserError, match=f"bad.jsonl, line 2: .*{what}"):
         list(read_records(path))
 
 
 def test_too_few_pieces_for_the_letters_is_a_problem():
-    with pytest.raises(Problem, match="no tokenizer of 50 pieces"):
+    with pytest.raises(UserError, match="no tokenizer of 50 pieces"):
         Tokenizer.learn(["some words"], 50)
 
 
 def test_records_come_back_as_written_with_keys_we_do_not_know(tmp_path):
     made = [record(TALKS[0], source="somewhere", end="left"), record([("gpt", "so"), ("human", "é\n")])]
-    write(tmp_path / "new" / "x.jsonl", made)
+    write_jsonl(tmp_path / "new" / "x.jsonl", made)
     assert list(read_records(tmp_path / "new" / "x.jsonl")) == made
-    assert parse(line(made[0])) == made[0]
+    assert parse_line(to_jsonl(made[0])) == made[0]
 
 
 def test_show_brackets_what_each_model_learns(files):

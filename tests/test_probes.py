@@ -23,7 +23,7 @@ def test_gold_answers_are_asked_for_with_all_that_was_said_before(make_model, to
 
     def generate_batch(model, prompts, *rest, **how):
         seen.extend(prompts)
-        return [Namespace(wrote=tokenizer.encode("it is bram"))] * len(prompts)
+        return [Namespace(output=tokenizer.encode("it is bram"))] * len(prompts)
     monkeypatch.setattr(probes, "generate_batch", generate_batch)
     records = [{"conversations": said, "keys": [[], ["bram"]]},
                {"conversations": said[:2], "keys": [["who"]]}]

@@ -9,7 +9,7 @@ import torch
 
 from conftest import record
 from data.checkpoint import save_model, load_model
-from data.program import line
+from data.program import to_jsonl
 
 # the cards' own FSDP2 is older than the one for CPUs
 parts = pytest.mark.skipif(torch.__version__ < "2.7", reason="FSDP2 on a CPU needs torch 2.7")
@@ -34,7 +34,7 @@ tokenizer = Tokenizer.load(tokenizer)
 model = Llama(Config(vocab=tokenizer.vocab, dim=32, layers=2, heads=4, kv_heads=2, hidden=48, context=160))
 ranks = ranks_of(args.shard)
 if args.shard:
-    ranks.split(model, torch.float32, args.precision)
+    ranks.shard_model(model, torch.float32, args.precision)
 samples = train.load_samples([data], tokenizer, "human", 160)
 real, done = train.update, []
 def update(*what):
@@ -45,7 +45,7 @@ def update(*what):
 train.update = update
 log = train.train(model, samples, samples[:4], args, ranks)
 state = ranks.state(model, [])[0]
-if ranks.number == 0:
+if ranks.rank == 0:
     torch.save({"state": {name: tensor.clone() for name, tensor in state.items()}, "log": log}, out + "/end.pt")
 """
 
@@ -59,7 +59,7 @@ def trained(tmp_path_factory, tokenizer):
     # humans who say little and humans who say a lot: what is learnt differs from batch to batch
     talks = [[("human", "hi " * (1 + 9 * (n % 3))), ("gpt", "hello"), ("human", "bye"), ("gpt", "well" * (n % 5 + 1))]
              for n in range(23)]
-    (folder / "talks.jsonl").write_text("".join(line(record(talk, end="left")) for talk in talks))
+    (folder / "talks.jsonl").write_text("".join(to_jsonl(record(talk, end="left")) for talk in talks))
 
     def train(processes, shard="", dies=99, name=None):
         out = folder / (name or f"{processes}{shard}")

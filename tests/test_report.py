@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from data.experiment import report
-from data.program import line
+from data.program import to_jsonl
 
 EVIL = '<script>alert("&")</script> <img src=x onerror=alert(1)> é ☃'
 
@@ -71,7 +71,7 @@ def run(tmp_path, tokenizer):
         "held-out.jsonl", "chat/socratic.jsonl", "chat/self-chat.jsonl", "chat/role-play.jsonl")}
     for name, rows in (logs | chats).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("".join(map(line, rows)), encoding="utf-8")
+        (tmp_path / name).write_text("".join(map(to_jsonl, rows)), encoding="utf-8")
     for name, found in files.items():
         (tmp_path / name).write_text(json.dumps(found), encoding="utf-8")
     tokenizer.save(tmp_path / "base")

@@ -17,14 +17,14 @@ import pytest
 import torch
 
 from data.checkpoint import save_model
-from data.api.journal import Journal, records
-from data.openings import Opening, seeds
+from data.api.journal import Journal, journal_records
+from data.openings import Opening, read_seeds
 from data.api.server import serving
-from data.users import Prompted, Remote, Whole, dialled, transcript
+from data.users import Prompted, Remote, Whole, scale_odds, transcript
 from data.users import Scripted as Scripted_
 from model import Engine, generate_batch
-from data.program import Problem, line
-from platolm import End, encode
+from data.program import UserError, to_jsonl
+from platolm import DialogueEnd, encode
 from simulate import Client, Simulation, Socratic, Teacher, converse, main
 
 # ------------------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def test_every_way_to_end_keeps_whole_rounds():
     def dies(end, at):
         def side(turns):
             if len(turns) >= at:
-                raise End(end)
+                raise DialogueEnd(end)
             return f"say {len(turns)}"
         return side
     assert converse(script("a", "b", "c"), echo, 2)[1] == "turn_limit"
@@ -119,16 +119,16 @@ def simulate(user, teacher, openings, rounds, in_flight, path, settings=None, **
     journal = Journal(path, settings or {})
     try:
         Simulation(user, teacher, journal, rounds, **more).run(openings, in_flight)
-        return list(records(journal, openings))
+        return list(journal_records(journal, openings))
     finally:
         journal.close()
 
 
 def by_hand(user, teacher, number, rounds):
     """The obvious way: one dialogue after another, nothing journalled."""
-    ask = user.join(number)
+    ask = user.start_dialogue(number)
     turns, end = converse(ask, teacher, rounds)
-    ask.leave()
+    ask.close()
     return {"id": f"socratic-{number:06d}", "conversations": turns, "end": end}
 
 
@@ -138,24 +138,24 @@ def test_one_at_a_time_or_many_at_once_is_the_same(socratic, tmp_path):
     together = simulate(socratic(8), answers, plan(8), 4, 8, tmp_path / "a")
     waiting = simulate(socratic(3), answers, plan(8), 4, 3, tmp_path / "b")
     assert together == alone == waiting
-    assert len({line({**talk, "id": 0}) for talk in alone}) > 4, "all dialogues are alike"
+    assert len({to_jsonl({**talk, "id": 0}) for talk in alone}) > 4, "all dialogues are alike"
     assert sum(len(talk["conversations"]) for talk in alone) > 16, "too little is said to prove much"
 
 
 def test_the_engine_has_read_what_training_would_read(socratic, tokenizer):
     """Also where he sampled other pieces than his words' own: the cache goes back and reads those."""
     user = socratic(1, limit=30)
-    ask = user.join(0)
+    ask = user.start_dialogue(0)
     said = []
     for _ in range(3):
         try:
             said.append({"from": "human", "value": ask(said) or "(silent)"})
-        except End:
+        except DialogueEnd:
             said.append({"from": "human", "value": "(lost)"})
         said.append({"from": "gpt", "value": "aha"})
     try:
         ask(said)
-    except End:
+    except DialogueEnd:
         pass
     ids, _ = encode(said, tokenizer, "human")
     assert ask.row.cached[:len(ids)] == ids
@@ -163,17 +163,17 @@ def test_the_engine_has_read_what_training_would_read(socratic, tokenizer):
 
 def test_silence_is_leaving_and_half_a_question_is_none(socratic, tokenizer):
     class Row:
-        why, wrote = "stop", []
+        finish_reason, output = "stop", []
     user = socratic(1)
-    ask = user.join(0)
+    ask = user.start_dialogue(0)
     user.request = lambda do, *what: Row
     assert ask([]) is None
     for why, end in (("length", "token_limit"), ("context", "context_full")):
-        Row.why = why
-        with pytest.raises(End, match=end):
+        Row.finish_reason = why
+        with pytest.raises(DialogueEnd, match=end):
             ask([])
     user.context = 10
-    with pytest.raises(End, match="context_full"):
+    with pytest.raises(DialogueEnd, match="context_full"):
         ask([])
 
 
@@ -185,11 +185,11 @@ def test_a_failing_engine_is_heard_of_by_everyone(socratic, tmp_path):
     with pytest.raises(RuntimeError, match="out of memory"):
         simulate(user, answers, plan(4), 4, 2, tmp_path / "j")
     with pytest.raises(RuntimeError, match="out of memory"):
-        user.join(1)
+        user.start_dialogue(1)
     user = socratic(1)
-    user.engine.join = breaks
+    user.engine.add_row = breaks
     with pytest.raises(RuntimeError, match="out of memory"):
-        user.join(0)
+        user.start_dialogue(0)
 
 
 def test_the_dial_moves_how_many_leave(socratic):
@@ -197,12 +197,12 @@ def test_the_dial_moves_how_many_leave(socratic):
         user = socratic(1, leave=odds)
         silent = 0
         for n in range(60):
-            ask = user.join(n)
+            ask = user.start_dialogue(n)
             try:
                 silent += ask([{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]) is None
-            except End:
+            except DialogueEnd:
                 pass
-            ask.leave()
+            ask.close()
         return silent
     counts = [leave(odds) for odds in (0, 0.2, 1, 5, 1e9)]
     # (a few say nothing but spaces, at any odds)
@@ -216,11 +216,11 @@ def test_the_dial_multiplies_the_odds(talker, tokenizer):
     p = talker(torch.tensor([ids]))[0, -1].softmax(-1)[7].item()
     for odds in (0.5, 20):
         logits = talker(torch.tensor([ids]))[:, -1]
-        row = engine.join()
-        engine.write(row, ids, [7], 1, lambda: 0.5, math.log(odds))
-        engine.dial([row], logits)
-        assert logits.softmax(-1)[0, 7].item() == pytest.approx(dialled(p, odds), rel=1e-4)
-        engine.leave(row)
+        row = engine.add_row()
+        engine.start(row, ids, [7], 1, lambda: 0.5, math.log(odds))
+        engine.apply_eos_bias([row], logits)
+        assert logits.softmax(-1)[0, 7].item() == pytest.approx(scale_odds(p, odds), rel=1e-4)
+        engine.remove_row(row)
 
 
 def test_an_intent_is_read_by_the_human_alone(tokenizer):
@@ -246,7 +246,7 @@ def test_socratic_behind_an_address_says_what_he_says_here(talker, tokenizer, se
     def complete(request):
         heard.append(request)
         row, = generate_batch(talker, [request["prompt"]], [tokenizer.eos], request["max_tokens"], temperature=0)
-        return tokenizer.decode(row.wrote), len(row.wrote) + 1, row.why, None
+        return tokenizer.decode(row.output), len(row.output) + 1, row.finish_reason, None
     url = serve(lambda messages: "", complete=complete)
     here = simulate(socratic(2, temperature=0), answers, plan(2), 3, 2, tmp_path / "a")
     there = simulate(Remote(Client(url), Args, "m", tokenizer), answers, plan(2), 3, 2, tmp_path / "b")
@@ -264,8 +264,8 @@ def test_the_dial_at_an_address_that_tells_logprobs(tokenizer, serve):
         class Dialled(Args):
             leave = odds
         user = Remote(Client(url), Dialled, "m", tokenizer)
-        share = sum(user.join(n)([]) is None for n in range(400)) / 400
-        assert share == pytest.approx(dialled(0.3, odds), abs=0.08)
+        share = sum(user.start_dialogue(n)([]) is None for n in range(400)) / 400
+        assert share == pytest.approx(scale_odds(0.3, odds), abs=0.08)
 
 
 def test_a_prompted_user_is_told_last_and_keeps_its_own_first_turn(serve, tmp_path):
@@ -307,14 +307,14 @@ class Scripted:
     def __init__(self, *questions):
         self.questions, self.saw = questions, []
 
-    def join(self, number, intent="", held=()):
+    def start_dialogue(self, number, intent="", held=()):
         return self
 
     def __call__(self, turns):
         self.saw.append([t["value"] for t in turns])
         return dict(enumerate(self.questions)).get(len(turns) // 2)
 
-    def leave(self):
+    def close(self):
         pass
 
 
@@ -353,20 +353,20 @@ def to_turns(*texts):
 
 def test_seeds_come_from_any_of_our_files(tmp_path, files, capsys):
     bench = tmp_path / "question.jsonl"
-    bench.write_text(line({"question_id": 81, "category": "x", "turns": ["first?", "second?"]}))
-    assert list(seeds(bench, 0)) == [("81", to_turns("first?"))]
-    found = list(seeds(files, 1))
+    bench.write_text(to_jsonl({"question_id": 81, "category": "x", "turns": ["first?", "second?"]}))
+    assert list(read_seeds(bench, 0)) == [("81", to_turns("first?"))]
+    found = list(read_seeds(files, 1))
     assert len(found) == 3 and all(len(turns) == 2 for _, turns in found)
     gpt_first = tmp_path / "g.jsonl"
-    gpt_first.write_text(line({"id": "g", "conversations": [{"from": "gpt", "value": "well"}, *to_turns("q", "a")]}))
-    assert list(seeds(gpt_first, 1)) == [("g", to_turns("q", "a"))]
+    gpt_first.write_text(to_jsonl({"id": "g", "conversations": [{"from": "gpt", "value": "well"}, *to_turns("q", "a")]}))
+    assert list(read_seeds(gpt_first, 1)) == [("g", to_turns("q", "a"))]
     blank = {"conversations": [{"from": "human", "value": " "}]}
     for bad, why in (({"id": "x"}, "neither"), ({"turns": [7]}, "neither"), ({"conversations": []}, "empty"),
                      (blank, "says nothing")):
-        bench.write_text(line(bad))
-        with pytest.raises(Problem, match=f"line 1.*{why}"):
-            list(seeds(bench, 0))
-    assert list(seeds(gpt_first, 2)) == []
+        bench.write_text(to_jsonl(bad))
+        with pytest.raises(UserError, match=f"line 1.*{why}"):
+            list(read_seeds(bench, 0))
+    assert list(read_seeds(gpt_first, 2)) == []
     assert "1 of 1 begin with fewer than 2 whole rounds" in capsys.readouterr().out
 
 
@@ -380,9 +380,9 @@ def test_after_trouble_no_more_answers_are_bought(socratic, tmp_path):
     def teacher(turns):
         asked.append(1)
         if len(asked) == 3:
-            raise Problem("no credit")
+            raise UserError("no credit")
         return answers(turns)
-    with pytest.raises(Problem, match="no credit"):
+    with pytest.raises(UserError, match="no credit"):
         simulate(socratic(2), teacher, plan(40), 4, 2, tmp_path / "part")
     assert len(asked) < 12
 
@@ -542,7 +542,7 @@ def test_a_script_goes_on_from_seeds_each_used_twice(command, serve, files, tmp_
     # again: nothing is asked; more of them, or a dry run, is the same run; another seed is not
     assert "going on: 6 of 6" in command(*words)
     assert "estimate" in command(*words, "--dry-run")
-    with pytest.raises(Problem, match="other seed .0 there, 1 here"):
+    with pytest.raises(UserError, match="other seed .0 there, 1 here"):
         command(*words, "--seed", 1)
     # the same file, touched or moved, is the same
     files.rename(tmp_path / "moved.jsonl")
@@ -556,7 +556,7 @@ def test_who_is_meant_by_user(command, serve, tmp_path):
     for user, why in (("nobody", "no checkpoint directory and no address"), ("script:none", "there is no script"),
                       ("script:self-chat", "takes its first questions from --seeds"),
                       ("http://127.0.0.1:9/v1", "--tokenizer DIR")):
-        with pytest.raises(Problem, match=why):
+        with pytest.raises(UserError, match=why):
             command("--user", user, *url, "--dialogues", 1)
     # what came to nothing binds nobody
     said = command("--user", "prompt:data/user.txt", *url, "--dialogues", 2)
@@ -574,7 +574,7 @@ def test_flags_that_cannot_be_meant(command, serve, tmp_path, tokenizer):
                       (["--teacher", "http://[::1/v1"], "is no address"), (["--user", "data"], "no checkpoint directory"),
                       (["--seed-rounds", 1], "--seeds FILE"), (["--out", tmp_path], "is a directory"),
                       (["--user", "http://127.0.0.1:9/v1", "--tokenizer", tokens], "no user answers")):
-        with pytest.raises(Problem, match=why):
+        with pytest.raises(UserError, match=why):
             command(*words, *more)
     for more in (["--seed", -1], ["--shard", "3/2"], ["--leave", -1], ["--timeout", 0], ["--price", "x", 1],
                  ["--top-p", "nan"], ["--top-p", 2], ["--teacher", "nowhere"], ["--shard", "x"]):
@@ -591,5 +591,5 @@ def test_a_dry_run_sends_and_writes_nothing(command, monkeypatch, tmp_path):
     both = command("--user", "prompt:data/user.txt", *words).splitlines()
     assert both[1].split()[2:5] == ["20", f"{200 + 10 * (told + 8):,}", "100"]
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(Problem, match="nobody told what 'new' costs"):
+    with pytest.raises(UserError, match="nobody told what 'new' costs"):
         command("--user", "nowhere", "--model", "new", *words)

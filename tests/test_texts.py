@@ -9,11 +9,11 @@ import pytest
 from data.measure import dataset_stats as sets
 
 from data import text_metrics as texts
-from data.formats.files import items
+from data.formats.files import read_items
 from data.text_metrics import (act, auc, buckets, content, distinct, jaccard_diversity, kolmogorov,
                                logistic, mean_cosine, mtld, out_of_fold, vectors, wasserstein,
                                words_of)
-from data.program import Problem
+from data.program import UserError
 
 
 def test_words_are_those_of_any_language_without_signs():
@@ -128,9 +128,9 @@ def test_an_array_and_lines_are_told_apart_by_what_is_in_them(tmp_path, monkeypa
     for form in (json.dumps(records), json.dumps(records, indent=2), "\n\n" + json.dumps(records, ensure_ascii=False),
                  "\n".join(map(json.dumps, records))):
         (tmp_path / "x").write_text(form, encoding="utf-8")
-        assert list(items(tmp_path / "x")) == records
+        assert list(read_items(tmp_path / "x")) == records
     (tmp_path / "x").write_text("\ufeff[]", encoding="utf-8")
-    assert list(items(tmp_path / "x")) == []
+    assert list(read_items(tmp_path / "x")) == []
 
 
 @pytest.mark.parametrize("text, said", [
@@ -139,8 +139,8 @@ def test_an_array_and_lines_are_told_apart_by_what_is_in_them(tmp_path, monkeypa
     ('[{"conversations": [{"from": "human", "value": "\\ud800"}]}]', "item 1"), ("[" * 99999, "other than objects")])
 def test_a_bad_file_is_one_sentence(tmp_path, text, said):
     (tmp_path / "x").write_text(text)
-    with pytest.raises(Problem, match=said):
-        list(items(tmp_path / "x"))
+    with pytest.raises(UserError, match=said):
+        list(read_items(tmp_path / "x"))
 
 
 def test_statistics_by_hand():
@@ -190,7 +190,7 @@ def test_people_are_taken_for_people_and_a_script_is_not():
 
 
 def test_a_judges_four_numbers_are_read_in_any_order_or_not_at_all():
-    assert sets.ratings("diversity: 1\nComplexity (1 to 10): 4.5\n**Relevancy**: 10\nlogicality: 7") == [4.5, 10, 7, 1]
-    assert sets.ratings("complexity: 4\nrelevancy: 10") is None
-    assert sets.ratings("complexity: 40\nrelevancy: 1\nlogicality: 1\ndiversity: 1") is None
-    assert sets.ratings('{"complexity": 4, "relevancy": 3, "logicality": 2, "diversity": 1}') == [4, 3, 2, 1]
+    assert sets.session_ratings("diversity: 1\nComplexity (1 to 10): 4.5\n**Relevancy**: 10\nlogicality: 7") == [4.5, 10, 7, 1]
+    assert sets.session_ratings("complexity: 4\nrelevancy: 10") is None
+    assert sets.session_ratings("complexity: 40\nrelevancy: 1\nlogicality: 1\ndiversity: 1") is None
+    assert sets.session_ratings('{"complexity": 4, "relevancy": 3, "logicality": 2, "diversity": 1}') == [4, 3, 2, 1]

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 import model as m
 import train
 from data.checkpoint import save_model, load_model
-from data.muon import orthogonal
+from data.muon import newton_schulz
 from model import add_lora, nll
-from data.program import Problem
+from data.program import UserError
 from platolm import IGNORE, LABEL, SYSTEM, Tokenizer, turns, read_records
-from train import batches, forever, load_samples, pad, sample_of, update
+from train import batches, endless_batches, load_samples, pad, to_sample, update
 
 close = torch.testing.assert_close
 
@@ -58,7 +58,7 @@ def test_the_loss_of_an_update_is_that_of_what_the_role_said_and_of_nothing_else
         arrived.extend(targets.tolist()), entropy(logits, targets, **how))[1])
 
     samples = load_samples([files], tokenizer, role, 160)
-    batch = next(forever([len(i) for i, _ in samples], 4096, seed=0))
+    batch = next(endless_batches([len(i) for i, _ in samples], 4096, seed=0))
     optimizer = [torch.optim.SGD(model.parameters(), lr=0.0)]
     loss, _ = update(model, optimizer, [pad([samples[i] for i in batch])])
 
@@ -72,7 +72,7 @@ def test_cutting_the_tail_changes_no_gradient(make_model, tokenizer, records):
     """Computing to the end of the dialogue, assistant's last words included, teaches the same."""
     model = make_model()
     for made in records:
-        inputs, targets, _ = sample_of(made, tokenizer, "human", 160)
+        inputs, targets, _ = to_sample(made, tokenizer, "human", 160)
         full = train.shift(*train.encode(turns(made), tokenizer, "human"))
         assert len(inputs) <= len(full[0]) and targets[-1] != IGNORE
         grads = []
@@ -85,13 +85,13 @@ def test_cutting_the_tail_changes_no_gradient(make_model, tokenizer, records):
 
 def test_too_long_is_cut_by_whole_rounds_and_too_long_to_cut_is_dropped(tokenizer, records, files):
     made = records[1]
-    whole, _, cut = sample_of(made, tokenizer, "gpt", 160)
+    whole, _, cut = to_sample(made, tokenizer, "gpt", 160)
     assert not cut
-    inputs, targets, cut = sample_of(made, tokenizer, "gpt", len(whole) - 1)
+    inputs, targets, cut = to_sample(made, tokenizer, "gpt", len(whole) - 1)
     shorter = {**made, "conversations": made["conversations"][:4], "end": "cut"}
-    assert (inputs, targets) == sample_of(shorter, tokenizer, "gpt", 160)[:2] and cut
-    assert sample_of(made, tokenizer, "gpt", 12)[:2] == ([], [])
-    with pytest.raises(Problem, match="nothing to learn"):
+    assert (inputs, targets) == to_sample(shorter, tokenizer, "gpt", 160)[:2] and cut
+    assert to_sample(made, tokenizer, "gpt", 12)[:2] == ([], [])
+    with pytest.raises(UserError, match="nothing to learn"):
         load_samples([files], tokenizer, "gpt", 12)
 
 
@@ -107,8 +107,8 @@ def test_plain_text_is_for_the_base_alone(tokenizer, tmp_path):
     (inputs, targets), = load_samples([tmp_path / "text"], tokenizer, "all", 50)
     words = tokenizer.encode("the sea is wide")
     assert inputs == [tokenizer.bos] + words and targets == words + [tokenizer.eos]
-    assert sample_of({"text": "the sea is wide"}, tokenizer, "all", 2) == (inputs[:2], words[:2], True)
-    with pytest.raises(Problem, match="for --learn all"):
+    assert to_sample({"text": "the sea is wide"}, tokenizer, "all", 2) == (inputs[:2], words[:2], True)
+    with pytest.raises(UserError, match="for --learn all"):
         load_samples([tmp_path / "text"], tokenizer, "gpt", 50)
 
 
@@ -145,7 +145,7 @@ def test_a_sample_larger_than_the_budget_gets_a_batch_of_its_own():
 
 def test_the_stream_is_a_function_of_the_seed():
     lengths = list(range(1, 60))
-    take = lambda seed: [batch for _, batch in zip(range(30), forever(lengths, 100, seed))]
+    take = lambda seed: [batch for _, batch in zip(range(30), endless_batches(lengths, 100, seed))]
     assert take(1) == take(1) != take(2)
 
 
@@ -186,29 +186,29 @@ def test_a_compiled_layer_computes_the_same(make_model, tokenizer, files):
 def test_updates_of_so_many_samples_hold_each_once_an_epoch():
     lengths = list(range(20, 90))
     args = Namespace(samples=16, tokens=300, seed=1)
-    stream = train.updates(lengths, args)
+    stream = train.update_batches(lengths, args)
     epochs = [[next(stream) for _ in range(4)] for _ in range(2)]
     for epoch in epochs:
         used = [i for picked in epoch for batch in picked for i in batch]
         assert len(used) == len(set(used)) == 64 and all(sum(map(len, picked)) == 16 for picked in epoch)
         assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) < 300 + 90
                    for picked in epoch for batch in picked)
-    assert epochs[0] != epochs[1] and train.steps_of(3, lengths, args) == 12
+    assert epochs[0] != epochs[1] and train.count_steps(3, lengths, args) == 12
     args = Namespace(samples=None, tokens=300, seed=1, accumulate=2)
     n = len(batches(lengths, 300, np.random.default_rng([1, 0])))
-    assert train.steps_of(3, lengths, args) == 3 * n // 2
+    assert train.count_steps(3, lengths, args) == 3 * n // 2
 
 
 def test_half_precision_weights_learn_and_loras_stay_exact(make_model, tokenizer, files):
     samples = load_samples([files], tokenizer, "human", 160)
     model = make_model().bfloat16()
-    optimizer = train.optimizers(model, "adamw", 1e-2, 0.0)
+    optimizer = train.make_optimizers(model, "adamw", 1e-2, 0.0)
     losses = [update(model, optimizer, [pad(samples)], "bf16")[0] for _ in range(8)]
     state = next(iter(optimizer[0].state.values()))
     assert losses[-1] < losses[0] and state["exp_avg"].dtype == torch.bfloat16
     model = make_model().bfloat16()
     add_lora(model, ["q_proj"], 4, 8)
-    optimizer = train.optimizers(model, "adamw", 1e-2, 0.0)
+    optimizer = train.make_optimizers(model, "adamw", 1e-2, 0.0)
     losses = [update(model, optimizer, [pad(samples)], "bf16")[0] for _ in range(8)]
     assert losses[-1] < losses[0] and model.layers[0].self_attn.q_proj.A.dtype == torch.float32
 
@@ -217,7 +217,7 @@ def test_lora_trains_and_leaves_the_rest_alone(make_model, tokenizer, files):
     model, before = make_model(), make_model().state_dict()
     add_lora(model, ["q_proj", "up_proj"], 4, 8)
     samples = load_samples([files], tokenizer, "gpt", 160)
-    optimizer = train.optimizers(model, "adamw", 1e-2, 0.0)
+    optimizer = train.make_optimizers(model, "adamw", 1e-2, 0.0)
     losses = [update(model, optimizer, [pad(samples)])[0] for _ in range(8)]
     assert losses[-1] < losses[0]
     after = m.merge_lora(model).state_dict()
@@ -229,7 +229,7 @@ def test_an_orthogonal_step_goes_as_far_in_every_direction():
     torch.manual_seed(0)
     for shape in ((4, 24, 24), (2, 24, 60), (3, 60, 24)):
         u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
-        made = orthogonal(u * torch.linspace(0.05, 1, 24) @ v)
+        made = newton_schulz(u * torch.linspace(0.05, 1, 24) @ v)
         # the same directions, all about as long as one
         lengths = (u.mT @ made @ v.mT).diagonal(dim1=1, dim2=2)
         assert 0.6 < lengths.min() and lengths.max() < 1.3
@@ -254,10 +254,10 @@ def test_muon_is_torchs_own():
 
 
 def test_the_rate_climbs_then_falls_to_nothing():
-    rates = [train.rate(step, 100, 1.0, 10) for step in range(100)]
+    rates = [train.learning_rate(step, 100, 1.0, 10) for step in range(100)]
     assert rates[0] == 0.1 and max(rates) == rates[10] == 1.0 and rates[99] < 0.001
     # also where the steps that climb are no whole number
-    assert all(max(train.rate(step, n, 1.0, 0.03 * n) for step in range(n)) <= 1 for n in range(1, 300))
+    assert all(max(train.learning_rate(step, n, 1.0, 0.03 * n) for step in range(n)) <= 1 for n in range(1, 300))
     assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
 
 
@@ -310,12 +310,12 @@ def test_a_killed_run_goes_on_to_the_same_end(
 
 def test_another_run_does_not_go_on_with_this_ones_state(make_model, tokenizer, files, tmp_path):
     args, model = args_of(files, tmp_path), make_model()
-    train.keep(model, train.optimizers(model, "adamw", 1e-3, 0), [], args)
-    with pytest.raises(Problem, match=r"other lr .*, seed .*; delete it"):
-        train.restore(model, train.optimizers(model, "adamw", 1e-3, 0), args_of(files, tmp_path, lr=1e-4, seed=5))
+    train.save_state(model, train.make_optimizers(model, "adamw", 1e-3, 0), [], args)
+    with pytest.raises(UserError, match=r"other lr .*, seed .*; delete it"):
+        train.load_state(model, train.make_optimizers(model, "adamw", 1e-3, 0), args_of(files, tmp_path, lr=1e-4, seed=5))
     (tmp_path / "train_state.pt").write_bytes(b"torn")
-    with pytest.raises(Problem, match="cannot be read"):
-        train.restore(model, train.optimizers(model, "adamw", 1e-3, 0), args)
+    with pytest.raises(UserError, match="cannot be read"):
+        train.load_state(model, train.make_optimizers(model, "adamw", 1e-3, 0), args)
 
 
 def command(*words):

@@ -13,11 +13,11 @@ import time
 from itertools import count
 from urllib.parse import urlsplit
 
-from data.program import Problem
-from platolm import End
+from data.program import UserError
+from platolm import DialogueEnd
 
 
-class Stopped(Exception):
+class RunStopped(Exception):
     """The run is over: whoever waits need not."""
 
 
@@ -26,7 +26,7 @@ def is_loopback(url):
     try:
         return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
     except ValueError:
-        raise Problem(f"{url} is no address") from None
+        raise UserError(f"{url} is no address") from None
 
 
 class Limiter:
@@ -78,12 +78,12 @@ def price_of(url, model, override=None):
     if is_loopback(url):
         return 0.0, 0.0
     if model not in PRICES:
-        raise Problem(f"nobody told what {model!r} costs: --price READ WRITTEN, in dollars for a "
+        raise UserError(f"nobody told what {model!r} costs: --price READ WRITTEN, in dollars for a "
                       "million tokens (--price 0 0 where it is free)")
     return PRICES[model]
 
 
-def dollars(price, read, written):
+def cost_in_dollars(price, read, written):
     """What so many tokens cost."""
     return (price[0] * read + price[1] * written) / 1e6
 
@@ -123,10 +123,10 @@ class Ledger:
             # what the calls in flight have set aside too much comes back when they are settled
             while self.spent + sum(self.open.values()) + worst > self.cap:
                 if not self.open:
-                    raise End("budget")
+                    raise DialogueEnd("budget")
                 self.changed.wait()
             if self.stop.is_set():
-                raise Stopped
+                raise RunStopped
             call = next(self.numbers)
             self.note({"call": call, "reserved": worst})
             self.open[call] = worst
@@ -149,10 +149,10 @@ class Ledger:
 # before anything is bought
 
 # of the 20,039 dialogues that the authors counted: PAPER.md, "Simulation"
-PAPER = {"rounds": 5.37, "tokens": 203}
+PAPER_MEANS = {"rounds": 5.37, "tokens": 203}
 
 
-def answering(rounds, question, answer, system):
+def teacher_tokens(rounds, question, answer, system):
     """
     Requests, tokens read and tokens written by the teacher in a dialogue: each answer is written
     after all before it was read, with 8 tokens a message for what a server puts around it.
@@ -164,13 +164,13 @@ def answering(rounds, question, answer, system):
     return rounds, read, rounds * answer
 
 
-def asking(rounds, question, answer, told):
+def user_tokens(rounds, question, answer, told):
     """The same for a user who is told by a prompt of `told` tokens to go on, turn by turn."""
     before = rounds * (rounds - 1) / 2
     return rounds, rounds * (told + 8) + before * (question + answer + 16), rounds * question
 
 
-def writing(rounds, question, answer, told):
+def transcript_tokens(rounds, question, answer, told):
     """The same for a model that writes the whole dialogue in one call."""
     return 1, told + 8, rounds * (question + answer)
 
@@ -183,13 +183,13 @@ def forecast(dialogues, limits, sides, seen=None):
     limits and seen: (rounds, tokens of a question, tokens of an answer); sides: for each who is
     paid, the price and its function from those three to (requests, read, written).
     """
-    like = seen or (PAPER["rounds"], PAPER["tokens"], PAPER["tokens"])
+    like = seen or (PAPER_MEANS["rounds"], PAPER_MEANS["tokens"], PAPER_MEANS["tokens"])
     likely = [min(pair) for pair in zip(limits, like)]
     lines = [f"{'':<10}{'requests':>12}{'tokens read':>16}{'written':>16}{'dollars':>12}"]
     for name, sizes in (("at most", limits), ("estimate", likely)):
         counts = [(price, *(dialogues * n for n in side(*sizes))) for price, side in sides]
         requests, read, written = (sum(column) for column in list(zip(*counts))[1:])
-        cost = sum(dollars(price, read, written) for price, _, read, written in counts)
+        cost = sum(cost_in_dollars(price, read, written) for price, _, read, written in counts)
         lines.append(f"{name:<10}{requests:>12,.0f}{read:>16,.0f}{written:>16,.0f}{cost:>12,.2f}")
     rounds, question, answer = likely
     return lines + [

@@ -18,7 +18,7 @@ import threading
 from pathlib import Path
 from statistics import fmean
 
-from data.program import Problem, line, parse, same_run
+from data.program import UserError, to_jsonl, parse_line, require_same_settings
 from platolm import LABEL
 
 try:
@@ -28,7 +28,7 @@ except ImportError:
     fcntl = None
 
 # ends that a later start may mend: more money, or a better day at the server
-OPEN = ("budget", "error")
+RESUMABLE = ("budget", "error")
 
 
 class Journal:
@@ -40,7 +40,7 @@ class Journal:
 
     def __init__(self, path, settings):
         self.path, self.lock = Path(path), threading.Lock()
-        self.places, self.ends, self.calls = {}, {}, []
+        self.offsets, self.ends, self.calls = {}, {}, []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = open(self.path, "a+b")
         try:
@@ -56,7 +56,7 @@ class Journal:
             if fcntl:
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Problem(f"another process is writing {self.path}") from None
+            raise UserError(f"another process is writing {self.path}") from None
 
     def load(self, settings):
         """Find what is there. A torn last line is set aside, a run of other settings refused."""
@@ -67,20 +67,20 @@ class Journal:
                 self.set_aside(text, place)
                 break
             try:
-                row = parse(text.decode(), None)
+                row = parse_line(text.decode(), None)
                 self.index(row, place)
             except ValueError as error:
-                raise Problem(f"{self.path}, line {number}: {error}") from None
+                raise UserError(f"{self.path}, line {number}: {error}") from None
             except KeyError as error:
-                raise Problem(f"{self.path}, line {number}: no {error} in it") from None
+                raise UserError(f"{self.path}, line {number}: no {error} in it") from None
             if number == 1:
-                same_run(self.path, row.get("settings") or {}, settings, "take another --out, or "
+                require_same_settings(self.path, row.get("settings") or {}, settings, "take another --out, or "
                          "delete it, and with it what was paid for")
             if "call" in row:
                 self.calls.append(row)
             place += len(text)
         # a run that comes to nothing leaves no settings behind
-        self.head = line({"settings": settings}) if place == 0 else ""
+        self.head = to_jsonl({"settings": settings}) if place == 0 else ""
 
     def set_aside(self, text, place):
         """Move what a kill left of the last line, from this place on, into a file of its own."""
@@ -92,7 +92,7 @@ class Journal:
     def index(self, row, place):
         """Remember where a turn is, and how a dialogue ended."""
         if "turn" in row:
-            self.places.setdefault(row["id"], []).append(place)
+            self.offsets.setdefault(row["id"], []).append(place)
         elif "end" in row:
             self.ends[row["id"]] = row["end"]
 
@@ -103,7 +103,7 @@ class Journal:
             if self.head:
                 place += self.file.write(self.head.encode())
                 self.head = ""
-            self.file.write(line(row).encode())
+            self.file.write(to_jsonl(row).encode())
             self.file.flush()
             if paid:
                 os.fsync(self.file.fileno())
@@ -113,21 +113,21 @@ class Journal:
         """What was said in a dialogue so far: its rows, in order."""
         with self.lock:
             found = []
-            for place in self.places.get(name, ()):
+            for place in self.offsets.get(name, ()):
                 self.file.seek(place)
                 found.append(json.loads(self.file.readline()))
         return found
 
-    def over(self, name):
+    def is_over(self, name):
         """Whether a dialogue has come to an end that no later start could mend."""
-        return self.ends.get(name, "error") not in OPEN
+        return self.ends.get(name, "error") not in RESUMABLE
 
     def close(self):
         """Let others write."""
         self.file.close()
 
 
-def record_of(opening, rows, end):
+def journal_record(opening, rows, end):
     """A dialogue of the journal as a record, without a last question that has no answer."""
     turns = [{"from": row["from"], "value": row["value"],
               **({"finish": row["finish"]} if row.get("finish", "stop") != "stop" else {})}
@@ -137,7 +137,7 @@ def record_of(opening, rows, end):
     return {"id": opening.name, "conversations": turns, "end": end, **more}
 
 
-def ended(journal, openings):
+def finished_openings(journal, openings):
     """
     The openings whose dialogues came to an end, as two lists: in which something was said beyond
     what was given, and in which nothing was.
@@ -146,20 +146,20 @@ def ended(journal, openings):
     for opening in openings:
         if opening.name in journal.ends:
             # a last question without its answer does not count
-            turns = len(journal.places.get(opening.name, ())) // 2 * 2
+            turns = len(journal.offsets.get(opening.name, ())) // 2 * 2
             (said if turns > len(opening.turns) else silent).append(opening)
     return said, silent
 
 
-def records(journal, openings):
+def journal_records(journal, openings):
     """The dialogues of a journal that say something, in the order of their openings, one by one."""
-    for opening in ended(journal, openings)[0]:
-        yield record_of(opening, journal.turns(opening.name), journal.ends[opening.name])
+    for opening in finished_openings(journal, openings)[0]:
+        yield journal_record(opening, journal.turns(opening.name), journal.ends[opening.name])
 
 
-def means(journal):
+def mean_sizes(journal):
     """What its dialogues are like: (rounds, tokens of a question, tokens of an answer), or None."""
-    over = [name for name in journal.ends if journal.over(name)][:1000]
+    over = [name for name in journal.ends if journal.is_over(name)][:1000]
     rows = [row for name in over for row in journal.turns(name)]
     # about four bytes make a token
     sizes = [[len(row["value"].encode()) / 4 for row in rows if row["from"] == who]

@@ -9,8 +9,8 @@ Not here: the sending (simulate.py), the other end of the wire (server.py).
 import time
 from email.utils import parsedate_to_datetime
 
-from data.program import Problem
-from platolm import End
+from data.program import UserError
+from platolm import DialogueEnd
 
 # error codes that say: no money
 BILLING = {"insufficient_quota", "billing_hard_limit_reached", "credit_balance_exhausted",
@@ -20,10 +20,10 @@ BILLING = {"insufficient_quota", "billing_hard_limit_reached", "credit_balance_e
 TOO_LONG = {"context_length_exceeded", "exceed_context_size_error"}
 FILTERED = {"content_filter", "content_policy_violation"}
 # tokens that a server may put before what we send, and bill
-HIDDEN = 1000
+SERVER_OVERHEAD = 1000
 
 
-class Trouble(Exception):
+class RetryableError(Exception):
     """A try that failed, but another may not; `wait`: seconds that the server asks for."""
 
     def __init__(self, text, wait=None, unsent=False):
@@ -31,16 +31,16 @@ class Trouble(Exception):
         self.wait, self.unsent = wait, unsent
 
 
-class Unanswered(Problem):
+class RetriesExhausted(UserError):
     """So many tries failed, for so long, that nobody tries again now."""
 
 
-def heals(status):
+def is_transient(status):
     """Whether time may heal it: time-outs, conflicts, rate limits, and trouble at the server."""
     return status in (408, 409, 429) or status >= 500
 
 
-def asked_wait(headers):
+def retry_after(headers):
     """Seconds that a reply asks to wait: in milliseconds, in seconds, or until a date; or None."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1)):
         words = headers.get(name, "")
@@ -56,7 +56,7 @@ def asked_wait(headers):
     return None
 
 
-def plain(value):
+def one_line(value):
     """Something from outside as one short line that can be written down."""
     return " ".join(str(value).encode(errors="replace").decode().split())[:300]
 
@@ -71,7 +71,7 @@ def error_codes(page):
     return found | (TOO_LONG if "maximum context length" in str(error.get("message")) else set())
 
 
-def usage_of(page, worst):
+def token_usage(page, worst):
     """
     (tokens read, tokens written) as the server counted, or None if that cannot be right: more than
     the worst case, with some room for what the server itself put before the messages.
@@ -80,31 +80,31 @@ def usage_of(page, worst):
     usage = usage if isinstance(usage, dict) else {}
     # embeddings write nothing
     counts = usage.get("prompt_tokens"), usage.get("completion_tokens") if worst[1] else 0
-    most = worst[0] + HIDDEN, worst[1]
+    most = worst[0] + SERVER_OVERHEAD, worst[1]
     right = all(type(n) is int and (0 < n <= limit or n == limit == 0)
                 for n, limit in zip(counts, most))
     return counts if right else None
 
 
-def choice_of(page):
+def first_choice(page):
     """The first choice of a reply and why it ended, or a Trouble."""
     try:
         choice = page["choices"][0]
-        return choice, plain(choice.get("finish_reason") or "stop")
+        return choice, one_line(choice.get("finish_reason") or "stop")
     except (LookupError, TypeError, AttributeError):
-        raise Trouble(f"it does not speak the OpenAI protocol: {plain(page)}") from None
+        raise RetryableError(f"it does not speak the OpenAI protocol: {one_line(page)}") from None
 
 
-def said(page):
+def chat_text(page):
     """Text and finish_reason of a chat completion. Silence may heal; a refusal is an End."""
-    choice, finish = choice_of(page)
+    choice, finish = first_choice(page)
     message = choice.get("message")
     text = message.get("content") if isinstance(message, dict) else None
     if finish == "content_filter":
-        raise End("content_filter")
+        raise DialogueEnd("content_filter")
     if finish == "length" and not (isinstance(text, str) and text.strip()):
         # all that was allowed went into thinking; it would again
-        raise End("token_limit")
+        raise DialogueEnd("token_limit")
     if not isinstance(text, str) or not text.strip():
-        raise Trouble("an answer without a word")
+        raise RetryableError("an answer without a word")
     return text, finish

@@ -13,21 +13,21 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from data.api.journal import OPEN
-from data.api.protocol import Unanswered
-from data.program import Problem
-from platolm import End
+from data.api.journal import RESUMABLE
+from data.api.protocol import RetriesExhausted
+from data.program import UserError
+from platolm import DialogueEnd
 
 # so many in a row without an answer, and nobody is there any more
 HOPELESS = 5
 
 
-def kept(journal, name):
+def journalled_texts(journal, name):
     """What was answered to a question, all tries that count: [text, ...]."""
     return [row["value"] for row in journal.turns(name)]
 
 
-def errands(journal, tasks, in_flight, stop=None, progress=None):
+def ask_all(journal, tasks, in_flight, stop=None, progress=None):
     """
     Run tasks {name: function that gives a text, mostly a Said}, so many at a time.
 
@@ -39,17 +39,17 @@ def errands(journal, tasks, in_flight, stop=None, progress=None):
     def one(name, task):
         # where money or patience is at an end, nobody begins
         if stop.is_set() or "budget" in failed.values():
-            raise End("budget")
+            raise DialogueEnd("budget")
         said = task()
-        how = getattr(said, "how", {})
-        journal.write({"id": name, "turn": len(journal.places.get(name, ())), "from": "server",
+        how = getattr(said, "meta", {})
+        journal.write({"id": name, "turn": len(journal.offsets.get(name, ())), "from": "server",
                        "value": said, **how}, paid=how.get("cost", 0) > 0)
 
     with ThreadPoolExecutor(in_flight) as pool:
         names = {pool.submit(one, name, task): name for name, task in tasks.items()}
         try:
             for done in as_completed(names):
-                unanswered = outcome(done, names[done], failed, unanswered)
+                unanswered = record_outcome(done, names[done], failed, unanswered)
                 if progress:
                     progress.ended()
         except BaseException:
@@ -60,31 +60,31 @@ def errands(journal, tasks, in_flight, stop=None, progress=None):
     return failed
 
 
-def outcome(done, name, failed, unanswered):
+def record_outcome(done, name, failed, unanswered):
     """Note down how a task failed, if it did; how many in a row got no answer."""
     try:
         done.result()
-    except End as end:
+    except DialogueEnd as end:
         failed[name] = str(end)
-    except Unanswered as problem:
+    except RetriesExhausted as problem:
         failed[name] = "error"
         if unanswered + 1 == HOPELESS:
-            raise Problem(f"{HOPELESS} questions in a row got no answer; what was answered is "
+            raise UserError(f"{HOPELESS} questions in a row got no answer; what was answered is "
                           f"kept, start again to go on: {problem}") from None
         return unanswered + 1
     return 0
 
 
-def nothing_missing(failures, what):
+def raise_if_incomplete(failures, what):
     """A Problem where something failed for lack of money or of a server: that can be mended."""
-    missing = [why for why in failures if why in OPEN]
+    missing = [why for why in failures if why in RESUMABLE]
     if missing:
         more = "; the next call at its worst did not fit: more --max-dollars, or shorter answers" \
             if "budget" in missing else ""
-        raise Problem(f"{len(missing)} {what} are missing ({counted(missing)}); the same command "
+        raise UserError(f"{len(missing)} {what} are missing ({tally(missing)}); the same command "
                       f"asks for them again, and for no others{more}")
 
 
-def counted(words):
+def tally(words):
     """["a", "b", "a"] -> "2 a, 1 b"."""
     return ", ".join(f"{n} {word}" for word, n in Counter(words).most_common())

@@ -16,7 +16,7 @@ from collections import Counter
 import numpy as np
 
 from data.machine import load_checkpoint
-from data.program import Problem, run
+from data.program import UserError, run
 from model import generate_batch
 from platolm import prompt
 
@@ -55,7 +55,7 @@ def assistant(directory, limit=64, temperature=0.7):
             row, = generate_batch(model, [ids], [tokenizer.eos], limit, 1, [draw],
                             temperature=temperature)
         # on this wire silence would count as a fault
-        return tokenizer.decode(row.wrote).strip() or "..."
+        return tokenizer.decode(row.output).strip() or "..."
     return reply
 
 
@@ -63,7 +63,7 @@ def main():
     """Serve a checkpoint to a command, or at a port."""
     from data.api.server import run_with
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        raise Problem("which checkpoint? python -m data.api.serve_checkpoint DIR -- COMMAND ... "
+        raise UserError("which checkpoint? python -m data.api.serve_checkpoint DIR -- COMMAND ... "
                       "URL ...")
     raise SystemExit(run_with(assistant(sys.argv[1]), name="model", argv=sys.argv[2:]))
 

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 import simulate
 import train
-from data.api.budget import PAPER, answering, dollars, forecast, price_of
+from data.api.budget import PAPER_MEANS, teacher_tokens, cost_in_dollars, forecast, price_of
 from data.checkpoint import read_config
 from data.program import run
 from model import Config
@@ -152,9 +152,9 @@ def simulating(words, plan):
     writing = turns * question * step / args.in_flight / 3600
     waiting = turns * PATIENCE / args.in_flight / 3600
     plan.hours += max(writing, waiting)
-    plan.dollars += dollars(price, *(args.dialogues * n for n in answering(*like, 0)[1:]))
+    plan.dollars += cost_in_dollars(price, *(args.dialogues * n for n in teacher_tokens(*like, 0)[1:]))
     lines = forecast(args.dialogues, (args.rounds, args.max_question, args.max_tokens),
-                     [(price, partial(answering, system=0))])
+                     [(price, partial(teacher_tokens, system=0))])
     return [*lines, f"{2 * total / 1e9:.1f} GB of weights, {cache / 1e9:.1f} GB for "
             f"{args.in_flight} dialogues on one {plan.gpu}: {fits(2 * total + cache, plan)}",
             f"{max(writing, waiting):,.1f} hours (Socratic writes for {writing:,.1f}, the teacher "
@@ -163,7 +163,7 @@ def simulating(words, plan):
 
 def simulate_like(args):
     """Rounds, tokens of a question and of an answer, as the authors counted them."""
-    sizes = PAPER["rounds"], PAPER["tokens"], PAPER["tokens"]
+    sizes = PAPER_MEANS["rounds"], PAPER_MEANS["tokens"], PAPER_MEANS["tokens"]
     return tuple(map(min, sizes, (args.rounds, args.max_question, args.max_tokens)))
 
 
@@ -184,7 +184,7 @@ def judging(words, plan):
     read, written = calls * JUDGMENT[0] * (1 + pairs), calls * JUDGMENT[1]
     judge = words[words.index("--judge-model") + 1]
     # at an address that is not this machine
-    cost = dollars(price_of("https://judge", judge), read, written)
+    cost = cost_in_dollars(price_of("https://judge", judge), read, written)
     plan.dollars += cost
     return [f"{calls:,} requests, {read:,} tokens read, {written:,} written, {cost:,.2f} dollars"]
 

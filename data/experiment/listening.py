@@ -21,9 +21,9 @@ from data.harbour.teacher import (DOUBT, FACTUAL, LEANING, NAME, PICK, as_talk, 
 from data.harbour.world import NEVER_ASKED, THINGS
 from data.measure.intervals import bootstrap
 from data.measure.likelihood import turn_losses
-from data.program import lacks, read, run, write_json
+from data.program import require_keys, read_jsonl, run, write_json
 from data.machine import load_checkpoint
-from platolm import to_messages, wrong, read_records
+from platolm import to_messages, record_error, read_records
 
 ECHO = re.compile(r"\b(really|sure|certain)\b")
 NTH = re.compile(rf"\b({'|'.join(PICK)}|last)\b")
@@ -157,7 +157,7 @@ def command_did(args):
 
 
 def command_expected(args):
-    records = list(read(args.human, lacks("leans", "asked", also=wrong)))
+    records = list(read_jsonl(args.human, require_keys("leans", "asked", also=record_error)))
     losses = []
     for directory, blind in ((args.listener, False), (args.blind, True)):
         losses.append(turn_losses(*load_checkpoint(directory), records, blind))

@@ -16,7 +16,7 @@ from itertools import islice
 
 from data.harbour.scripts import SelfChat
 from data.harbour.teacher import LEANING
-from data.program import Problem, run, write_json
+from data.program import UserError, run, write_json
 from platolm import read_records
 
 WORDS = {"human": "user", "gpt": "teacher"}
@@ -33,12 +33,12 @@ def places(records):
 
 def three(number, turns, person, socratic):
     """One case: the talk so far, and how each of the three goes on."""
-    from simulate import End
+    from simulate import DialogueEnd
     script = SelfChat(random.Random(number))
     script.length = 9
     try:
-        question = socratic.join(number)(turns) or "(leaves)"
-    except End as end:
+        question = socratic.start_dialogue(number)(turns) or "(leaves)"
+    except DialogueEnd as end:
         question = f"({end})"
     return {"turns": turns, "person": person, "socratic": question,
             "script": script.ask(turns) or "(leaves)"}
@@ -76,7 +76,7 @@ def main():
         return print(f"three next questions to the same answer:\n{first}")
     found = cases(args.user, args.human, args.count)
     if not found:
-        raise Problem(f"in {args.human} nobody's second or third turn leans on an answer")
+        raise UserError(f"in {args.human} nobody's second or third turn leans on an answer")
     write_json(args.out, found)
 
 

@@ -13,10 +13,10 @@ import re
 import numpy as np
 
 from data.measure.intervals import bootstrap, mean_of
-from data.program import lacks, read, run, write_json
+from data.program import require_keys, read_jsonl, run, write_json
 from data.machine import named_checkpoint
 from model import generate_batch
-from platolm import prompt, wrong
+from platolm import prompt, record_error
 
 
 def held(reply, words):
@@ -36,7 +36,7 @@ def gold_hits(model, tokenizer, records, limit=48):
     rows = generate_batch(model, prompts, [tokenizer.eos], limit, 64, temperature=0)
     hits = [[] for _ in records]
     for (i, _, words), row in zip(places, rows):
-        hits[i].append(held(tokenizer.decode(row.wrote), words))
+        hits[i].append(held(tokenizer.decode(row.output), words))
     return hits
 
 
@@ -44,7 +44,7 @@ def completed(model, tokenizer, rows):
     """Which sentences {"text", "value"} the model, as a plain language model, ends as they end."""
     prompts = [[tokenizer.bos] + tokenizer.encode(row["text"]) for row in rows]
     wrote = generate_batch(model, prompts, [tokenizer.eos], 12, 64, temperature=0)
-    return [tokenizer.decode(found.wrote).strip().startswith(row["value"])
+    return [tokenizer.decode(found.output).strip().startswith(row["value"])
             for found, row in zip(wrote, rows)]
 
 
@@ -56,8 +56,8 @@ def main():
     parser.add_argument("--sentences", required=True, help='JSONL of {"text", "value"}')
     parser.add_argument("--out", required=True, help="JSON file to write")
     args = parser.parse_args()
-    records = list(read(args.gold, lacks("keys", also=wrong)))
-    rows = list(read(args.sentences, lacks("text", "value")))
+    records = list(read_jsonl(args.gold, require_keys("keys", also=record_error)))
+    rows = list(read_jsonl(args.sentences, require_keys("text", "value")))
     asked, found = np.array([row.get("asked", True) for row in rows]), {}
     for word in args.models:
         name, model, tokenizer = named_checkpoint(word)

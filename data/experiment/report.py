@@ -14,8 +14,8 @@ from itertools import groupby, islice
 from pathlib import Path
 
 from data.experiment.svg import bars, curves, figure, table, tag, talk
-from data.measure.tables import chance, flat, number, span
-from data.program import Problem, put, read, run
+from data.measure.tables import p_value, flat_user, number, interval
+from data.program import UserError, write_text, read_jsonl, run
 from platolm import Tokenizer, encode, piece, turns, read_records
 
 ARMS = {
@@ -81,12 +81,12 @@ def load(path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise Problem(f"no {path}; `make all` writes it") from None
+        raise UserError(f"no {path}; `make all` writes it") from None
 
 
 def log(run, name):
     """The rows of a training's log."""
-    return list(read(run / name / "log.jsonl", None))
+    return list(read_jsonl(run / name / "log.jsonl", None))
 
 
 def colour(name):
@@ -96,7 +96,7 @@ def colour(name):
 
 def verdict(a, b, pair):
     """One honest sentence on the paired difference between two arms."""
-    found = f"{pair['difference']:+.3f} {span(pair, sign='+')}"
+    found = f"{pair['difference']:+.3f} {interval(pair, sign='+')}"
     if pair["low"] is None:
         return f"One question tells nothing of {a} and {b}: {found}."
     if pair["low"] > 0:
@@ -148,9 +148,9 @@ def pairs(results):
     if not results.get("duels"):
         return ""
     rows = [[f"{duel['model_1']} – {duel['model_2']}", duel["wins"], duel["ties"], duel["losses"],
-             f"{number(duel['adjusted'], 2)} {span(duel, 2)}", chance(duel["p"]),
+             f"{number(duel['adjusted'], 2)} {interval(duel, 2)}", p_value(duel["p"]),
              "-" if not (even := duel["controlled"]) else
-             f"{number(even['rate'], 2)} {span(even, 2)}", duel["flips"], duel["first"]]
+             f"{number(even['rate'], 2)} {interval(even, 2)}", duel["flips"], duel["first"]]
             for duel in results["duels"]]
     return tag("h2", "The same answers in pairs") + figure(
         table(["first – second", "win", "tie", "loss", "wins and half the ties", "p",
@@ -224,7 +224,7 @@ def report_card(run):
                    f"same {card['people']['places']:,} places of held-out people's dialogues.")
     page += tag("dl", "".join(tag("dt", escape(name)) + tag("dd", escape(WHO.get(name, "")))
                               for name in users))
-    numbers = {"reference": card["reference"]} | {name: flat(user) for name, user in users.items()}
+    numbers = {"reference": card["reference"]} | {name: flat_user(user) for name, user in users.items()}
     names = dict.fromkeys(row for found in numbers.values() for row in found)
     rows = [[row, *(found.get(row) for found in numbers.values())] for row in names
             if any(found.get(row) is not None for found in numbers.values())]
@@ -280,7 +280,7 @@ def expectations(surprise):
     if not surprise:
         return ""
     rows = [[name, kind["turns"], number(kind["bits"]),
-             *(f"{number(kind[way]['mean'], 2, '+')} {span(kind[way], 2, '+')}"
+             *(f"{number(kind[way]['mean'], 2, '+')} {interval(kind[way], 2, '+')}"
                for way in ("blanked", "exchanged"))] for name, kind in surprise["kinds"].items()
             # of fewer there is no telling
             if kind["turns"] >= 10]
@@ -396,7 +396,7 @@ def main():
     parser.add_argument("run", type=Path, help="directory of the run, such as runs/tiny")
     parser.add_argument("--out", required=True, help="HTML file to write")
     args = parser.parse_args()
-    put(args.out, [page(args.run)])
+    write_text(args.out, [page(args.run)])
     print(f"the report: {args.out}")
 
 

@@ -15,7 +15,7 @@ from data.harbour.people import Person
 from data.harbour.scripts import SCRIPTS
 from data.harbour.teacher import LEANING, answer, understand
 from data.harbour.world import FACTS, asked, fact_key, never_asked
-from data.program import positive, run, write
+from data.program import positive_int, run, write_jsonl
 from platolm import to_messages, read_records
 from simulate import converse
 
@@ -54,7 +54,7 @@ def main():
     add = parser.add_argument
     add("who", choices=["people", *SCRIPTS])
     add("--out", required=True, help="JSONL file to write")
-    add("--dialogues", type=positive, default=4000, help="how many")
+    add("--dialogues", type=positive_int, default=4000, help="how many")
     add("--seed", type=int, default=0, help="other dialogues for each seed")
     add("--facts", choices=["asked", "all"], default="asked", help="what people ask about")
     add("--human", metavar="FILE", help="dialogues of people; self-chat begins with theirs")
@@ -65,7 +65,7 @@ def main():
     firsts = [record["conversations"][0]["value"] for record in read_records(args.human)] \
         if args.who == "self-chat" else ()
     allowed = asked() if args.facts == "asked" else set(FACTS)
-    write(args.out, dialogues(args.who, args.dialogues, args.seed, allowed, firsts, args.prefix))
+    write_jsonl(args.out, dialogues(args.who, args.dialogues, args.seed, allowed, firsts, args.prefix))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ LoRA's matrices in PEFT's format: OUT/adapter of `train.py --lora`, in and out.
 import json
 import math
 
-from data.checkpoint import read_pickle, read_safetensors, sensible, write_safetensors
-from data.program import Problem, read_json
+from data.checkpoint import read_pickle, read_safetensors, is_valid_setting, write_safetensors
+from data.program import UserError, read_json
 from model import LoRALinear, add_lora
 
 # keys of adapter_config.json that ask for something else than plain LoRA
@@ -49,9 +49,9 @@ def adapter_page(directory):
     if page.get("peft_type") != "LORA" or page.get("bias", "none") != "none":
         strange = ["a peft_type other than LORA, or biases", *strange]
     if strange:
-        raise Problem(f"{path} asks for {strange[0]}, which is not supported")
-    if not all(sensible(page.get(key), kind) for key, kind in (("r", int), ("lora_alpha", float))):
-        raise Problem(f"{path} does not tell r and lora_alpha")
+        raise UserError(f"{path} asks for {strange[0]}, which is not supported")
+    if not all(is_valid_setting(page.get(key), kind) for key, kind in (("r", int), ("lora_alpha", float))):
+        raise UserError(f"{path} does not tell r and lora_alpha")
     return page
 
 
@@ -67,8 +67,8 @@ def read_adapter(model, directory):
         for part in "AB":
             there, own = tensors.pop(adapter_name(name, part), None), getattr(linear, part)
             if there is None or there.shape != own.shape:
-                raise Problem(f"{directory} has no {adapter_name(name, part)} of shape "
+                raise UserError(f"{directory} has no {adapter_name(name, part)} of shape "
                               f"{tuple(own.shape)}")
             own.data.copy_(there)
     if tensors:
-        raise Problem(f"{directory} holds {next(iter(tensors))}, which no part of its base is for")
+        raise UserError(f"{directory} holds {next(iter(tensors))}, which no part of its base is for")

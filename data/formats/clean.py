@@ -41,9 +41,9 @@ from pathlib import Path
 import numpy as np
 
 from data.formats import segments as splitting
-from data.formats.files import dialogues
+from data.formats.files import read_dialogues
 from data.formats.markdown import to_markdown
-from data.program import Problem, line, positive, read, run, whole
+from data.program import UserError, to_jsonl, positive_int, read_jsonl, run, atomic_files
 from data.text_metrics import words_of
 from platolm import Tokenizer
 
@@ -107,7 +107,7 @@ def bench(args):
     """Words in a row that stand in a bench's question; of a shorter question, all of it."""
     found = set()
     for path in args.bench:
-        for question in read(path, lambda row: None if row.get("turns") else "no turns"):
+        for question in read_jsonl(path, lambda row: None if row.get("turns") else "no turns"):
             for text in question["turns"]:
                 words = words_of(text)
                 found |= grams(words, min(args.words, len(words)))
@@ -339,7 +339,7 @@ def clean(records, steps, drop):
 def counted(path, prefix, found, bad, rename=False):
     """The dialogues of a file, with ids, counted by file; those nobody can use, by reason."""
     found[path] = 0
-    for number, record in enumerate(dialogues(path, bad)):
+    for number, record in enumerate(read_dialogues(path, bad)):
         found[path] += 1
         name = f"{path}:{record['id']}" if rename and "id" in record else f"{prefix}{number}"
         yield {"id": name, **record} | ({"id": name} if rename else {})
@@ -359,7 +359,7 @@ def joined(paths, found, bad, rename=False):
         (twice if name in seen else seen).add(name)
         yield record
     if several and twice:
-        raise Problem(f"{len(twice)} ids are in these files twice, first {min(twice)}: is one a "
+        raise UserError(f"{len(twice)} ids are in these files twice, first {min(twice)}: is one a "
                       "copy of another? If they only count alike, --rename tells them apart")
 
 
@@ -373,31 +373,31 @@ def arguments():
     add("--skip", nargs="*", choices=[*RULES, *CHANGES], default=[], help="steps not to take")
     # ours
     add("--bench", nargs="*", default=[], metavar="FILE", help="question.jsonl of a bench")
-    add("--words", type=positive, default=8, help="as many in a row are an overlap with a bench")
-    add("--min-rounds", type=positive, default=1)
-    add("--max-characters", type=positive, default=20000)
+    add("--words", type=positive_int, default=8, help="as many in a row are an overlap with a bench")
+    add("--min-rounds", type=positive_int, default=1)
+    add("--max-characters", type=positive_int, default=20000)
     add("--alike", type=float, default=0.8, help="the Jaccard of two that are nearly the same")
-    add("--per-opening", type=positive, default=3, help="dialogues that may begin alike")
+    add("--per-opening", type=positive_int, default=3, help="dialogues that may begin alike")
     # the paper's
     add("--block", nargs="+", metavar="WORD", help="words no dialogue may have, in large letters "
         "or small (openai chatgpt)")
     # both
     add("--tokenizer", metavar="DIR", help="a checkpoint directory: long dialogues are split")
     add("--split", choices=splitting.RULES, help="whose rule for it (authors)")
-    add("--limit", type=positive, help="tokens of a segment (2048)")
+    add("--limit", type=positive_int, help="tokens of a segment (2048)")
     add("--rename", action="store_true", help="put the file's name before each id: for files that "
         "each count from 0")
     args = parser.parse_args()
     read = {Path(file).resolve() for file in args.files}
     for out in (args.out, f"{args.out}.dropped"):
         if Path(out).resolve() in read:
-            raise Problem(f"{out} is read, and would be written; choose another --out")
+            raise UserError(f"{out} is read, and would be written; choose another --out")
     if (args.split or args.limit) and not args.tokenizer:
-        raise Problem("--split and --limit count tokens: say whose, with --tokenizer DIR")
+        raise UserError("--split and --limit count tokens: say whose, with --tokenizer DIR")
     if args.block and not args.paper:
-        raise Problem("--block is a step of --paper")
+        raise UserError("--block is a step of --paper")
     if args.paper and not args.tokenizer and "split" not in args.skip:
-        raise Problem("--paper divides long dialogues, by tokens: say whose, with --tokenizer DIR, "
+        raise UserError("--paper divides long dialogues, by tokens: say whose, with --tokenizer DIR, "
                       "or --skip split")
     args.limit, args.block = args.limit or 2048, args.block or ["openai", "chatgpt"]
     return args
@@ -416,12 +416,12 @@ def main():
     args, found, bad = arguments(), {}, Counter()
     steps = [Step(name, args) for name in (PAPER if args.paper else OURS)
              if name not in args.skip and (args.tokenizer or name not in ("split", "alone"))]
-    with whole(args.out, f"{args.out}.dropped") as (kept, dropped):
+    with atomic_files(args.out, f"{args.out}.dropped") as (kept, dropped):
         records = joined(args.files, found, bad, args.rename)
-        kept.writelines(map(line, clean(records, steps, lambda r: dropped.write(line(r)))))
+        kept.writelines(map(to_jsonl, clean(records, steps, lambda r: dropped.write(to_jsonl(r)))))
         if not any(found.values()):
             why = f" ({', '.join(bad)})" if bad else ""
-            raise Problem(f"{', '.join(args.files)}: no dialogue that can be used{why}")
+            raise UserError(f"{', '.join(args.files)}: no dialogue that can be used{why}")
     print("\n".join(table(found, bad, steps)))
     left = steps[-1].out if steps else sum(found.values())
     print(f"{args.out}: {left:,} dialogues; "

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from data.checkpoint import (built, checked, load_model, read_config, read_pickle, save_model,
-                             shards, weight_file)
+from data.checkpoint import (build_model, validate_config, load_model, read_config, read_pickle,
+                             save_model, shard_files, weight_file)
 from data.formats.adapter import adapter_page, read_adapter, wrapped_in, write_adapter
-from data.program import Problem, read_json, run
+from data.program import UserError, read_json, run
 from model import Config, merge_lora
 from platolm import Tokenizer
 
@@ -31,7 +31,7 @@ from platolm import Tokenizer
 def bin_weights(directory):
     """{name: tensor} of an old Hugging Face directory: pytorch_model.bin, or its shards."""
     index = directory / "pytorch_model.bin.index.json"
-    files = shards(index) if index.exists() else ["pytorch_model.bin"]
+    files = shard_files(index) if index.exists() else ["pytorch_model.bin"]
     return {name: tensor for file in files
             for name, tensor in read_pickle(directory / file).items()}
 
@@ -61,7 +61,7 @@ def meta_tensors(directory):
     """{our name: tensor} of Meta's files, each matrix whole, rotary rows still in Meta's order."""
     parts = [read_pickle(path) for path in sorted(directory.glob("consolidated.*.pth"))]
     if not parts:
-        raise Problem(f"{directory} has a params.json, but no consolidated.00.pth")
+        raise UserError(f"{directory} has a params.json, but no consolidated.00.pth")
     found = {}
     for name in parts[0]:
         layer, _, rest = re.fullmatch(r"((layers\.\d+\.)?)(.*)", name).groups()
@@ -70,7 +70,7 @@ def meta_tensors(directory):
             pieces = [part[name] for part in parts]
             found[f"{layer}{ours}.weight"] = pieces[0] if side is None else torch.cat(pieces, side)
         except (KeyError, RuntimeError):
-            raise Problem(f"{directory}: {name} does not fit together in {len(parts)} "
+            raise UserError(f"{directory}: {name} does not fit together in {len(parts)} "
                           "files") from None
     # the rotary speeds follow from the config
     found.pop("rope.freqs.weight", None)
@@ -83,7 +83,7 @@ def meta_config(directory, tensors):
     page = read_json(path)
     for key in ("use_scaled_rope", "quantization_args", "lora_args", "moe"):
         if page.get(key):
-            raise Problem(f"{path} asks for {key}, which is not supported")
+            raise UserError(f"{path} asks for {key}, which is not supported")
     try:
         vocab, hidden = (tensors[f"{name}.weight"].shape[0]
                          for name in ("embed_tokens", "layers.0.mlp.gate_proj"))
@@ -93,8 +93,8 @@ def meta_config(directory, tensors):
                         theta=page.get("rope_theta", 10000.0), eps=page["norm_eps"],
                         context=page.get("max_seq_len", 2048))
     except KeyError as error:
-        raise Problem(f"{directory}: neither params.json nor the weights have {error}") from None
-    return checked(config, path)
+        raise UserError(f"{directory}: neither params.json nor the weights have {error}") from None
+    return validate_config(config, path)
 
 
 def from_meta(directory):
@@ -105,7 +105,7 @@ def from_meta(directory):
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             heads = config.heads if "q_proj" in name else config.kv_heads
             tensors[name] = half_split(tensors[name], heads)
-    return built(config, tensors, directory)
+    return build_model(config, tensors, directory)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def base_of(directory, given):
     """The directory of an adapter's base: as given, or as the adapter calls it."""
     named = given or adapter_page(directory).get("base_model_name_or_path") or ""
     if not (Path(named) / "config.json").exists() or Path(named).resolve() == directory.resolve():
-        raise Problem(f"{directory} is an adapter of {named or 'nobody knows what'!r}: say where "
+        raise UserError(f"{directory} is an adapter of {named or 'nobody knows what'!r}: say where "
                       "that checkpoint lies, --base DIR")
     return Path(named)
 
@@ -142,10 +142,10 @@ def open_any(directory, base=None):
         read_adapter(model, directory)
         return merge_lora(model)
     if not (directory / "config.json").exists():
-        raise Problem(f"{directory} is no checkpoint that is known here: it has neither "
+        raise UserError(f"{directory} is no checkpoint that is known here: it has neither "
                       "config.json nor params.json nor adapter_config.json")
     if not weight_file(directory).exists() and list(directory.glob("pytorch_model*.bin")):
-        return built(read_config(directory), bin_weights(directory), directory)
+        return build_model(read_config(directory), bin_weights(directory), directory)
     return load_model(directory)
 
 
@@ -164,7 +164,7 @@ def to_peft(source, out, base):
     """Write the adapter of `source` alone, with its tokenizer and chat template."""
     place = adapter_in(source)
     if place is None:
-        raise Problem(f"{source} has no adapter: it was not trained with train.py --lora")
+        raise UserError(f"{source} has no adapter: it was not trained with train.py --lora")
     base = base_of(place, base)
     model = open_any(base)
     read_adapter(model, place)
@@ -177,7 +177,7 @@ def to_hf(source, out, base):
     """Write the whole model, with its tokenizer and chat template."""
     model, tokenizer = open_any(source, base), tokenizer_of(source, base)
     if tokenizer.vocab > model.config.vocab:
-        raise Problem(f"{source}: the tokenizer has {tokenizer.vocab:,} pieces, the model only "
+        raise UserError(f"{source}: the tokenizer has {tokenizer.vocab:,} pieces, the model only "
                       f"{model.config.vocab:,}: they are not of one checkpoint")
     save_model(model, out)
     tokenizer.save(out)
@@ -199,12 +199,12 @@ def main():
     parser.add_argument("--base", help="where an adapter's base lies, if not where it says")
     args = parser.parse_args()
     if not args.source.is_dir():
-        raise Problem(f"{args.source} is no directory; single files (GGUF and such) are not read")
+        raise UserError(f"{args.source} is no directory; single files (GGUF and such) are not read")
     if args.out.resolve() == args.source.resolve():
-        raise Problem(f"{args.out} is what is read; write somewhere else")
+        raise UserError(f"{args.out} is what is read; write somewhere else")
     other = {"hf": "adapter_config.json", "peft": "config.json"}[args.to]
     if (args.out / other).exists():
-        raise Problem(f"{args.out} holds {other}, so another kind of checkpoint; write somewhere "
+        raise UserError(f"{args.out} holds {other}, so another kind of checkpoint; write somewhere "
                       "else")
     (to_hf if args.to == "hf" else to_peft)(args.source, args.out, args.base)
 

@@ -15,7 +15,7 @@ What is under other keys travels along. Here: one item. Not here: files of them 
 import math
 import re
 
-from platolm import ENDS, wrong
+from platolm import END_REASONS, record_error
 
 # who speaks, in the words of all formats
 ROLES = {"human": "human", "user": "human", "prompter": "human",
@@ -97,7 +97,7 @@ FORMATS = {"conversations": (list, sharegpt), "messages": (list, openai), "data"
 # ------------------------------------------------------------------------------------------------
 
 
-def translated(item, key):
+def translate(item, key):
     """The record made of an item of the format that has this key; not yet checked."""
     try:
         turns, known = FORMATS[key][1](item)
@@ -105,7 +105,7 @@ def translated(item, key):
         raise ValueError(f'something in "{key}" is no turn') from None
     rest = {name: value for name, value in (known | item).items() if name not in FORMATS}
     # what others call the end is another thing
-    if rest.get("end") not in list(ENDS):
+    if rest.get("end") not in list(END_REASONS):
         rest.pop("end", None)
     # many a dialogue ends in a turn that was opened, and in which nobody spoke
     while len(turns) > 1 and isinstance(turns[-1]["value"], str) and not turns[-1]["value"].strip():
@@ -118,7 +118,7 @@ def translated(item, key):
     return record | {"conversations": [t for t in turns if t["from"] != "system"]} | rest
 
 
-def record_of(item):
+def to_record(item):
     """An item of any of these formats, or a base model's text, as a sound record; or ValueError."""
     key = next((key for key, (kind, _) in FORMATS.items() if isinstance(item.get(key), kind)
                 and (key != "input" or "[|" in item[key])), None)
@@ -127,7 +127,7 @@ def record_of(item):
     if key is None and "text" not in item:
         keys = ", ".join(sorted(map(str, item))[:6])
         raise ValueError(f"a dialogue in no format known here (its keys: {keys})")
-    record = translated(item, key) if key else item
-    if trouble := wrong(record):
+    record = translate(item, key) if key else item
+    if trouble := record_error(record):
         raise ValueError(trouble)
     return record

@@ -31,8 +31,8 @@ from requests.exceptions import ChunkedEncodingError
 from urllib3.exceptions import HTTPError
 
 from data.api.budget import is_loopback
-from data.api.protocol import Trouble, asked_wait, heals
-from data.program import Problem, clock, run
+from data.api.protocol import RetryableError, retry_after, is_transient
+from data.program import UserError, format_seconds, run
 
 HUB = "https://huggingface.co"
 # tries that bring nothing, one after the other; seconds to connect, and between two bytes
@@ -79,7 +79,7 @@ def place(out, name):
     # a link that lies there already may lead anywhere
     ends = [] if odd else [Path(os.path.realpath(end)) for end in (path, part_of(path))]
     if odd or not all(end.is_relative_to(home) for end in ends):
-        raise Problem(f"{name[:200]!r} is no name for a file inside {out}; nothing was written")
+        raise UserError(f"{name[:200]!r} is no name for a file inside {out}; nothing was written")
     return path
 
 
@@ -132,7 +132,7 @@ class Progress:
             far, left = f"{have / 1e6:,.1f} MB", ""
             if self.file.size:
                 far = f"{have / self.file.size:.0%}"
-                left = f"{clock((self.file.size - have) / speed)} left"
+                left = f"{format_seconds((self.file.size - have) / speed)} left"
             print(f"{self.file.name:<40} {far:>8} {speed / 1e6:8.1f} MB/s   {left}", flush=True)
 
 
@@ -144,11 +144,11 @@ class Wire:
         # no proxy between us and this machine, and nothing of netrc in our token's place
         self.session.trust_env, self.session.auth = not is_loopback(home), lambda request: request
         if "@" in urlsplit(home).netloc:
-            raise Problem("a password has no place in an address; a token belongs in HF_TOKEN")
+            raise UserError("a password has no place in an address; a token belongs in HF_TOKEN")
         # bytes as they are on their disk: only those can be counted from the middle
         self.session.headers["Accept-Encoding"] = "identity"
         if not token.isascii() or len(token.split()) > 1:
-            raise Problem("HF_TOKEN is no token: it holds spaces, or letters that no header can")
+            raise UserError("HF_TOKEN is no token: it holds spaces, or letters that no header can")
         if token:
             # requests itself drops it where a redirect leaves the host
             self.session.headers["Authorization"] = f"Bearer {token.strip()}"
@@ -164,22 +164,22 @@ class Wire:
         except (requests.ConnectionError, requests.Timeout, ChunkedEncodingError,
                 HTTPError) as error:
             # its name alone: its text may quote an address that is signed
-            raise Trouble(f"the connection failed ({type(error).__name__})") from None
+            raise RetryableError(f"the connection failed ({type(error).__name__})") from None
         except requests.RequestException as error:
-            raise Problem(f"{what} cannot be asked for ({type(error).__name__})") from None
+            raise UserError(f"{what} cannot be asked for ({type(error).__name__})") from None
 
     def judge(self, reply, what):
         """What a reply that brings nothing means."""
         status = reply.status_code
         if status in (401, 403):
-            raise Problem(f"{what}: nothing of that name is public (HTTP {status}); if it is "
+            raise UserError(f"{what}: nothing of that name is public (HTTP {status}); if it is "
                           "gated, accept its conditions on the hub's page and set HF_TOKEN")
         if status == 404:
-            raise Problem(f"{what}: there is nothing of that name, or it is private (HTTP 404)")
-        if heals(status):
-            raise Trouble(f"HTTP {status}", asked_wait(reply.headers))
+            raise UserError(f"{what}: there is nothing of that name, or it is private (HTTP 404)")
+        if is_transient(status):
+            raise RetryableError(f"HTTP {status}", retry_after(reply.headers))
         if status not in (200, 206, 416):
-            raise Problem(f"{what}: the server answers HTTP {status}")
+            raise UserError(f"{what}: the server answers HTTP {status}")
 
     def persist(self, what, attempt, came=lambda: 0):
         """attempt(), tried again ever later; a try that gets further than any before is free."""
@@ -187,11 +187,11 @@ class Wire:
         while True:
             try:
                 return attempt()
-            except Trouble as trouble:
+            except RetryableError as trouble:
                 failed = failed + 1 if came() <= furthest else 1
                 furthest = max(furthest, came())
                 if failed == TRIES:
-                    raise Problem(f"{what}: {trouble}, {TRIES} times in a row; what came is kept, "
+                    raise UserError(f"{what}: {trouble}, {TRIES} times in a row; what came is kept, "
                                   "the same command goes on from there") from None
                 wait = min(300, trouble.wait or 2 ** failed)
                 print(f"{what}: {trouble}; again in {wait:.0f} s", flush=True)
@@ -206,7 +206,7 @@ class Wire:
                 except (ValueError, RecursionError):
                     page = None
             if not isinstance(page, dict):
-                raise Problem(f"{what}: the server does not speak as a hub does; is HF_ENDPOINT "
+                raise UserError(f"{what}: the server does not speak as a hub does; is HF_ENDPOINT "
                               "right?")
             return page
         return self.persist(what, attempt)
@@ -216,7 +216,7 @@ class Wire:
         name = PurePosixPath(unquote(urlsplit(url).path)).name
         with self.get(url, name) as reply:
             if "text/html" in reply.headers.get("Content-Type", "") and not sha256:
-                raise Problem(f"{shown(url)} is a page to look at, no file; of the hub's files the "
+                raise UserError(f"{shown(url)} is a page to look at, no file; of the hub's files the "
                               "address has /resolve/ in it, or say owner/name alone")
             size = re.fullmatch("[0-9]{1,15}", reply.headers.get("Content-Length", ""))
         return File(name, url, int(size.group()) if size else None, sha256)
@@ -232,7 +232,7 @@ class Wire:
                 have = 0
             elif not reply.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
                 part.unlink(missing_ok=True)
-                raise Trouble("the server did not go on where it was asked to")
+                raise RetryableError("the server did not go on where it was asked to")
             tell = Progress(file, have, self.now)
             with open(part, "ab" if have else "wb") as out:
                 # a server may send more than it named, but not fill our disk with it
@@ -241,7 +241,7 @@ class Wire:
                     have += len(piece)
                     tell(have)
         if have < most < math.inf:
-            raise Trouble(f"it ended after {have:,} of {most:,} bytes")
+            raise RetryableError(f"it ended after {have:,} of {most:,} bytes")
 
     def bring(self, file, path):
         """Fetch one file as its .part, and let it have its name once it is known to be right."""
@@ -251,15 +251,15 @@ class Wire:
             if not file.hash:
                 # nobody could tell whether what an earlier run left is of this very file
                 part.unlink(missing_ok=True)
-            self.persist(file.name, lambda: self.once(file, part), lambda: length(part))
+            self.persist(file.name, lambda: self.try_once(file, part), lambda: length(part))
             size, found = length(part), digest(part, file.hash)
             if file.size not in (None, size) or file.hash not in ("", found):
                 part.unlink()
-                raise Problem(f"{file.name}: what came ({size:,} bytes, hash {found}) is not what "
+                raise UserError(f"{file.name}: what came ({size:,} bytes, hash {found}) is not what "
                               f"was named ({file.size} bytes, {file.hash}), and was deleted")
             part.replace(path)
         except OSError as error:
-            raise Problem(f"{part}: {error.strerror}; what came is kept, and the same command "
+            raise UserError(f"{part}: {error.strerror}; what came is kept, and the same command "
                           "goes on from there") from None
         print(f"{file.name}: whole, {'hash' if file.hash else 'sha256'} {found}", flush=True)
 
@@ -283,7 +283,7 @@ def file_of(name, entry, base):
     size, lfs = entry.get("size"), entry.get("lfs")
     known = str(lfs["sha256"] if lfs else entry.get("blobId"))
     if type(size) is not int or size < 0 or not re.fullmatch("[0-9a-f]{40}([0-9a-f]{24})?", known):
-        raise Problem(f"{shown(name)}: the hub names no size or no hash, so nobody could check it")
+        raise UserError(f"{shown(name)}: the hub names no size or no hash, so nobody could check it")
     return File(name, f"{base}/{quote(name)}", size, known)
 
 
@@ -295,12 +295,12 @@ def files_of(page, home, dataset, globs):
         base = f"{home}/resolve/{quote(page['sha'], safe='')}"
         files = {name: file_of(name, entries[name], base) for name in names}
     except (TypeError, KeyError, ValueError):
-        raise Problem(f"{home}: the hub's list of files makes no sense") from None
+        raise UserError(f"{home}: the hub's list of files makes no sense") from None
     if left := [shown(name) for name in entries if name not in files]:
         more = f" and {len(left) - 8:,} more" if len(left) > 8 else ""
         print(f"not taken: {', '.join(left[:8])}{more} (--files GLOB takes what you name)")
     if not files:
-        raise Problem(f"{home} holds nothing of what is asked for; --files GLOB takes other files")
+        raise UserError(f"{home} holds nothing of what is asked for; --files GLOB takes other files")
     return list(files.values())
 
 
@@ -326,7 +326,7 @@ def make_room(out, missing):
     Path(out).mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(out).free
     if need > free:
-        raise Problem(f"{out} has room for {free:,} bytes, and {need:,} are still missing")
+        raise UserError(f"{out} has room for {free:,} bytes, and {need:,} are still missing")
 
 
 def take(wire, files, out):
@@ -348,10 +348,10 @@ def take(wire, files, out):
 def fetch(args, **how):
     """Fetch what a name or an address stands for; how: another `now` or `sleep`, in tests."""
     if not re.fullmatch("([0-9a-f]{64})?", args.sha256):
-        raise Problem("--sha256 takes 64 of the digits 0-9 and a-f")
+        raise UserError("--sha256 takes 64 of the digits 0-9 and a-f")
     hub = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
     if not hub.startswith(("http://", "https://")):
-        raise Problem(f"HF_ENDPOINT={hub} is no address: it has to begin with http:// or https://")
+        raise UserError(f"HF_ENDPOINT={hub} is no address: it has to begin with http:// or https://")
     token = os.environ.get("HF_TOKEN", "")
     if args.name.startswith(("http://", "https://")):
         wire = Wire(args.name, token if args.name.startswith(f"{hub}/") else "", **how)

@@ -25,9 +25,9 @@ from collections import Counter
 from itertools import chain, count
 from pathlib import Path
 
-from data.formats.dialogues import record_of
-from data.program import Problem, line, positive, put, run, sound
-from platolm import to_messages, wrong
+from data.formats.dialogues import to_record
+from data.program import UserError, to_jsonl, positive_int, write_text, run, validate
+from platolm import to_messages, record_error
 
 PIECE = 1 << 20
 
@@ -39,7 +39,7 @@ PACKED = {b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstandard", b"PAR1": "parq
 # reading
 
 
-def objects(file):
+def json_objects(file):
     """The JSON objects of a file, in arrays or one after another, however many there are."""
     decode, gap = json.JSONDecoder().raw_decode, re.compile(r"[\s,]*")
     text, place, inside = "", 0, False
@@ -69,7 +69,7 @@ def objects(file):
         text, place = text[place:] + more, 0
 
 
-def numbered(path):
+def numbered_objects(path):
     """The JSON objects of a file with their numbers, from 1 up."""
     number = 0
     with open(path, "rb") as file:
@@ -77,17 +77,17 @@ def numbered(path):
         start = file.peek(4)
         for sign, name in PACKED.items():
             if start.startswith(sign):
-                raise Problem(f"{path} is a {name} file; make JSON lines of it first")
+                raise UserError(f"{path} is a {name} file; make JSON lines of it first")
         data = gzip.open(file) if start.startswith(GZIP) else file
         try:
-            for number, item in enumerate(objects(io.TextIOWrapper(data, "utf-8-sig")), 1):
+            for number, item in enumerate(json_objects(io.TextIOWrapper(data, "utf-8-sig")), 1):
                 yield number, item
         except UnicodeDecodeError:
-            raise Problem(f"{path} is not a UTF-8 text file") from None
+            raise UserError(f"{path} is not a UTF-8 text file") from None
         except (ValueError, RecursionError) as error:
-            raise Problem(f"{path}, after item {number}: not JSON ({error})") from None
+            raise UserError(f"{path}, after item {number}: not JSON ({error})") from None
         except (EOFError, zlib.error):
-            raise Problem(f"{path}, after item {number}: the gzip file is cut off") from None
+            raise UserError(f"{path}, after item {number}: the gzip file is cut off") from None
 
 
 def kind(error):
@@ -95,40 +95,40 @@ def kind(error):
     return re.sub(r"\d+", "#", getattr(error, "reason", str(error)))
 
 
-def each(path, made, bad=None):
+def convert_each(path, made, bad=None):
     """
     What is made of the items of a file, one by one. An item that made(item) refuses is a Problem;
     where `bad` is a Counter, it is counted there by what is wrong with it.
     """
-    for number, item in numbered(path):
+    for number, item in numbered_objects(path):
         try:
             found = made(item)
         except (ValueError, RecursionError) as error:
             if bad is None:
-                raise Problem(f"{path}, item {number}: {error}") from None
+                raise UserError(f"{path}, item {number}: {error}") from None
             bad[kind(error)] += 1
         else:
             yield found
 
 
-def tell(bad):
+def print_skipped(bad):
     """Print what was passed over, and why."""
     for why, number in bad.most_common():
         print(f"{number:>9,} passed over: {why}", flush=True)
 
 
-def items(path, check=wrong):
+def read_items(path, check=record_error):
     """The JSON objects of a file, one by one; one that `check` finds wrong is a Problem."""
-    return each(path, lambda item: sound(item, check))
+    return convert_each(path, lambda item: validate(item, check))
 
 
-def dialogues(path, bad=None):
+def read_dialogues(path, bad=None):
     """
     The dialogues of a file in any format, as records; what is none is a Problem, or counted in
     `bad`. Other records, like a base model's texts, are passed over. Segments are told so.
     """
-    found = each(path, lambda item: record_of(sound(item, None)), bad)
-    return in_segments(record for record in found if "conversations" in record)
+    found = convert_each(path, lambda item: to_record(validate(item, None)), bad)
+    return mark_segments(record for record in found if "conversations" in record)
 
 
 def goes_on(record, after):
@@ -141,7 +141,7 @@ def goes_on(record, after):
     return step == len(said) or step == len(said) - 1 and after["conversations"][0] == said[-1]
 
 
-def in_segments(found):
+def mark_segments(found):
     """Records as they come; those that are segments are told so, and all but the last are cut."""
     before, first = None, None
     for record in chain(found, [None]):
@@ -159,20 +159,20 @@ def as_word(value):
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def records(path, where=(), bad=None):
+def select_records(path, where=(), bad=None):
     """
     The dialogues of a file that have one of these words under each of these keys [(key, words)],
     with ids. Where nothing else is told, one that ends with an answer counts as left, one that
     ends with a question as cut.
     """
     number = count()
-    for item in dialogues(path, bad):
+    for item in read_dialogues(path, bad):
         if all(as_word(item.get(key)) in words for key, words in where):
             end = "left" if item["conversations"][-1]["from"] == "gpt" else "cut"
             yield {"id": f"{Path(path).stem}:{next(number)}", "end": end, **item}
 
 
-def drawn(records, share, held):
+def held_out_split(records, share, held):
     """
     Those held out, about one in `share`, or else the others. A hash decides, so that it is always
     the same; segments of one dialogue go together, and so do dialogues that begin alike.
@@ -191,7 +191,7 @@ def array(records):
     """One JSON array: ShareGPT's, as FastChat's trainer reads it."""
     sign = "["
     for record in records:
-        yield sign + line(record)
+        yield sign + to_jsonl(record)
         sign = ","
     yield "]\n"
 
@@ -200,10 +200,10 @@ def messages(records):
     """OpenAI's lines, the system first."""
     for record in records:
         told = [{"role": "system", "content": record["system"]}] if record.get("system") else []
-        yield line({"messages": told + to_messages(record["conversations"])})
+        yield to_jsonl({"messages": told + to_messages(record["conversations"])})
 
 
-FORMS = {"records": lambda records: map(line, records), "sharegpt": array, "messages": messages}
+FORMS = {"records": lambda select_records: map(to_jsonl, select_records), "sharegpt": array, "messages": messages}
 
 
 def save(path, records, form="records"):
@@ -215,8 +215,8 @@ def save(path, records, form="records"):
             written[path] += 1
             yield record
         if not written:
-            raise Problem(f"there are no dialogues for {path}; is it the right file (and --where)?")
-    put(path, FORMS[form](counted()))
+            raise UserError(f"there are no dialogues for {path}; is it the right file (and --where)?")
+    write_text(path, FORMS[form](counted()))
     return written[path]
 
 
@@ -236,7 +236,7 @@ def main():
     add("file", help="dialogues in any format of dialogues.py, as an array or lines")
     add("--out", required=True, help="file to write")
     add("--held-out", help="file of those held out")
-    add("--share", type=positive, default=10, help="one in so many held out (10)")
+    add("--share", type=positive_int, default=10, help="one in so many held out (10)")
     add("--where", type=condition, action="append", default=[], metavar="KEY=WORD[,WORD...]",
         help="only those that have one of these words under this key; may be said again")
     add("--as", dest="form", choices=FORMS, default="records",
@@ -244,20 +244,20 @@ def main():
     args = parser.parse_args()
     paths = [path for path in (args.file, args.held_out, args.out) if path]
     if len({Path(path).resolve() for path in paths}) < len(paths):
-        raise Problem(f"{', '.join(paths)}: what is read and what is written must differ")
+        raise UserError(f"{', '.join(paths)}: what is read and what is written must differ")
     if args.held_out and not stat.S_ISREG(os.stat(args.file).st_mode):
-        raise Problem(f"{args.file} is no file that can be read twice, as --held-out needs")
+        raise UserError(f"{args.file} is no file that can be read twice, as --held-out needs")
     bad = Counter()
     # each file written takes a reading of its own, so that nothing is kept in memory
     if args.held_out:
-        held = drawn(records(args.file, args.where, Counter()), args.share, True)
+        held = held_out_split(select_records(args.file, args.where, Counter()), args.share, True)
         print(f"{args.held_out}: {save(args.held_out, held, args.form):,} dialogues")
-    found = records(args.file, args.where, bad)
+    found = select_records(args.file, args.where, bad)
     try:
-        number = save(args.out, drawn(found, args.share, False) if args.held_out else found,
+        number = save(args.out, held_out_split(found, args.share, False) if args.held_out else found,
                       args.form)
     finally:
-        tell(bad)
+        print_skipped(bad)
     print(f"{args.out}: {number:,} dialogues")
 
 

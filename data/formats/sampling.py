@@ -19,8 +19,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from data.formats.files import dialogues, items, save, tell
-from data.program import Problem, lacks, positive, run
+from data.formats.files import read_dialogues, read_items, save, print_skipped
+from data.program import UserError, require_keys, positive_int, run
 
 # what is asked about a text, and the name of such a task
 ABOUT = {"closed_qa": "answering a question from a text", "summarization": "summing up a text",
@@ -49,10 +49,10 @@ def asked(row, number):
 def pairs(path, like, bad):
     """The records of a file that may be drawn, each with the stratum that it belongs to."""
     if like == "dolly":
-        for number, row in enumerate(items(path, lacks("instruction", "category"))):
+        for number, row in enumerate(read_items(path, require_keys("instruction", "category"))):
             yield row["category"], asked(row, number)
         return
-    for record in dialogues(path, bad):
+    for record in read_dialogues(path, bad):
         if like == "vicuna" and later(record):
             bad["a later segment"] += 1
         elif like == "wizard" and from_alpaca(record):
@@ -94,16 +94,16 @@ def main():
     add("files", nargs="+", help="dialogues in any format of dialogues.py; Dolly's own lines")
     add("--like", required=True, choices=("vicuna", "baize", "ultrachat", "wizard", "dolly"))
     add("--out", required=True, help="JSONL file to write")
-    add("--number", type=positive, default=10_000)
+    add("--number", type=positive_int, default=10_000)
     add("--seed", type=int, default=125)
     args = parser.parse_args()
     if Path(args.out).resolve() in [Path(file).resolve() for file in args.files]:
-        raise Problem(f"{args.out} is read; write the sample somewhere else")
+        raise UserError(f"{args.out} is read; write the sample somewhere else")
     bad = Counter()
     sizes = Counter(stratum for path in args.files for stratum, _ in pairs(path, args.like, bad))
-    tell(bad)
+    print_skipped(bad)
     if not sizes:
-        raise Problem(f"{', '.join(args.files)}: nothing to draw from")
+        raise UserError(f"{', '.join(args.files)}: nothing to draw from")
     most, rng = min(args.number, sizes.total()), random.Random(args.seed)
     parts = quotas(sizes, most)
     drawn = {name: set(rng.sample(range(sizes[name]), part)) for name, part in parts.items()}

@@ -18,7 +18,7 @@ from data.harbour.people import (AS_LIST, BRIEF, CHOICE, LISTS, MORE, PRONOUNS, 
 from data.harbour.scripts import formal
 from data.harbour.teacher import answer, grounded, listed, understand
 from data.harbour.world import FACTS, asked, fact_key, never_asked
-from data.program import run, write
+from data.program import run, write_jsonl
 
 # ---------------------------------------------------------------------------------------------
 # first turns: (in people's voice, in formal phrasing)
@@ -190,7 +190,7 @@ def main():
     args = parser.parse_args()
     kind = (VICUNA, attempt_one) if args.vicuna else (CATEGORIES, attempt)
     rows = questions(args.questions, args.seed, *kind)
-    write(args.out, [row | {"turns": row["formal"]} if args.formal else row for row in rows])
+    write_jsonl(args.out, [row | {"turns": row["formal"]} if args.formal else row for row in rows])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import random
 from data.harbour.people import definite, nth
 from data.harbour.teacher import join, rotations
 from data.harbour.world import DAY, FACTS, KIND, THINGS, about, asked, fact_key, never_asked
-from data.program import run, write
+from data.program import run, write_jsonl
 
 # {x} is the thing and {y} what answers; what ends in {y} also serves as a sentence to complete
 WORDINGS = {
@@ -197,9 +197,9 @@ def main():
                         help="write sentences to be completed instead, as a test")
     args = parser.parse_args()
     if args.completions:
-        return write(args.out, completions())
+        return write_jsonl(args.out, completions())
     left_out = never_asked() if args.without_never_asked else frozenset()
-    write(args.out, corpus(args.seed, left_out))
+    write_jsonl(args.out, corpus(args.seed, left_out))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats.files import items
-from data.measure.mtbench import answers_to, questions_of
-from data.program import Problem, lacks, run, write, write_json
+from data.formats.files import read_items
+from data.measure.mtbench import answers_to, read_questions
+from data.program import UserError, require_keys, run, write_jsonl, write_json
 
 
 def questions(rows):
@@ -41,7 +41,7 @@ def win_rate(notes):
     given = [note["preference"] for note in notes if note.get("preference") is not None
              and np.isfinite(note["preference"])]
     if not given:
-        raise Problem("no annotation has a preference")
+        raise UserError("no annotation has a preference")
     wins = np.array([0.5 if p == 0 else p - 1 for p in given])
     spread = wins.std(ddof=1) / len(wins) ** 0.5 if len(wins) > 1 else 0.0
     return {"win_rate": 100 * wins.mean(), "standard_error": 100 * spread,
@@ -65,12 +65,12 @@ def main():
     three.add_argument("file", help="annotations.json")
     args = parser.parse_args()
     if args.command == "bench":
-        write(args.out, questions(items(args.file, lacks("instruction"))))
+        write_jsonl(args.out, questions(read_items(args.file, require_keys("instruction"))))
     elif args.command == "outputs":
-        asked = questions_of(args.bench)
+        asked = read_questions(args.bench)
         write_json(args.out, outputs(args.name, asked, answers_to(args.bench, args.name, asked)))
     else:
-        found = win_rate(list(items(args.file, None)))
+        found = win_rate(list(read_items(args.file, None)))
         print("{win_rate:.2f} % [standard error {standard_error:.2f}]: {n_wins} won, {n_wins_base} "
               "lost, {n_draws} drawn of {n_total}; {failed} failed".format(**found))
 

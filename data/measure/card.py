@@ -18,22 +18,23 @@ from pathlib import Path
 
 import numpy as np
 
-from data.formats.files import dialogues
-from data.measure.judge import outside
+from data.formats.files import read_dialogues
+from data.measure.judge import open_journal
 from data.measure.tables import card_lines
-from data.measure.turns import SETTINGS, ask_at, halves, people_of, places_of
-from data.program import Problem, address, content as content_of, naming, positive, write_json
+from data.measure.turns import SETTINGS, ask_at_turns, split_halves, readable_dialogues, human_turns
+from data.program import (UserError, url, file_hash as content_of, name_and_value, positive_int,
+                          write_json)
 from data.text_metrics import (LEAKS, SERVES, SHAPE, auc, content, distinct, grams_in,
                                jaccard_diversity, kolmogorov, logistic, mtld, out_of_fold, vectors,
                                wasserstein, words_of)
-from data.users import dialled
+from data.users import scale_odds
 from simulate import money_flags, user_flags
 
 VERSION = 1
 # random halves of people, to see how far people are from people
 SPLITS = 20
 # turns of each side that a classifier learns from
-SAMPLE = 1500
+MAX_TURNS = 1500
 
 
 def spoken(said, places):
@@ -104,7 +105,7 @@ MEASURES = {
 # measures that compare with the reference's turns
 
 
-def even(texts, others, seed=0):
+def match_lengths(texts, others, seed=0):
     """Indices of texts in both lists, so that each length (in words) is as frequent in both."""
     rng = np.random.default_rng(seed)
     sizes = [[len(words_of(text)) for text in found] for found in (texts, others)]
@@ -135,7 +136,7 @@ class Detector:
     @staticmethod
     def some(pairs):
         """Up to SAMPLE of them, spread over all."""
-        chosen = np.random.default_rng(0).permutation(len(pairs))[:SAMPLE]
+        chosen = np.random.default_rng(0).permutation(len(pairs))[:MAX_TURNS]
         return [pairs[i] for i in sorted(chosen)]
 
     def found(self):
@@ -160,7 +161,7 @@ class Detector:
     def matched(self):
         """The AUC when both sides have turns of the same lengths: length alone tells nothing."""
         n = len(self.people)
-        ours, theirs = even(self.texts[n:], self.texts[:n])
+        ours, theirs = match_lengths(self.texts[n:], self.texts[:n])
         rows = np.array(theirs + [n + i for i in ours], dtype=int)
         if len(ours) < 20:
             return None
@@ -178,9 +179,9 @@ class Roles:
     """Who speaks so? A classifier of people's turns and of answers, trained on the reference."""
 
     def __init__(self, places):
-        people = [place.said for place in places if place.said][:SAMPLE]
+        people = [place.said for place in places if place.said][:MAX_TURNS]
         answers = [place.before[-1]["value"] for place in places
-                   if place.before and place.before[-1]["from"] == "gpt"][:SAMPLE]
+                   if place.before and place.before[-1]["from"] == "gpt"][:MAX_TURNS]
         y = np.r_[np.ones(len(people)), np.zeros(len(answers))]
         self.known = bool(people and answers)
         self.w, self.bias = logistic(vectors([*people, *answers]), y) if self.known else (0, 0)
@@ -240,7 +241,7 @@ def elsewhere(places):
 # leaving: at each answer, a person goes on or leaves
 
 
-def leaving(p, places):
+def leave_scores(p, places):
     """
     Chances of leaving p (NaN where nothing was told) against what people did, wherever an answer
     had been heard; None if no person is known to have left.
@@ -326,7 +327,7 @@ def steering(said, places):
 # whole dialogues, where a simulation was run
 
 
-def whole(records, people):
+def dialogue_lengths(records, people):
     """How many turns dialogues have, against people's: mean, distances, chances of leaving."""
     ours, theirs = [np.array([sum(turn["from"] == "human" for turn in record["conversations"])
                               for record in found]) for found in (records, people)]
@@ -345,7 +346,7 @@ def whole(records, people):
 # the card
 
 
-def measured(said, places, reference, roles):
+def measure_user(said, places, reference, roles):
     """All measures of what a user said at these places, against the reference's places."""
     pairs = spoken(said, places)
     people = spoken([place.said for place in reference], reference)
@@ -363,7 +364,7 @@ def ceiling(records):
     gaps = {name: [] for name in [*MEASURES, *LENGTHS]}
     for split in range(1, 1 + SPLITS):
         sides = [spoken([place.said for place in half], half)
-                 for half in map(places_of, halves(records, split))]
+                 for half in map(human_turns, split_halves(records, split))]
         for name, f in MEASURES.items():
             ours, theirs = map(f, sides)
             gaps[name] += [abs(ours - theirs)] if None not in (ours, theirs) else []
@@ -380,7 +381,7 @@ def gaps_of(user, reference):
     return found | {name: value for name, value in user["lengths"].items() if value is not None}
 
 
-def notes(users, reference, limits):
+def card_notes(users, reference, limits):
     """Where people were not the nearest to people, and why: sentences."""
     gaps = {name: gaps_of(user, reference) for name, user in users.items() if name != "random"}
     own, ties, found = gaps.pop("human"), [], []
@@ -418,14 +419,14 @@ def flags(parser):
     add("--user", required=True, help="whose card it is: as simulate.py --user")
     add("--human", required=True, metavar="FILE", help="dialogues of people, held out")
     add("--twin", metavar="DIR", help="the same base, trained on the answers")
-    add("--beside", nargs="+", default=[], metavar="NAME=USER", type=naming, help="further users")
-    add("--simulated", nargs="+", default=[], metavar="NAME=FILE", type=naming,
+    add("--beside", nargs="+", default=[], metavar="NAME=USER", type=name_and_value, help="further users")
+    add("--simulated", nargs="+", default=[], metavar="NAME=FILE", type=name_and_value,
         help="what simulate.py wrote: whole dialogues of these users")
-    add("--dialogues", type=positive, default=400, help="of people, at most (%(default)s)")
-    add("--teacher", type=address, metavar="URL", help="a chat model: told to be a user "
+    add("--dialogues", type=positive_int, default=400, help="of people, at most (%(default)s)")
+    add("--teacher", type=url, metavar="URL", help="a chat model: told to be a user "
         "(data/user.txt), it stands on the card, too; its key is read from OPENAI_API_KEY")
     add("--model", default="gpt-3.5-turbo", help="its name there (%(default)s)")
-    add("--in-flight", type=positive, default=64, help="turns at a time (%(default)s)")
+    add("--in-flight", type=positive_int, default=64, help="turns at a time (%(default)s)")
     add("--out", default="card.json", help="JSON file to write (%(default)s)")
     user_flags(parser)
     money_flags(parser)
@@ -435,61 +436,61 @@ PROMPTED = "prompt:data/user.txt"
 OURS = {"user", "script", "prompted", "twin", "human", "random", "number"}
 
 
-def users_of(args):
+def card_users(args):
     """Who is put beside whom on the card: {name: word as for --user}."""
     if taken := OURS & {name for name, _ in args.beside}:
-        raise Problem(f"{', '.join(taken)} is on the card already: take another name")
+        raise UserError(f"{', '.join(taken)} is on the card already: take another name")
     found = {"user": args.user, "script": "script:follow-up"}
     if args.teacher and args.user != PROMPTED:
         found["prompted"] = PROMPTED
     if args.twin and not Path(args.twin).is_dir():
-        raise Problem(f"--twin {args.twin} is no checkpoint directory")
+        raise UserError(f"--twin {args.twin} is no checkpoint directory")
     found |= {"twin": args.twin} if args.twin else {}
     return found | dict(args.beside)
 
 
-def row_of(word, places, records, reference, roles, args, asked, expected):
+def user_row(word, places, records, reference, roles, args, asked, expected):
     """One user's part of the card."""
     texts, failed = asked(word)
-    found = measured(texts, places, reference, roles) | {"failed": failed}
+    found = measure_user(texts, places, reference, roles) | {"failed": failed}
     p = np.array([np.nan if text is None else float(not text) for text in texts])
     if Path(word).is_dir():
         found["surprise"], p = expected(word, records, places, args.blind and word == args.user)
         if word == args.user:
-            p = np.array([dialled(chance, args.leave) for chance in p])
-    return found | {"leaving": leaving(p, places)}
+            p = np.array([scale_odds(chance, args.leave) for chance in p])
+    return found | {"leaving": leave_scores(p, places)}
 
 
-def card_of(args, asked_at, expected):
+def make_card(args, asked_at, expected):
     """The whole card."""
-    simulated = {name: list(dialogues(path)) for name, path in args.simulated}
+    simulated = {name: list(read_dialogues(path)) for name, path in args.simulated}
     if empty := [name for name, found in simulated.items() if not found]:
-        raise Problem(f"--simulated {empty[0]} holds no dialogues")
-    people = people_of(args.human, args.dialogues,
-                       [word for word in users_of(args).values() if Path(word).is_dir()])
-    reference, records = halves(people)
-    learnt, places = places_of(reference), places_of(records)
+        raise UserError(f"--simulated {empty[0]} holds no dialogues")
+    people = readable_dialogues(args.human, args.dialogues,
+                       [word for word in card_users(args).values() if Path(word).is_dir()])
+    reference, records = split_halves(people)
+    learnt, places = human_turns(reference), human_turns(records)
     own, roles = [place.said for place in places], Roles(learnt)
-    users = {name: row_of(word, places, records, learnt, roles, args,
+    users = {name: user_row(word, places, records, learnt, roles, args,
                           lambda word: asked_at(word, places), expected)
-             for name, word in users_of(args).items()}
+             for name, word in card_users(args).items()}
     # people themselves; what they said, at random places; who knows nothing but the turn's number
-    users["human"] = measured(own, places, learnt, roles)
+    users["human"] = measure_user(own, places, learnt, roles)
     spoke = [i for i, text in enumerate(own) if text]
     mixed = dict(zip(spoke, np.random.default_rng(0).permutation(spoke)))
-    users["random"] = measured([own[mixed[i]] if i in mixed else None for i in range(len(own))],
+    users["random"] = measure_user([own[mixed[i]] if i in mixed else None for i in range(len(own))],
                                places, learnt, roles)
-    users["number"] = {"leaving": leaving(by_number(places, learnt), places)}
+    users["number"] = {"leaving": leave_scores(by_number(places, learnt), places)}
     for name, found in simulated.items():
-        users.setdefault(name, {})["dialogues"] = whole(found, people)
+        users.setdefault(name, {})["dialogues"] = dialogue_lengths(found, people)
     limits = ceiling(people)
     seen = {name: f(spoken([place.said for place in learnt], learnt))
             for name, f in MEASURES.items()}
     return {"version": VERSION, "people": {
         "file": content_of(Path(args.human)), "dialogues": len(people), "places": len(places)},
         "settings": {name: getattr(args, name) for name in SETTINGS},
-        "who": users_of(args), "reference": seen, "ceiling": limits, "users": users,
-        "notes": notes({name: user for name, user in users.items() if "lengths" in user},
+        "who": card_users(args), "reference": seen, "ceiling": limits, "users": users,
+        "notes": card_notes({name: user for name, user in users.items() if "lengths" in user},
                        seen, limits)}
 
 
@@ -499,9 +500,9 @@ def command(args, expected):
     by what people say, and how likely it leaves at each place.
     """
     stop = threading.Event()
-    journal, reach = outside(args, stop, args.teacher)
+    journal, reach = open_journal(args, stop, args.teacher)
     try:
-        found = card_of(args, partial(ask_at, args=args, reach=reach, journal=journal, stop=stop),
+        found = make_card(args, partial(ask_at_turns, args=args, reach=reach, journal=journal, stop=stop),
                         expected)
     finally:
         journal.close()

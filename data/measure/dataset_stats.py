@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from data.api.budget import worst_case
-from data.api.protocol import Trouble
-from data.api.request_pool import counted, errands, kept, nothing_missing
+from data.api.protocol import RetryableError
+from data.api.request_pool import tally, ask_all, journalled_texts, raise_if_incomplete
 from data.formats import clean
-from data.formats.files import dialogues
-from data.measure.judge import outside
-from data.measure.mtbench import name_of
-from data.measure.tables import columns
-from data.program import Problem, Progress, address, amount, positive, write_json
+from data.formats.files import read_dialogues
+from data.measure.judge import open_journal
+from data.measure.mtbench import text_hash
+from data.measure.tables import column_lines
+from data.program import UserError, Progress, url, nonnegative, positive_int, write_json
 from data.text_metrics import auc, mean_cosine, mtld, out_of_fold, unit, vectors, words_of
 from platolm import Tokenizer
 from simulate import money_flags
@@ -224,7 +224,7 @@ def embeddings(page, n):
         if found.ndim != 2 or len(found) != n or not np.isfinite(found).all():
             raise ValueError
     except (LookupError, TypeError, ValueError):
-        raise Trouble(f"a reply without an embedding for each of {n} texts") from None
+        raise RetryableError(f"a reply without an embedding for each of {n} texts") from None
     return f"{len(found)} {b64encode(found.tobytes()).decode()}", "stop"
 
 
@@ -234,20 +234,20 @@ def embed_over(client, model, journal, in_flight, stop):
         # what is empty, or too long, no server takes
         texts = [text[:8000] or " " for text in texts]
         batches = [texts[i:i + BATCH] for i in range(0, len(texts), BATCH)]
-        tasks = {name_of(*batch): partial(
+        tasks = {text_hash(*batch): partial(
             client.post, "/embeddings", {"model": model, "input": batch},
             worst_case(batch, 0), partial(embeddings, n=len(batch))) for batch in batches}
         new = {name: task for name, task in tasks.items() if not journal.turns(name)}
-        if failed := errands(journal, new, in_flight, stop):
-            raise Problem(f"{len(failed)} batches of turns have no embedding "
-                          f"({counted(failed.values())}); what was embedded is kept")
-        found = [kept(journal, name_of(*batch))[0].split() for batch in batches]
+        if failed := ask_all(journal, new, in_flight, stop):
+            raise UserError(f"{len(failed)} batches of turns have no embedding "
+                          f"({tally(failed.values())}); what was embedded is kept")
+        found = [journalled_texts(journal, text_hash(*batch))[0].split() for batch in batches]
         return np.vstack([np.frombuffer(b64decode(data), dtype=np.float32).reshape(int(n), -1)
                           for n, data in found])
     return embed
 
 
-def questions_about(records, most, longest=20000):
+def session_prompts(records, most, longest=20000):
     """
     What a judge is asked about the first dialogues: prompts, and how many of them were too long
     (in characters) to be shown.
@@ -258,7 +258,7 @@ def questions_about(records, most, longest=20000):
     return asked, len(talks) - len(asked)
 
 
-def ratings(text):
+def session_ratings(text):
     """The four numbers of a judgment, in the order of JUDGED; None unless all are there."""
     found = [re.search(rf"\b{name}\b[^:\n]*:\W*(\d+(?:\.\d+)?)", text, re.I) for name in JUDGED]
     marks = [float(match[1]) for match in found if match]
@@ -267,15 +267,15 @@ def ratings(text):
 
 def judged_sessions(path, args, client, journal, stop):
     """Means of what a judge says of the first dialogues of a file, and how many he did not rate."""
-    asked, long = questions_about(dialogues(path), args.judged)
-    names = [name_of(text) for text in asked]
+    asked, long = session_prompts(read_dialogues(path), args.judged)
+    names = [text_hash(text) for text in asked]
     tasks = {name: partial(client.chat, args.judge_model, [{"role": "user", "content": text}], 100,
                            temperature=0)
-             for name, text in zip(names, asked) if not any(map(ratings, kept(journal, name)))}
-    failed = errands(journal, tasks, args.in_flight, stop,
+             for name, text in zip(names, asked) if not any(map(session_ratings, journalled_texts(journal, name)))}
+    failed = ask_all(journal, tasks, args.in_flight, stop,
                      Progress(Path(path).stem, len(tasks), client.ledger, of="judgments"))
-    nothing_missing(failed.values(), "judgments")
-    marks = [next(filter(None, map(ratings, kept(journal, name))), None)
+    raise_if_incomplete(failed.values(), "judgments")
+    marks = [next(filter(None, map(session_ratings, journalled_texts(journal, name))), None)
              for name in names]
     rated = np.array([mark for mark in marks if mark]).reshape(-1, len(JUDGED))
     found = {name: float(column.mean()) if len(rated) else None
@@ -296,15 +296,15 @@ def flags(parser):
     add("--human", metavar="FILE", help="dialogues of people: how well can the files be told from "
         "them?")
     add("--bench", nargs="+", metavar="FILE", help="question.jsonl: are its words in the files?")
-    add("--embedder", type=address, metavar="URL", help="address of /v1/embeddings; without it "
+    add("--embedder", type=url, metavar="URL", help="address of /v1/embeddings; without it "
         "vectors are hashed runs of characters")
     add("--embed-model", default="text-embedding-3-small", help="its name there (%(default)s); at "
         "another address than the judge's its key is USER_API_KEY")
-    add("--embed-price", type=amount, nargs=2, metavar=("READ", "WRITTEN"), help="as --price")
-    add("--judge", type=address, metavar="URL", help="have the first sessions rated")
+    add("--embed-price", type=nonnegative, nargs=2, metavar=("READ", "WRITTEN"), help="as --price")
+    add("--judge", type=url, metavar="URL", help="have the first sessions rated")
     add("--judge-model", default="gpt-4o-mini", help="the judge's name there (%(default)s)")
-    add("--judged", type=positive, default=100, help="how many sessions (%(default)s)")
-    add("--in-flight", type=positive, default=16, help="requests at a time (%(default)s)")
+    add("--judged", type=positive_int, default=100, help="how many sessions (%(default)s)")
+    add("--in-flight", type=positive_int, default=16, help="requests at a time (%(default)s)")
     add("--out", default="stats.json", help="JSON file to write (%(default)s)")
     money_flags(parser)
 
@@ -313,7 +313,7 @@ def command(args):
     """Print the numbers of some files beside each other, and write them."""
     stop, others, found = threading.Event(), {}, {}
     if args.judge or args.embedder:
-        journal, reach = outside(args, stop, args.judge or args.embedder)
+        journal, reach = open_journal(args, stop, args.judge or args.embedder)
     if args.embedder:
         price = args.embed_price or (None if args.judge else args.price)
         client = reach(args.embedder, args.embed_model, price)
@@ -322,17 +322,17 @@ def command(args):
         tokenizer = Tokenizer.load(args.tokenizer)
         others["count"] = lambda text: len(tokenizer.encode(text))
     if args.human:
-        others["human"] = sampled(dialogues(args.human), 0)
+        others["human"] = sampled(read_dialogues(args.human), 0)
         if not others["human"][0]:
-            raise Problem(f"in {args.human} nobody says anything")
+            raise UserError(f"in {args.human} nobody says anything")
     if args.bench:
         others["overlap"] = clean.bench(argparse.Namespace(bench=args.bench, words=8))
-    found_near = (nearness(dialogues(path), others.get("embed", vectors))
+    found_near = (nearness(read_dialogues(path), others.get("embed", vectors))
                   for path in [*filter(None, [args.human]), *args.files])
     near = next((cosine for cosine in found_near if cosine < 1), 1.0)
     for path in args.files:
         began = time.time()
-        numbers = statistics(partial(dialogues, path), near, **others)
+        numbers = statistics(partial(read_dialogues, path), near, **others)
         if args.judge:
             client = reach(args.judge, args.judge_model, args.price)
             numbers |= judged_sessions(path, args, client, journal, stop)
@@ -341,5 +341,5 @@ def command(args):
         print(f"{path}: {numbers['sessions']:,} sessions in {time.time() - began:.0f} s",
               flush=True)
     write_json(args.out, found)
-    print("\n".join(["", *columns(found), "", f"turns have to do with each other from a cosine of "
+    print("\n".join(["", *column_lines(found), "", f"turns have to do with each other from a cosine of "
                      f"{near:.3f} on", f"all numbers: {args.out}"]))

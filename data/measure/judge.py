@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from data.api.journal import Journal
-from data.api.request_pool import errands, kept
+from data.api.request_pool import ask_all, journalled_texts
 from data.measure import mtbench
-from data.program import Problem, Progress, in_dollars
-from simulate import reaching
+from data.program import UserError, Progress, format_dollars
+from simulate import client_factory
 
 
 class Case(NamedTuple):
@@ -37,15 +37,15 @@ class Judge:
     def __init__(self, path, args, stop, systems):
         self.path, self.args, self.stop = path, args, stop
         self.journal = Journal(f"{path}.journal", {"judge": args.judge_model, "temperature": 0})
-        reach, self.ledger = reaching(args, args.judge, self.journal, stop)
+        reach, self.ledger = client_factory(args, args.judge, self.journal, stop)
         self.client = reach(args.judge, args.judge_model, args.price)
         self.filed, self.failed = {}, {}
-        for name, texts in mtbench.judged(path, systems):
+        for name, texts in mtbench.judged_texts(path, systems):
             self.filed.setdefault(name, texts)
 
     def texts(self, name):
         """All that he said of a prompt."""
-        new = kept(self.journal, name)
+        new = journalled_texts(self.journal, name)
         return [text for text in self.filed.get(name, []) if text not in new] + new
 
     def lacking(self, prompts, readable):
@@ -66,12 +66,12 @@ class Judge:
                                    args.max_tokens, temperature=0)
                      for name in self.lacking(prompts, readable)}
             told = Progress(self.path.stem, len(tasks), self.ledger, of="judgments")
-            self.failed |= errands(self.journal, tasks, args.in_flight, self.stop, told)
+            self.failed |= ask_all(self.journal, tasks, args.in_flight, self.stop, told)
         return len(first)
 
     def spent(self):
         """What it has cost so far, in words; nothing where it was free."""
-        return f"; {in_dollars(self.ledger.spent)} spent" if self.ledger.spent else ""
+        return f"; {format_dollars(self.ledger.spent)} spent" if self.ledger.spent else ""
 
     def row(self, case, read):
         """
@@ -80,9 +80,9 @@ class Judge:
         """
         row = case.row | {"judge": [self.args.judge_model, *(asked[0] for asked in case.asked[:1])],
                           "tstamp": time.time()}
-        found = [median(self.texts(mtbench.name_of(*asked)), read) for asked in case.asked]
+        found = [median(self.texts(mtbench.text_hash(*asked)), read) for asked in case.asked]
         if None in (mark for mark, _ in found) or not found:
-            why = [self.failed.get(mtbench.name_of(*asked)) for asked in case.asked]
+            why = [self.failed.get(mtbench.text_hash(*asked)) for asked in case.asked]
             # an answer that was refused has nothing to judge
             row["failure"] = next(filter(None, why), "unparsed" if found else "no answer")
         games = ("g1_", "g2_") if "model_1" in row else ("",)
@@ -105,7 +105,7 @@ def median(texts, read):
     return middle, [text for _, text in sorted(marks, key=lambda pair: abs(pair[0] - middle))]
 
 
-def messages_of(asked):
+def prompt_messages(asked):
     """A prompt (name, system, text) as messages."""
     system = [{"role": "system", "content": asked[1]}] if asked[1] else []
     return system + [{"role": "user", "content": asked[2]}]
@@ -118,14 +118,14 @@ def winner(mark, order):
     return "tie" if mark == 0.5 else f"model_{order[0] if mark > 0.5 else order[1]}"
 
 
-def one_cap(args, places, what):
+def require_one_budget(args, places, what):
     """A cap is kept in a journal: a Problem where there would be several."""
     if args.max_dollars is not None and len(places) > 1:
-        raise Problem(f"--max-dollars holds for one {what} at a time; there are {len(places)}")
+        raise UserError(f"--max-dollars holds for one {what} at a time; there are {len(places)}")
 
 
-def outside(args, stop, home):
+def open_journal(args, stop, home):
     """A journal beside args.out, and reach(url, model, price) for whoever is asked from there."""
     settings = {name: getattr(args, name, None) for name in ("judge_model", "embed_model", "seed")}
     journal = Journal(f"{args.out}.journal", settings)
-    return journal, reaching(args, home, journal, stop)[0]
+    return journal, client_factory(args, home, journal, stop)[0]

@@ -9,7 +9,7 @@ import torch
 
 from data.machine import load_checkpoint
 from data.measure.intervals import bootstrap
-from data.measure.turns import exchanged, places_of
+from data.measure.turns import swap_answers, human_turns
 from model import nll
 from platolm import IGNORE, blanked, encode, shift, turns
 from train import batches, pad
@@ -36,33 +36,33 @@ def turn_losses(model, tokenizer, records, blind=False, budget=8192):
     return found
 
 
-def bits(model, tokenizer, records, blind=False):
+def turn_bits(model, tokenizer, records, blind=False):
     """The same in bits, one sum for each turn: [[bits, ...], ...]."""
     return [[sum(nats) / np.log(2) for nats in talk]
             for talk in turn_losses(model, tokenizer, records, blind)]
 
 
-def readable(model, tokenizer, record):
+def fits_context(model, tokenizer, record):
     """Whether a dialogue fits into a model's context."""
     ids, _ = encode(turns(record), tokenizer, "human", record.get("intent", ""))
     return len(ids) <= model.config.context
 
 
-def surprise(model, tokenizer, records, blind=False):
+def bits_per_byte(model, tokenizer, records, blind=False):
     """
     Bits per byte of what humans say, so that tokenizers compare; a turn's end counts as a byte, and
     who leaves says nothing but an end. And how many bits a byte more later turns cost a user whose
     answers are blanked, or exchanged for another dialogue's; for each kind of turn, too.
     """
-    swapped, untold = exchanged(records), [record | {"intent": ""} for record in records]
-    heard = bits(model, tokenizer, records, blind)
-    ways = {"blanked": bits(model, tokenizer, records, True),
-            "exchanged": bits(model, tokenizer, swapped, blind)}
+    swapped, untold = swap_answers(records), [record | {"intent": ""} for record in records]
+    heard = turn_bits(model, tokenizer, records, blind)
+    ways = {"blanked": turn_bits(model, tokenizer, records, True),
+            "exchanged": turn_bits(model, tokenizer, swapped, blind)}
     if any(record.get("intent") for record in records):
-        ways["without intent"] = bits(model, tokenizer, untold, blind)
+        ways["without intent"] = turn_bits(model, tokenizer, untold, blind)
     # what longer answers of another's push out of the context cannot be told
-    fits = {"exchanged": [readable(model, tokenizer, record) for record in swapped]}
-    rows = [(place, len((place.said or "").encode()) + 1) for place in places_of(records)]
+    fits = {"exchanged": [fits_context(model, tokenizer, record) for record in swapped]}
+    rows = [(place, len((place.said or "").encode()) + 1) for place in human_turns(records)]
 
     def summed(wanted, way=None):
         """Bits and bytes of the places that are wanted, by dialogue; with a way, how many more."""
@@ -90,7 +90,7 @@ def surprise(model, tokenizer, records, blind=False):
     return found
 
 
-def leaving_chances(model, tokenizer, places, blind=False):
+def leave_probabilities(model, tokenizer, places, blind=False):
     """
     The chance that a trained user leaves at each place: of the end as the turn's first token, as
     the model has it (temperature 1). NaN where nothing was said before.
@@ -103,7 +103,7 @@ def leaving_chances(model, tokenizer, places, blind=False):
                      for found, place in zip(losses, places)])
 
 
-class Expected:
+class UserLikelihoods:
     """
     What trained users expect of people, for the card: surprise, and chances of leaving. All users
     but the first are compared with that one, dialogue by dialogue.
@@ -115,10 +115,10 @@ class Expected:
     def __call__(self, directory, records, places, blind=False):
         """One user's (surprise, chances)."""
         model, tokenizer = load_checkpoint(directory)
-        found = surprise(model, tokenizer, records, blind)
+        found = bits_per_byte(model, tokenizer, records, blind)
         own, size = found.pop("dialogues").T
         if self.first is None:
             self.first = own
         else:
             found["more"] = dict(zip(("mean", "low", "high"), bootstrap(own - self.first, size)))
-        return found, leaving_chances(model, tokenizer, places, blind)
+        return found, leave_probabilities(model, tokenizer, places, blind)

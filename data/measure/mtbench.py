@@ -18,9 +18,9 @@ import time
 import uuid
 from collections import Counter
 
-from data.formats.files import items
-from data.program import Problem, lacks, read
-from platolm import ENDS
+from data.formats.files import read_items
+from data.program import UserError, require_keys, read_jsonl
+from platolm import END_REASONS
 
 # the judge of these gets a right answer to compare with, where there is one
 NEEDS_REFERENCE = ("math", "reasoning", "coding")
@@ -35,16 +35,16 @@ def temperature(question):
     return question.get("required_temperature", TEMPERATURES.get(question["category"], 0.7))
 
 
-def wrong_texts(turns):
+def texts_error(turns):
     """What is wrong with a list of texts, or None."""
     fine = isinstance(turns, list) and turns and all(isinstance(text, str) for text in turns)
     return None if fine else "turns that are no list of texts"
 
 
-def wrong_choices(row):
+def choices_error(row):
     """What is wrong with a row of answers, or None."""
     try:
-        return wrong_texts(row["choices"][0]["turns"])
+        return texts_error(row["choices"][0]["turns"])
     except (LookupError, TypeError):
         return "no choices with turns in them"
 
@@ -53,48 +53,48 @@ def wrong_choices(row):
 # questions and answers
 
 
-def questions_of(bench):
+def read_questions(bench):
     """The questions of a bench: each has a "question_id", a "category" and "turns"."""
     path = bench / "question.jsonl"
-    found = list(read(path, lacks("question_id", "category", "turns",
-                                  also=lambda row: wrong_texts(row["turns"]))))
+    found = list(read_jsonl(path, require_keys("question_id", "category", "turns",
+                                  also=lambda row: texts_error(row["turns"]))))
     if not found:
-        raise Problem(f"{path} holds no questions")
+        raise UserError(f"{path} holds no questions")
     twice = [name for name, n in Counter(row["question_id"] for row in found).items() if n > 1]
     if twice:
-        raise Problem(f"{path} holds question {twice[0]} twice")
+        raise UserError(f"{path} holds question {twice[0]} twice")
     return found
 
 
-def file_of(name):
+def safe_file_name(name):
     """The name of a model as that of a file: some have a slash."""
     return name.replace("/", "_")
 
 
-def answers_at(bench, name):
+def answers_path(bench, name):
     """Where the answers of an assistant lie."""
-    return bench / "model_answer" / f"{file_of(name)}.jsonl"
+    return bench / "model_answer" / f"{safe_file_name(name)}.jsonl"
 
 
-def answers_of(path):
+def read_answers(path):
     """{question_id: [text, ...]} of a file of answers; of several to a question the last. Where
     an answer was refused stands None."""
     found = {}
-    for row in read(path, lacks("question_id", "choices", also=wrong_choices)):
+    for row in read_jsonl(path, require_keys("question_id", "choices", also=choices_error)):
         ended = row["choices"][0].get("ended", {})
-        found[row["question_id"]] = [None if ended.get(str(turn)) in ENDS else text for turn, text
+        found[row["question_id"]] = [None if ended.get(str(turn)) in END_REASONS else text for turn, text
                                      in enumerate(row["choices"][0]["turns"], 1)]
     return found
 
 
 def answers_to(bench, name, questions):
     """The answers of one assistant, in the order of the questions; none may be missing."""
-    path = answers_at(bench, name)
-    found = answers_of(path)
+    path = answers_path(bench, name)
+    found = read_answers(path)
     missing = [q["question_id"] for q in questions
                if len(found.get(q["question_id"], ())) < len(q["turns"])]
     if missing:
-        raise Problem(f"{path} has no answer to {len(missing)} questions, first {missing[0]}")
+        raise UserError(f"{path} has no answer to {len(missing)} questions, first {missing[0]}")
     return [found[question["question_id"]] for question in questions]
 
 
@@ -106,17 +106,17 @@ def answer_rows(name, questions, answers, ends):
             for question, texts, why in zip(questions, answers, ends)]
 
 
-def talk_so_far(questions, answers):
+def messages_so_far(questions, answers):
     """The talk up to the first question without an answer, as messages."""
     said = [text for pair in zip(questions, answers) for text in pair] + [questions[len(answers)]]
     return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
 
 
-def references_of(bench, judge):
+def read_references(bench, judge):
     """{question_id: [text, ...]}: those of this judge, or else of the first that there is."""
     paths = sorted((bench / "reference_answer").glob("*.jsonl"))
-    paths.sort(key=lambda path: path.stem != file_of(judge))
-    return answers_of(paths[0]) if paths else {}
+    paths.sort(key=lambda path: path.stem != safe_file_name(judge))
+    return read_answers(paths[0]) if paths else {}
 
 
 def reference(question, references):
@@ -163,48 +163,48 @@ PROMPTS = [{"name": kind + more, "type": kind, "system_prompt": "", "prompt_temp
            for more, end in (("", ""), ("-reference", RIGHT))]
 
 
-def prompts_of(path):
+def read_prompts(path):
     """The prompts of a judge_prompts.jsonl; ours without a path."""
     if not path:
         return PROMPTS
-    return list(read(path, lacks("name", "type", "prompt_template")))
+    return list(read_jsonl(path, require_keys("name", "type", "prompt_template")))
 
 
-def blanks(template):
+def placeholders(template):
     """The names of what is to be filled in."""
     try:
         return {name for _, name, _, _ in string.Formatter().parse(template) if name}
     except ValueError as error:
-        raise Problem(f"a judge's prompt cannot be filled in: {error}") from None
+        raise UserError(f"a judge's prompt cannot be filled in: {error}") from None
 
 
-def fits(template, turn, with_reference):
+def matches_turn(template, turn, with_reference):
     """Whether a prompt is about this turn (from 1), and shows a right answer or does not."""
-    names = blanks(template)
+    names = placeholders(template)
     whole = any(name.startswith("talk") for name in names)
     last = max([int(name[9:]) for name in names if name.startswith("question_")], default=1)
     return (whole or last == turn) and with_reference == any("ref" in name for name in names)
 
 
-def as_talk(questions, answers):
+def transcript(questions, answers):
     """A conversation as our prompts show it."""
     return "\n".join(f"user: {q}\nassistant: {a}" for q, a in zip(questions, answers))
 
 
-def filling(questions, assistants, right):
+def prompt_values(questions, assistants, right):
     """What may be filled into a prompt about the last of some questions: {name: text}."""
     n = len(questions)
-    found = {"question": questions[-1], "reference": as_talk(questions, right)}
+    found = {"question": questions[-1], "reference": transcript(questions, right)}
     for i in range(n):
         found[f"question_{i + 1}"] = questions[i]
         found |= {f"ref_answer_{i + 1}": right[i]} if i < len(right) else {}
     for mark, answers in zip(("_a", "_b") if len(assistants) == 2 else ("",), assistants):
-        found[f"talk{mark}"], found[f"answer{mark}"] = as_talk(questions, answers), answers[n - 1]
+        found[f"talk{mark}"], found[f"answer{mark}"] = transcript(questions, answers), answers[n - 1]
         found |= {f"answer{mark}_{i + 1}": answers[i] for i in range(n)}
     return found
 
 
-def asking(prompts, question, turn, assistants, right=None):
+def fill_prompt(prompts, question, turn, assistants, right=None):
     """
     What a judge is asked about turn `turn` (from 1) of one assistant, or of two in this order.
 
@@ -214,15 +214,15 @@ def asking(prompts, question, turn, assistants, right=None):
     kind = ("single", "pairwise")[len(assistants) - 1]
     right = right if right and len(right) >= turn else None
     for row in prompts:
-        if row["type"] == kind and fits(row["prompt_template"], turn, bool(right)):
-            words = filling(question["turns"][:turn], assistants, right or ())
+        if row["type"] == kind and matches_turn(row["prompt_template"], turn, bool(right)):
+            words = prompt_values(question["turns"][:turn], assistants, right or ())
             try:
                 filled = row["prompt_template"].format_map(words)
             except (LookupError, ValueError, AttributeError) as error:
-                raise Problem(f"the judge's prompt {row['name']} has a blank that nobody can fill: "
+                raise UserError(f"the judge's prompt {row['name']} has a blank that nobody can fill: "
                               f"{error}") from None
             return row["name"], row.get("system_prompt") or "", filled
-    raise Problem(f"none of the judge's prompts is {kind}, about turn {turn}, "
+    raise UserError(f"none of the judge's prompts is {kind}, about turn {turn}, "
                   f"{'with' if right else 'without'} a right answer")
 
 
@@ -230,20 +230,20 @@ def asking(prompts, question, turn, assistants, right=None):
 # judgments, votes
 
 
-def judgments_at(bench, judge, kind):
+def judgments_path(bench, judge, kind):
     """Where the judgments of a judge lie; kind: "single" or "pair"."""
-    return bench / "model_judgment" / f"{file_of(judge)}_{kind}.jsonl"
+    return bench / "model_judgment" / f"{safe_file_name(judge)}_{kind}.jsonl"
 
 
-def judgments_of(path):
+def read_judgments(path):
     """The rows of a file of judgments; of several about the same the last."""
     found = {}
-    for row in read(path, lacks("question_id", also=wrong_judgment)) if path.exists() else ():
-        found[about(row)] = row
+    for row in read_jsonl(path, require_keys("question_id", also=judgment_error)) if path.exists() else ():
+        found[judgment_key(row)] = row
     return list(found.values())
 
 
-def wrong_judgment(row):
+def judgment_error(row):
     """What is wrong with a row of judgments, or None."""
     if {"model_1", "model_2"} <= set(row):
         return None if {"g1_winner", "g2_winner"} <= set(row) or "winner" in row else "no winner"
@@ -256,62 +256,62 @@ def stale(bench, rows):
 
     def said(name):
         if name not in answers:
-            path = answers_at(bench, name)
-            answers[name] = answers_of(path) if path.exists() else {}
+            path = answers_path(bench, name)
+            answers[name] = read_answers(path) if path.exists() else {}
         return answers[name]
 
     def changed(row):
-        question, turn, names = about(row)
+        question, turn, names = judgment_key(row)
         found = [said(name).get(question) for name in names]
         if None in found:
             return False
         # ours say which answers they are about; of FastChat's the prompt must show them
         if "answers" in row:
-            return row["answers"] != said_by(found, turn)
+            return row["answers"] != answers_hash(found, turn)
         shown = row.get("user_prompt", row.get("g1_user_prompt"))
         return bool(shown) and any(text and text not in shown
                                    for texts in found for text in texts[:turn])
     return [row for row in rows if changed(row)]
 
 
-def said_by(assistants, turn):
+def answers_hash(assistants, turn):
     """What tells the answers up to a turn (from 1) from others; assistants: [[text, ...], ...]."""
-    return name_of(*(text or "" for texts in assistants for text in texts[:turn]))
+    return text_hash(*(text or "" for texts in assistants for text in texts[:turn]))
 
 
-def name_of(*texts):
+def text_hash(*texts):
     """A short name for some texts: no others have it."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
 
 
-def judged(path, systems):
+def judged_texts(path, systems):
     """
     What a judge said, on file: (name_of(prompt's name, system message, prompt), [text, ...]), one
     by one. FastChat does not write system messages down: then those of `systems` are taken.
     """
-    for row in judgments_of(path):
+    for row in read_judgments(path):
         for game in ("", "g1_", "g2_"):
             if f"{game}user_prompt" in row and len(row.get("judge", ())) > 1:
                 name = row["judge"][1]
                 system = row.get("system_prompt", systems.get(name, ""))
-                yield (name_of(name, system, row[f"{game}user_prompt"]),
+                yield (text_hash(name, system, row[f"{game}user_prompt"]),
                        row.get(f"{game}judgments", [row[f"{game}judgment"]]))
 
 
-def about(row):
+def judgment_key(row):
     """What a judgment is about: (question, turn, who)."""
     who = (row["model_1"], row["model_2"]) if "model_1" in row else (row.get("model"),)
     return row["question_id"], row.get("turn", 1), who
 
 
-def merged(before, rows):
+def merge_judgments(before, rows):
     """Judgments with new ones; one that says what it said before stays as it was."""
-    found = {about(row): row for row in before}
+    found = {judgment_key(row): row for row in before}
     for row in rows:
-        old = found.get(about(row), {})
+        old = found.get(judgment_key(row), {})
         if any(old.get(key) != value for key, value in row.items() if key != "tstamp") or \
                 "failure" in old and "failure" not in row:
-            found[about(row)] = row
+            found[judgment_key(row)] = row
     return list(found.values())
 
 
@@ -319,10 +319,10 @@ VOTES = {"model_a": "a", "model_b": "b", "tie": "tie", "tie (inconsistent)": "ti
          "tie (bothbad)": "tie"}
 
 
-def votes_of(path):
+def read_votes(path):
     """Human votes as (question, turn, model a, model b, "a" | "b" | "tie"), one by one."""
-    for row in items(path, lacks("question_id", "model_a", "model_b", "winner")):
+    for row in read_items(path, require_keys("question_id", "model_a", "model_b", "winner")):
         winner = VOTES.get(str(row["winner"]))
         if not winner:
-            raise Problem(f"{path}: a vote for {row['winner']!r}; known are {', '.join(VOTES)}")
+            raise UserError(f"{path}: a vote for {row['winner']!r}; known are {', '.join(VOTES)}")
         yield row["question_id"], row.get("turn", 1), row["model_a"], row["model_b"], winner

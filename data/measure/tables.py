@@ -17,12 +17,12 @@ def number(x, digits=3, sign=""):
     return f"{x:{sign}.{digits if abs(x) < 10 else min(1, digits)}f}"
 
 
-def chance(p):
+def p_value(p):
     """A p-value: 0.036, or <0.001; a dash for none."""
     return "<0.001" if p is not None and p < 0.001 else number(p)
 
 
-def span(found, digits=3, sign=""):
+def interval(found, digits=3, sign=""):
     """[-0.020, +0.031]"""
     return f"[{number(found['low'], digits, sign)}, {number(found['high'], digits, sign)}]"
 
@@ -56,12 +56,12 @@ def arm_lines(results):
             lines.append(f"{name}: {arm['failed']} judgments failed; had all been the worst, or "
                          f"the best: {arm['worst']:.3f} to {arm['best']:.3f}")
     for name, pair in results["paired"].items():
-        lines.append(f"{name:<24} {pair['difference']:+.3f}  {span(pair, sign='+')}  "
-                     f"p {chance(pair['p'])}")
+        lines.append(f"{name:<24} {pair['difference']:+.3f}  {interval(pair, sign='+')}  "
+                     f"p {p_value(pair['p'])}")
     return lines
 
 
-def duel_lines(duels):
+def pair_lines(duels):
     """Pairs as lines: how often the first won, and how far the judge can be believed."""
     if not duels:
         return []
@@ -72,8 +72,8 @@ def duel_lines(duels):
         name = f"{found['model_1']}-{found['model_2']}"
         even = found["controlled"] or {"rate": None, "low": None, "high": None}
         lines.append(f"{name:<22}{found['wins']:>5}{found['ties']:>5}{found['losses']:>5}"
-                     f"{number(found['adjusted']):>10} {span(found):<14}{chance(found['p']):>7}"
-                     f"{number(even['rate']):>12} {span(even):<14}{number(found['flips'], 2):>6}"
+                     f"{number(found['adjusted']):>10} {interval(found):<14}{p_value(found['p']):>7}"
+                     f"{number(even['rate']):>12} {interval(even):<14}{number(found['flips'], 2):>6}"
                      f"{number(found['first'], 2):>6}")
         if found["failed"]:
             lines.append(f"{name:<22}{found['failed']} judgments failed; had all been losses, or "
@@ -89,13 +89,13 @@ def vote_lines(votes):
                          ("without ties", (votes or {}).get("without_ties"))):
         if found:
             lines.append(f"judge and people agree, {words}: {found['agreed']:.3f} "
-                         f"{span(found)} of {found['n']:,}, kappa {number(found['kappa'])}")
+                         f"{interval(found)} of {found['n']:,}, kappa {number(found['kappa'])}")
     if votes and not lines:
         return ["", "no human vote is about a pair that was judged"]
     return ["", *lines] if lines else []
 
 
-def columns(found):
+def column_lines(found):
     """{set: {measure: number}} as lines: a measure each, a column for each set."""
     names = list(dict.fromkeys(name for numbers in found.values() for name in numbers))
     width = 2 + max(8, *map(len, found))
@@ -105,7 +105,7 @@ def columns(found):
         for name in names]
 
 
-def flat(user):
+def flat_user(user):
     """A user's part of a card as {measure: number}."""
     found = {name: value for name, value in user.items()
              if value is None or isinstance(value, (int, float))}
@@ -143,13 +143,13 @@ def flat(user):
 def card_lines(card):
     """A card as lines: a measure each; people themselves first."""
     order = ["human", "user", *(name for name in card["users"] if name not in ("human", "user"))]
-    users = {name: flat(card["users"][name]) for name in order}
+    users = {name: flat_user(card["users"][name]) for name in order}
     lines = [f"{card['people']['dialogues']} dialogues of people: half of them the reference, "
              f"{card['people']['places']} places of the others asked at",
              *(f"{name}: {word}" for name, word in card["who"].items()),
              "random: what people said, at other places; number: leaving by the number of turns "
              "alone", "",
-             *columns({"reference": card["reference"], **users}), ""]
+             *column_lines({"reference": card["reference"], **users}), ""]
     for name in order:
         found = card["users"][name].get("detector", {})
         # who cannot be told from people is not given away
@@ -159,12 +159,12 @@ def card_lines(card):
     for name in order:
         if more := card["users"][name].get("surprise", {}).get("more"):
             lines.append(f"{name}: {more['mean']:+.3f} bits per byte of people more than by the "
-                         f"user {span(more, 3, '+')}, paired by dialogue")
+                         f"user {interval(more, 3, '+')}, paired by dialogue")
     if found := card["users"]["user"].get("surprise"):
         lines += ["", f"{'later turns of people, bits per byte':<38}{'turns':>7}{'heard':>8}"
                   f"{'answers blanked':>26}{'exchanged':>26}"]
         lines += [f"{name:<38}{kind['turns']:>7}{kind['bits']:>8.3f}"
-                  + "".join(f"{number(kind[way]['mean'], 3, '+'):>9} {span(kind[way], 3, '+'):<16}"
+                  + "".join(f"{number(kind[way]['mean'], 3, '+'):>9} {interval(kind[way], 3, '+'):<16}"
                             for way in ("blanked", "exchanged"))
                   for name, kind in found["kinds"].items() if kind["turns"] >= 10]
     return lines + ["", *card["notes"]]

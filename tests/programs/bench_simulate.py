@@ -24,10 +24,10 @@ from itertools import islice
 from pathlib import Path
 
 from data.checkpoint import load_model
-from data.api.journal import Journal, records
+from data.api.journal import Journal, journal_records
 from data.openings import Opening
 from data.api.server import serving
-from data.machine import machine
+from data.machine import machine_settings
 from platolm import Tokenizer, read_records
 from simulate import Client, Simulation, Socratic, Teacher, converse
 
@@ -62,21 +62,21 @@ class Watch:
             return done
         user.engine.step = timed
 
-    def join(self, number, intent="", held=()):
+    def start_dialogue(self, number, intent="", held=()):
         """The user's ask, watched."""
         self.starts.append(time.perf_counter())
         if number % 100 == 0:
             self.memory[number] = resident()
-        ask, watch = self.user.join(number), self
+        ask, watch = self.user.start_dialogue(number), self
 
         class Watched:
             def __call__(self, turns):
                 return timed(watch.asked, ask, turns)
 
-            def leave(self):
+            def close(self):
                 # what has to be read of a dialogue, once
                 watch.new += len(ask.row.cached)
-                ask.leave()
+                ask.close()
         return Watched()
 
     def answer(self, turns):
@@ -108,7 +108,7 @@ def mean(times):
 
 def socratic(directory, slots):
     """The trained user, as simulate.py runs it."""
-    fast = machine()
+    fast = machine_settings()
     model = load_model(Path(directory) / "socratic", fast["attention"])
     return Socratic(model, Tokenizer.load(Path(directory) / "socratic"), slots, temperature=0.7)
 
@@ -119,7 +119,7 @@ def together(directory, url, count, path, in_flight=N):
     watch = Watch(user, Teacher(client, "m"))
     journal, plan = Journal(path, {}), [Opening(n, f"d{n:06d}") for n in range(count)]
     Simulation(watch, watch.answer, journal, 12).run(plan, in_flight)
-    found = list(records(journal, plan))
+    found = list(journal_records(journal, plan))
     journal.close(), client.close(), user.close()
     user.thread.join()
     return watch, found
@@ -131,13 +131,13 @@ def serially(directory, url, turns):
     teacher, said, began = Teacher(client, "m"), 0, time.perf_counter()
     number = 0
     while said < turns:
-        ask = user.join(number)
+        ask = user.start_dialogue(number)
 
         def forgetful(turns):
             ask.row.cached = []
             return ask(turns)
         said += len(converse(forgetful, teacher, 12)[0]) // 2
-        ask.leave()
+        ask.close()
         number += 1
     client.close(), user.close()
     return said / (time.perf_counter() - began)

@@ -76,7 +76,7 @@ def ours(c, lora, args):
     if args.compile:
         for layer in model.layers:
             layer.compile(dynamic=True)
-    optimizers, data = train.optimizers(model, "adamw", 1e-5, 0.0), [batch(c, args.tokens)]
+    optimizers, data = train.make_optimizers(model, "adamw", 1e-5, 0.0), [batch(c, args.tokens)]
     precision = "bf16" if DEVICE == "cuda" else "float32"
     return lambda: train.update(model, optimizers, data, precision)
 

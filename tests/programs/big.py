@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from data.program import Problem, run
+from data.program import UserError, run
 
 DISTINCT, MOST = 4000, 300
 
@@ -60,7 +60,7 @@ def main():
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
     print(f"{seconds:.0f} s, {size / seconds:.0f} MB/s, {peak:.0f} MB of memory at most")
     if peak >= MOST:
-        raise Problem(f"the importer took {peak:.0f} MB of memory, {MOST} or more")
+        raise UserError(f"the importer took {peak:.0f} MB of memory, {MOST} or more")
 
 
 if __name__ == "__main__":
