@@ -86,7 +86,7 @@ def answer_over(client, model, questions, limit, journal, in_flight, stop):
                 if not journal.turns(names[i]):
                     tasks[names[i]] = partial(client.chat, model, talk, limit,
                                               temperature=mtbench.temperature(question))
-        told = Progress(f"{model}, turn {turn + 1}", len(tasks), client.ledger, of="answers")
+        told = Progress(f"{model}, turn {turn + 1}", len(tasks), client.ledger, unit="answers")
         failed = ask_all(journal, tasks, in_flight, stop, told)
         raise_if_incomplete(failed.values(), "answers")
         for i, question in enumerate(questions):

@@ -412,7 +412,7 @@ class Simulation:
                 if opening is None:
                     return
                 end = self.dialogue(opening)
-                self.progress.ended()
+                self.progress.count_done()
                 if end == "budget":
                     # nobody else begins
                     self.todo = iter(())
@@ -463,7 +463,8 @@ class Simulation:
                                paid=how.get("cost", 0) > 0)
             if how:
                 self.unanswered = 0
-            self.progress.said(who)
+            if who == "gpt":
+                self.progress.count_turn()
             return text
         return speaks
 

@@ -638,7 +638,7 @@ def test_the_live_line():
     ledger.spent = 1.0
     progress = Progress("chat", 10, ledger, clock)
     for _ in range(4):
-        progress.said("human"), progress.said("gpt")
+        progress.count_turn()
     clock.now, ledger.spent, progress.done = 20.0, 3.0, 2
     assert progress.line().split() == ("chat dialogues 2/10 0.2 turns/s $3.00 spent, $11.00 in all 1m20s left").split()
 

@@ -51,7 +51,7 @@ def ask_all(journal, tasks, in_flight, stop=None, progress=None):
             for done in as_completed(names):
                 unanswered = record_outcome(done, names[done], failed, unanswered)
                 if progress:
-                    progress.ended()
+                    progress.count_done()
         except BaseException:
             # who sleeps need not wait for the end of it
             stop.set()

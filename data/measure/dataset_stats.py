@@ -273,7 +273,7 @@ def judged_sessions(path, args, client, journal, stop):
                            temperature=0)
              for name, text in zip(names, asked) if not any(map(session_ratings, journalled_texts(journal, name)))}
     failed = ask_all(journal, tasks, args.in_flight, stop,
-                     Progress(Path(path).stem, len(tasks), client.ledger, of="judgments"))
+                     Progress(Path(path).stem, len(tasks), client.ledger, unit="judgments"))
     raise_if_incomplete(failed.values(), "judgments")
     marks = [next(filter(None, map(session_ratings, journalled_texts(journal, name))), None)
              for name in names]

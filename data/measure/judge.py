@@ -65,7 +65,7 @@ class Judge:
             tasks = {name: partial(self.client.chat, args.judge_model, prompts[name],
                                    args.max_tokens, temperature=0)
                      for name in self.lacking(prompts, readable)}
-            told = Progress(self.path.stem, len(tasks), self.ledger, of="judgments")
+            told = Progress(self.path.stem, len(tasks), self.ledger, unit="judgments")
             self.failed |= ask_all(self.journal, tasks, args.in_flight, self.stop, told)
         return len(first)
 

@@ -141,7 +141,7 @@ def ask_at_turns(word, places, args, reach, journal, stop):
         said = journal if paid else Journal(f"{folder}/said", {})
         tasks = {name: partial(ask_user_at, user, i, place)
                  for i, (name, place) in enumerate(zip(names, places)) if not said.turns(name)}
-        told = Progress(word[-20:], len(tasks), of="turns")
+        told = Progress(word[-20:], len(tasks), unit="turns")
         failed = ask_all(said, tasks, args.in_flight, stop, told)
         texts = [next(iter(journalled_texts(said, name)), None) for name in names]
         if not paid:
