@@ -1,12 +1,14 @@
 """
 PlatoLM: one dialogue, two ways to learn from it.
 
-A dialogue is a list of turns, said by a human and by gpt in alternation. Fine-tune a language
-model on what the *human* said and you get Socratic, who asks; fine-tune it on what *gpt* said
-and you get PlatoLM, who answers. The ids are the same; only the mask differs.
+A dialogue is a list of turns, written by a human and by gpt in alternation. Fine-tune a language
+model on the *human* turns and you get Socratic, a user simulator; fine-tune it on the *gpt* turns
+and you get PlatoLM, an assistant. The token ids are the same; only the mask differs.
 
-Here: the record, the template, the tokenizer, `encode`, `shift`, `prompt`, and the mask
-microscope (`python platolm.py show data/example.jsonl`). Not here: anything with tensors.
+This file holds the mask, the record, the tokenizer, and a command that prints both masks:
+
+    python platolm.py show data/example.jsonl
+
 Read next: model.py, then train.py, simulate.py, evaluate.py.
 """
 
@@ -18,30 +20,31 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
-from data.program import UserError, read_jsonl, read_json, run
+from data.program import UserError, read_json, read_jsonl, run
 
-# what stands around the words: the models read it, and (but for learn="all") never learn it.
+# The template around the turns: models read it and (but for learn="all") never learn it.
 # Sentencepiece puts a space before each text that it encodes. The first label is encoded together
-# with this line, so its space has to be written here
+# with the system line, so its space has to be written here.
 SYSTEM = "A curious human talks with a helpful assistant.\n\n "
 LABEL = {"human": "Human: ", "gpt": "Assistant: "}
 
-# a target that the loss skips (the number torch's cross entropy ignores)
+# a target that the loss skips (the number that torch's cross entropy ignores)
 IGNORE = -100
 
 
 def encode(conversation, tokenizer, learn, intent="", compat=False):
     """
-    A list of turns as token ids, and a mask that is True where the loss counts.
+    Encode a list of turns as token ids and a mask that is True where the loss counts.
 
-    learn="human"  gives Socratic, who asks: the flip that PlatoLM is about
-    learn="gpt"    gives the assistant, who answers
-    learn="all"    gives a plain language model of the whole text
+    learn="human"  trains Socratic, who asks: the flip that PlatoLM is about
+    learn="gpt"    trains the assistant, who answers
+    learn="all"    trains a plain language model of the whole text
 
-    `intent` is a line about who the human is or wants; nobody but the human gets to read it.
-    compat: the <s> of a learnt turn counts, too, as in the authors' code.
+    `intent` is a line about who the human is or wants; only a model of the human reads it.
+    compat: the <s> of a learnt turn counts as well, as in the authors' code.
     """
-    ids, mask, everything = [], [], learn == "all"
+    ids, mask = [], []
+    everything = learn == "all"
 
     def add(tokens, counts):
         ids.extend(tokens)
@@ -73,9 +76,9 @@ def shift(ids, mask):
 
 
 def prompt(conversation, tokenizer, speaker, intent=""):
-    """The ids after which `speaker` ("human" or "gpt") begins to write the next turn."""
+    """Return the ids after which `speaker` ("human" or "gpt") writes the next turn."""
     ids, _ = encode([*conversation, {"from": speaker, "value": ""}], tokenizer, speaker, intent)
-    # all but the </s> of the empty turn
+    # without the </s> of the empty turn
     return ids[:-1]
 
 
@@ -83,6 +86,7 @@ def prompt(conversation, tokenizer, speaker, intent=""):
 # the record: {"id", "conversations": [{"from": "human" | "gpt", "value": text}, ...], "end"?},
 # one a line; plain text for a base model is {"id", "text"}
 
+# why a dialogue ended: values of a record's "end"
 END_REASONS = {
     "left": "the human had enough",
     "cut": "the file holds no more of it",
@@ -98,63 +102,67 @@ END_REASONS = {
 
 
 class DialogueEnd(Exception):
-    """Raised by either side to end a dialogue; its text is one of ENDS."""
+    """Raised by either side to end a dialogue; its text is one of END_REASONS."""
 
 
 class Reply(str):
-    """A text that knows how it came about: said.meta is {"model", "finish", "usage", ...}."""
+    """A text that knows how it was made: reply.meta is {"model", "finish", "usage", ...}."""
 
-    def __new__(cls, text, how):
-        said = super().__new__(cls, text)
-        said.meta = how
-        return said
+    def __new__(cls, text, meta):
+        reply = super().__new__(cls, text)
+        reply.meta = meta
+        return reply
 
 
 def turns(record):
     """
-    The turns to learn from. A human who left did so by saying nothing: that is a turn, too.
+    Return a record's turns to learn from. A human who left wrote an empty turn: it is added here.
 
-    The silence is never on file; the record says {"end": "left"} instead.
+    No file holds the empty turn; the record says {"end": "left"} instead.
     """
-    said = record["conversations"]
-    left = record.get("end") == "left" and said[-1]["from"] == "gpt"
-    return said + [{"from": "human", "value": ""}] if left else said
+    conversation = record["conversations"]
+    if record.get("end") == "left" and conversation[-1]["from"] == "gpt":
+        return conversation + [{"from": "human", "value": ""}]
+    return conversation
 
 
 def blanked(conversation):
-    """What a blind user sees of a dialogue: that gpt spoke, and nothing of what it said."""
+    """Return the turns with every answer emptied: what a blind user gets to read."""
     return [turn if turn["from"] == "human" else turn | {"value": ""} for turn in conversation]
 
 
 def to_messages(conversation):
-    """Turns in OpenAI's words: [{"role": "user" | "assistant", "content": text}, ...]."""
+    """Return turns as OpenAI's messages: [{"role": "user" | "assistant", "content": text}, ...]."""
     role = {"human": "user", "gpt": "assistant"}
     return [{"role": role[turn["from"]], "content": turn["value"]} for turn in conversation]
 
 
 def record_error(record):
-    """What is wrong with a record, in a few words; None if nothing is."""
+    """Describe in a few words what is wrong with a record; None if nothing is."""
     if "text" in record and "conversations" not in record:
         text = record["text"]
         return None if isinstance(text, str) and text else "an empty text"
-    said = record.get("conversations")
-    if not isinstance(said, list) or not said:
+    conversation = record.get("conversations")
+    if not isinstance(conversation, list) or not conversation:
         return 'an empty dialogue (no turns in "conversations")'
-    for number, turn in enumerate(said, 1):
-        if not isinstance(turn, dict) or turn.get("from") not in ("human", "gpt"):
-            who = turn.get("from") if isinstance(turn, dict) else turn
-            return f'turn {number} is not from "human" or "gpt" but {str(who)[:40]!r}'
+    previous = None
+    for number, turn in enumerate(conversation, 1):
+        speaker = turn.get("from") if isinstance(turn, dict) else turn
+        if not isinstance(turn, dict) or speaker not in ("human", "gpt"):
+            return f'turn {number} is not from "human" or "gpt" but {str(speaker)[:40]!r}'
         if not isinstance(turn.get("value"), str) or not turn["value"].strip():
             return f"turn {number} says nothing"
-        if number > 1 and turn["from"] == said[number - 2]["from"]:
-            return f'roles do not alternate: turns {number - 1} and {number} are "{turn["from"]}"'
+        if speaker == previous:
+            return f'roles do not alternate: turns {number - 1} and {number} are "{speaker}"'
+        previous = speaker
+    # compared with a list: an "end" from outside may be of a type that no dict can look up
     if "end" in record and record["end"] not in list(END_REASONS):
         return f'an unknown end {record["end"]!r}; known are {", ".join(END_REASONS)}'
     return None
 
 
 def read_records(path):
-    """The records of a JSONL file, one at a time; a bad line is a Problem with its number."""
+    """Yield the records of a JSONL file; a bad line is a UserError with its number."""
     return read_jsonl(path, record_error)
 
 
@@ -164,144 +172,152 @@ def read_records(path):
 
 class Tokenizer:
     """
-    Text to ids and back, losing nothing: decode(encode(text)) == text.
+    Text to token ids and back without loss: decode(encode(text)) == text.
 
-    `model` is the bytes of a sentencepiece model. Text that looks like a special token ("</s>")
-    stays text; the ids of `bos` and `eos` are only ever put in by `encode` above. `system` is what
-    a dialogue begins with, and `speaker` whose turns a model has learnt ("" for no one's).
+    model: the bytes of a sentencepiece model. Text that looks like a special token ("</s>") stays
+    text; only `encode` above writes the ids `bos` and `eos`.
+    system: the line that dialogues begin with. speaker: whose turns the model of this checkpoint
+    has learnt, "human" or "gpt"; "" for a base model.
     """
 
     def __init__(self, model, system=SYSTEM, speaker=""):
         from sentencepiece import SentencePieceProcessor
-        self.model, self.system, self.speaker = model, system, speaker
+        self.model = model
+        self.system = system
+        self.speaker = speaker
         self.pieces = SentencePieceProcessor(model_proto=model)
-        self.bos, self.eos = self.pieces.bos_id(), self.pieces.eos_id()
+        self.bos = self.pieces.bos_id()
+        self.eos = self.pieces.eos_id()
         self.vocab = self.pieces.get_piece_size()
 
     def encode(self, text):
+        """Return the ids of a text, without special tokens."""
         return self.pieces.encode(text)
 
     def decode(self, ids):
-        # a model may have spare ids that stand for no piece
+        """Return the text of ids; ids beyond the vocabulary (a padded model has some) are skipped."""
         return self.pieces.decode([token for token in ids if token < self.vocab])
 
     @classmethod
     def learn(cls, texts, vocab):
-        """Byte-pair encoding learnt from a list of texts, with at most `vocab` pieces."""
+        """Learn byte-pair encoding from a list of texts, with at most `vocab` pieces."""
         import io
         from sentencepiece import SentencePieceTrainer
         model = io.BytesIO()
-        # the template stands in every dialogue: shown often, it is learnt as few pieces
+        # every dialogue holds the template: seen often, it becomes few pieces
         template = [SYSTEM.rstrip(" "), *LABEL.values()] * (1 + len(texts) // 20)
-        how = dict(
-            vocab_size=vocab,
-            # as LLaMA: bytes where no piece fits, digits one by one
-            model_type="bpe", byte_fallback=True, split_digits=True,
-            # nothing is tidied up, so that decoding gives back what was said
-            normalization_rule_name="identity", remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True, max_sentence_length=1 << 20,
-            unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
-            hard_vocab_limit=False, minloglevel=2)
         try:
             SentencePieceTrainer.train(
-                sentence_iterator=iter(template + texts), model_writer=model, **how)
+                sentence_iterator=iter(template + texts), model_writer=model, vocab_size=vocab,
+                # as LLaMA: bytes for unknown characters, digits one by one
+                model_type="bpe", byte_fallback=True, split_digits=True,
+                # no normalisation, so that decoding returns the text as it was
+                normalization_rule_name="identity", remove_extra_whitespaces=False,
+                allow_whitespace_only_pieces=True, max_sentence_length=1 << 20,
+                unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
+                hard_vocab_limit=False, minloglevel=2)
         except RuntimeError as error:
             raise UserError(f"no tokenizer of {vocab} pieces can be learnt ({error})") from None
         return cls(model.getvalue())
 
     @classmethod
     def load(cls, directory):
-        """The tokenizer of a checkpoint directory, and what its dialogues begin with."""
-        page = Path(directory) / "tokenizer_config.json"
-        known = read_json(page) if page.exists() else {}
-        own = {name: known[name] for name in ("system", "speaker")
-               if isinstance(known.get(name), str)}
+        """Load the tokenizer of a checkpoint directory, with its system line and speaker."""
+        path = Path(directory) / "tokenizer_config.json"
+        config = read_json(path) if path.exists() else {}
+        ours = {name: config[name] for name in ("system", "speaker")
+                if isinstance(config.get(name), str)}
         try:
-            return cls((Path(directory) / "tokenizer.model").read_bytes(), **own)
+            return cls((Path(directory) / "tokenizer.model").read_bytes(), **ours)
         except OSError as error:
             raise UserError(f"{directory}: no usable tokenizer.model ({error.strerror})") from None
         except RuntimeError:
             raise UserError(f"{directory}/tokenizer.model is not a sentencepiece model") from None
 
     def save(self, directory):
-        """Write tokenizer.model, and the tokenizer_config.json that others' programs need."""
-        page = {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_bos_token": True,
-                "add_eos_token": False, "clean_up_tokenization_spaces": False,
-                "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
-                "system": self.system, "speaker": self.speaker}
+        """Write tokenizer.model, and the tokenizer_config.json that other programs need."""
+        directory = Path(directory)
+        config = {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_bos_token": True,
+                  "add_eos_token": False, "clean_up_tokenization_spaces": False,
+                  "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
+                  "system": self.system, "speaker": self.speaker}
         if self.speaker:
-            page["chat_template"] = chat_template(self.system, self.speaker)
-        Path(directory).mkdir(parents=True, exist_ok=True)
-        (Path(directory) / "tokenizer.model").write_bytes(self.model)
-        (Path(directory) / "tokenizer_config.json").write_text(json.dumps(page, indent=2) + "\n")
+            config["chat_template"] = chat_template(self.system, self.speaker)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "tokenizer.model").write_bytes(self.model)
+        (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def chat_template(system, speaker):
     """
-    The template of `encode` in Jinja, as transformers, vLLM and llama.cpp read it; it always ends
-    by opening a turn of `speaker`. What `speaker` said is marked as what is to be learnt.
+    Return the template of `encode` in Jinja, as transformers, vLLM and llama.cpp read it.
+
+    It always ends by opening a turn of `speaker`, whose turns carry generation markers: from these
+    markers other trainers make the same mask.
     """
-    opened = {who: f"{LABEL[who]}<s>" for who in LABEL}
-    said = {who: "{{ message['content'] }}</s>" for who in LABEL}
-    said[speaker] = "{% generation %}" + said[speaker] + "{% endgeneration %}"
+    opening = {role: f"{LABEL[role]}<s>" for role in LABEL}
+    content = {role: "{{ message['content'] }}</s>" for role in LABEL}
+    content[speaker] = "{% generation %}" + content[speaker] + "{% endgeneration %}"
     # our only system message is the line about the human
     return ("{{ bos_token }}{{ " + json.dumps(system, ensure_ascii=False) + " }}"
             "{% for message in messages %}"
             "{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n ' }}"
-            "{% elif message['role'] == 'user' %}" + opened["human"] + said["human"] +
-            "{% else %}" + opened["gpt"] + said["gpt"] +
-            "{% endif %}{% endfor %}" + opened[speaker])
+            "{% elif message['role'] == 'user' %}" + opening["human"] + content["human"] +
+            "{% else %}" + opening["gpt"] + content["gpt"] +
+            "{% endif %}{% endfor %}" + opening[speaker])
 
 
 # ------------------------------------------------------------------------------------------------
-# what every program needs
+# the command: python platolm.py show FILE
 
 
-# ------------------------------------------------------------------------------------------------
-# the mask microscope: python platolm.py show FILE
-
-
-def piece(token, tokenizer):
-    """One token as it reads in a line of text."""
+def token_text(token, tokenizer):
+    """Return one token as it reads in a line of text, a newline as ⏎."""
     text = tokenizer.pieces.id_to_piece(token)
     return text.replace("▁", " ").replace("\n", "⏎").replace("<0x0A>", "⏎")
 
 
-def lines_of(pieces, width):
-    """Where to break a line of pieces: (start, end) pairs; after </s>, ⏎, or `width` characters."""
-    breaks, used = [0], 0
-    for i, text in enumerate(pieces):
-        over = i and (pieces[i - 1].endswith(("</s>", "⏎")) or used + len(text) > width)
-        if over and not (text == "⏎" == pieces[i - 1]):
-            breaks.append(i)
+def split_lines(texts, width):
+    """
+    Split a dialogue's token texts into lines: (start, end) pairs of indices.
+
+    A line ends after </s>, after ⏎, or before the token that would pass `width` characters.
+    """
+    starts, used = [0], 0
+    for i in range(1, len(texts)):
+        used += len(texts[i - 1])
+        ended = texts[i - 1].endswith(("</s>", "⏎"))
+        full = used + len(texts[i]) > width
+        inside_blank_lines = texts[i] == texts[i - 1] == "⏎"
+        if (ended or full) and not inside_blank_lines:
+            starts.append(i)
             used = 0
-        used += len(text)
-    return zip(breaks, breaks[1:] + [len(pieces)])
+    return zip(starts, starts[1:] + [len(texts)])
 
 
-def paint(pieces, mask, width, colour):
-    """A line with what is learnt in green, or in brackets without colour; padded to `width`."""
-    line, room = "", width
-    for learnt, pairs in groupby(zip(pieces, mask), key=lambda pair: pair[1]):
+def highlight(texts, mask, width, colour):
+    """Join token texts, learnt ones in green or (without colour) in brackets; pad to `width`."""
+    line, length = "", 0
+    for learnt, pairs in groupby(zip(texts, mask), key=lambda pair: pair[1]):
         text = "".join(text for text, _ in pairs)
         if colour:
             line += f"\033[30;42m{text}\033[0m" if learnt else f"\033[2m{text}\033[0m"
         else:
             text = f"[{text}]" if learnt else text
             line += text
-        room -= len(text)
-    return line + " " * room
+        length += len(text)
+    return line + " " * (width - length)
 
 
-def table(conversation, tokenizer):
-    """Per turn: who said it, how many tokens it has, and how many each model learns."""
+def turn_table(conversation, tokenizer):
+    """Format per turn its speaker, its tokens, and how many of them each model learns: lines."""
     lines = [f"{'turn':>4}  {'said by':<8}{'tokens':>7}{'human learns':>14}{'gpt learns':>12}"]
     for number, turn in enumerate(conversation, 1):
-        n = len(tokenizer.encode(turn["value"])) + 1
-        learns = {role: n * (role == turn["from"]) for role in LABEL}
-        silence = "" if turn["value"] else "   (leaves by saying nothing)"
-        lines.append(f"{number:>4}  {turn['from']:<8}{n:>7}{learns['human']:>14}"
-                     f"{learns['gpt']:>12}{silence}")
+        size = len(tokenizer.encode(turn["value"])) + 1
+        human = size if turn["from"] == "human" else 0
+        gpt = size if turn["from"] == "gpt" else 0
+        note = "" if turn["value"] else "   (leaves by saying nothing)"
+        lines.append(f"{number:>4}  {turn['from']:<8}{size:>7}{human:>14}{gpt:>12}{note}")
     return lines
 
 
@@ -310,17 +326,18 @@ def show(record, tokenizer, width, colour, ids=False):
     conversation = turns(record)
     tokens, human = encode(conversation, tokenizer, learn="human")
     tokens, gpt = encode(conversation, tokenizer, learn="gpt")
-    pieces = [piece(token, tokenizer) for token in tokens]
+    texts = [token_text(token, tokenizer) for token in tokens]
     print(f"{'human learnt: Socratic, who asks':<{width}}  gpt learnt: PlatoLM, who answers")
-    # a line holds two learnt stretches at most, so four characters are kept for brackets
-    for a, b in lines_of(pieces, width - 4):
-        both = [paint(pieces[a:b], mask[a:b], width, colour) for mask in (human, gpt)]
-        print("  ".join(both).rstrip())
-    print("\n" + "\n".join(table(conversation, tokenizer)))
+    # a line holds two learnt stretches at most, so four characters are reserved for brackets
+    for start, end in split_lines(texts, width - 4):
+        left = highlight(texts[start:end], human[start:end], width, colour)
+        right = highlight(texts[start:end], gpt[start:end], width, colour)
+        print(f"{left}  {right}".rstrip())
+    print("\n" + "\n".join(turn_table(conversation, tokenizer)))
     if ids:
-        for place, (token, h, g) in enumerate(zip(tokens, human, gpt)):
-            who = "human" if h else "gpt" if g else "-"
-            print(f"{place:>5}{token:>7}  {who:<6} {pieces[place]!r}")
+        for index, token in enumerate(tokens):
+            learner = "human" if human[index] else "gpt" if gpt[index] else "-"
+            print(f"{index:>5}{token:>7}  {learner:<6} {texts[index]!r}")
 
 
 def main():
@@ -334,14 +351,15 @@ def main():
     command.add_argument("--ids", action="store_true", help="list every token with its id, too")
     args = parser.parse_args()
 
-    records = [r for r in read_records(args.file) if "conversations" in r]
+    records = [record for record in read_records(args.file) if "conversations" in record]
     if not 1 <= args.number <= len(records):
         raise UserError(f"{args.file} holds {len(records)} dialogues, so there is none to show as "
-                      f"number {args.number}")
+                        f"number {args.number}")
     if args.tokenizer:
         tokenizer = Tokenizer.load(args.tokenizer)
     else:
-        tokenizer = Tokenizer.learn([t["value"] for r in records for t in r["conversations"]], 512)
+        texts = [turn["value"] for record in records for turn in record["conversations"]]
+        tokenizer = Tokenizer.learn(texts, vocab=512)
     width = max(40, (shutil.get_terminal_size((120, 40)).columns - 2) // 2)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     show(records[args.number - 1], tokenizer, width, colour, args.ids)

@@ -16,7 +16,7 @@ from pathlib import Path
 from data.experiment.svg import bars, curves, figure, table, tag, talk
 from data.measure.tables import p_value, flat_user, number, interval
 from data.program import UserError, write_text, read_jsonl, run
-from platolm import Tokenizer, encode, piece, turns, read_records
+from platolm import Tokenizer, encode, token_text, turns, read_records
 
 ARMS = {
     "socratic": "PlatoLM: a trained user simulator asked",
@@ -65,7 +65,7 @@ svg polyline { stroke-width: 1.6; }
 def mask(record, tokenizer, learn):
     """The ids of a dialogue as text, with what is learnt marked."""
     ids, learnt = encode(turns(record), tokenizer, learn)
-    pieces = zip([piece(token, tokenizer) for token in ids], learnt)
+    pieces = zip([token_text(token, tokenizer) for token in ids], learnt)
     runs = [(marked, escape("".join(text for text, _ in run)))
             for marked, run in groupby(pieces, key=lambda pair: pair[1])]
     text = "".join(tag("mark", text) if marked else text for marked, text in runs)
