@@ -221,7 +221,7 @@ class Wire:
             size = re.fullmatch("[0-9]{1,15}", reply.headers.get("Content-Length", ""))
         return File(name, url, int(size.group()) if size else None, sha256)
 
-    def once(self, file, part):
+    def try_once(self, file, part):
         """One try: ask for what is missing, and add what comes to the .part."""
         have, most = length(part), math.inf if file.size is None else file.size
         if part.exists() and have == most:

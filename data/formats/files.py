@@ -203,7 +203,7 @@ def messages(records):
         yield to_jsonl({"messages": told + to_messages(record["conversations"])})
 
 
-FORMS = {"records": lambda select_records: map(to_jsonl, select_records), "sharegpt": array, "messages": messages}
+FORMS = {"records": lambda records: map(to_jsonl, records), "sharegpt": array, "messages": messages}
 
 
 def save(path, records, form="records"):
