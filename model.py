@@ -1,11 +1,12 @@
 """
-A LLaMA in one file: RMSNorm, rotary positions, grouped-query attention, SwiGLU; LoRA; a cache;
-sampling; an engine that writes many texts at once; and the one checkpoint format.
+A LLaMA in one file: the network, LoRA, sampling, and two ways to write text.
 
-    B batch     T tokens in this call    S tokens a row can see, S >= T    V vocabulary
-    D width     H query heads            K key/value heads                 E width of one head
+`generate` is the plain way: one text, everything read again for each token. `Engine` is the fast
+way: a key/value cache, and many texts at once. tests/test_model.py holds that both write the same.
 
-Not here: dialogues and masks (platolm.py), learning (train.py).
+    B batch     T tokens in this call    S tokens that a row can see, S >= T    V vocabulary
+    D width     H query heads            K key/value heads                      E width of one head
+
 Read before: platolm.py. Read next: train.py.
 """
 
@@ -14,7 +15,7 @@ import os
 from dataclasses import dataclass, field
 from functools import partial
 
-# threads that wait shall sleep: if they spin, any other busy program slows torch tenfold
+# waiting threads shall sleep: if they spin, any other busy program slows torch tenfold
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
@@ -61,7 +62,7 @@ class RMSNorm(nn.Module):
 
 def rotary(positions, config):
     """
-    The angles of rotary positions (Su et al. 2021, arXiv 2104.09864) as cos and sin.
+    Return cos and sin of the angles of rotary positions (Su et al. 2021, arXiv 2104.09864).
 
     positions (T,) or (B, 1, T)  ->  two tensors of shape positions.shape + (E / 2,)
     """
@@ -75,43 +76,47 @@ def rotate(x, rope):
     """
     Rotate each pair (i, i + E/2) of x (B, heads, T, E) by its position's angles.
 
-    A product of two rotated vectors depends on the distance between them alone. This is the
-    half-split layout of Hugging Face; Meta's own files keep the pairs side by side.
+    A product of two rotated vectors depends only on the distance between them. This is the
+    half-split layout of Hugging Face; Meta's own files hold the two of a pair side by side.
     """
     cos, sin = (part.to(x.dtype) for part in rope)
     a, b = x.chunk(2, dim=-1)                                        # (B, heads, T, E/2) each
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
-def eager(q, k, v, seen):
+def eager(q, k, v, visible):
     """
     Attention spelled out: softmax(q k' / sqrt(E) + mask) v.
 
-    q (B, H, T, E), k and v (B, K, S, E), seen: True where row t may look at s, (T, S) or
-    (B, 1, T, S), or None for "all up to itself". Returns (B, H, T, E).
+    q (B, H, T, E), k and v (B, K, S, E); visible: True where row t may look at column s, of shape
+    (T, S) or (B, 1, T, S), or None for "all up to itself". Returns (B, H, T, E).
     """
     H, T, E = q.shape[1:]
     K, S = k.shape[1:3]
-    if seen is None:
-        seen = torch.ones(T, S, dtype=torch.bool, device=q.device).tril()
-    # heads [k1, k2] become [k1, k1, k2, k2]: neighbours share
-    k, v = (x.repeat_interleave(H // K, dim=1) if K < H else x for x in (k, v))
-    mask = torch.zeros(seen.shape, dtype=q.dtype, device=q.device).masked_fill(~seen, -torch.inf)
+    if visible is None:
+        visible = torch.ones(T, S, dtype=torch.bool, device=q.device).tril()
+    if K < H:
+        # heads [k1, k2] become [k1, k1, k2, k2]: neighbouring query heads share
+        k = k.repeat_interleave(H // K, dim=1)
+        v = v.repeat_interleave(H // K, dim=1)
+    mask = torch.zeros(visible.shape, dtype=q.dtype, device=q.device)
+    mask = mask.masked_fill(~visible, -torch.inf)
     scores = q @ k.transpose(2, 3) / math.sqrt(E) + mask             # (B, H, T, S)
     return scores.softmax(dim=-1) @ v
 
 
-def sdpa(q, k, v, seen):
-    """The same from torch's own kernel, which never holds all (T, S) scores at once."""
+def sdpa(q, k, v, visible):
+    """The same by torch's own kernel, which never holds all (T, S) scores at once."""
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=seen, is_causal=seen is None, enable_gqa=k.size(1) < q.size(1))
+        q, k, v, attn_mask=visible, is_causal=visible is None, enable_gqa=k.size(1) < q.size(1))
 
 
+# by the names that --attention and runs/machine.json give them
 ATTENTION = {"explicit": eager, "fused": sdpa}
 
 
 class Attention(nn.Module):
-    """Each token gathers from itself and those before it."""
+    """Each token gathers from itself and the tokens before it."""
 
     def __init__(self, config):
         super().__init__()
@@ -121,21 +126,21 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(D, config.kv_heads * self.E, bias=False)
         self.o_proj = nn.Linear(config.heads * self.E, D, bias=False)
 
-    def forward(self, x, rope, look):
+    def forward(self, x, rope, attend):
         """
-        x (B, T, D)  ->  (B, T, D). `rope` are the angles; look(q, k, v) lets each token look at
-        those it may see: here, or in a cache.
+        x (B, T, D)  ->  (B, T, D). rope: the angles; attend(q, k, v): attention over this call's
+        tokens, or over those in a cache as well.
         """
         B, T, _ = x.shape
         q = self.q_proj(x).view(B, T, -1, self.E).transpose(1, 2)    # (B, H, T, E)
         k = self.k_proj(x).view(B, T, -1, self.E).transpose(1, 2)    # (B, K, T, E)
         v = self.v_proj(x).view(B, T, -1, self.E).transpose(1, 2)    # (B, K, T, E)
-        y = look(rotate(q, rope), rotate(k, rope), v)                # (B, H, T, E)
+        y = attend(rotate(q, rope), rotate(k, rope), v)              # (B, H, T, E)
         return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
 
 
 class FeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020, arXiv 2002.05202): one half decides how much of the other passes."""
+    """SwiGLU (Shazeer 2020, arXiv 2002.05202): one half gates the other."""
 
     def __init__(self, config):
         super().__init__()
@@ -148,7 +153,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward; each adds to the stream that runs through the model."""
+    """Attention, then feed-forward; each adds to the residual stream."""
 
     def __init__(self, config):
         super().__init__()
@@ -157,24 +162,25 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.dim, config.eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, x, rope, look):
-        x = x + self.self_attn(self.input_layernorm(x), rope, look)
+    def forward(self, x, rope, attend):
+        x = x + self.self_attn(self.input_layernorm(x), rope, attend)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class Llama(nn.Module):
-    """The whole model. Its parts are called as in Hugging Face's checkpoints."""
+    """The whole model. Its parts are named as in Hugging Face's checkpoints."""
 
     def __init__(self, config, attention="explicit"):
         super().__init__()
-        self.config, self.attend = config, ATTENTION[attention]
-        # in training: keep only what each layer reads, and compute the rest again on the way back
+        self.config = config
+        self.attend = ATTENTION[attention]
+        # training with less memory: keep each layer's input, compute the rest again in backward
         self.recompute = False
         self.embed_tokens = nn.Embedding(config.vocab, config.dim)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.dim, config.eps)
         self.lm_head = nn.Linear(config.dim, config.vocab, bias=False)
-        # D ** -0.5 keeps the size of a vector about the same through most matrices
+        # D ** -0.5 roughly preserves the length of a vector through most matrices
         for weight in self.parameters():
             if weight.dim() == 2:
                 nn.init.normal_(weight, std=config.dim ** -0.5)
@@ -183,29 +189,30 @@ class Llama(nn.Module):
 
     def hidden(self, ids, cache=None, rows=None):
         """
-        What the last layer knows at each token: ids (B, T)  ->  (B, T, D).
+        The last layer's output at each token: ids (B, T)  ->  (B, T, D).
 
-        With a cache, row b of ids continues what row rows[b] of the cache has read; the caller
-        then adds to cache.lengths how many of the T tokens were meant (the rest is padding).
+        With a cache, row b of ids continues row rows[b] of the cache; afterwards the caller adds to
+        cache.lengths how many of the T tokens were real (the rest is padding).
         """
         if cache is None:
             positions = torch.arange(ids.size(1), device=ids.device)
-            looks = [partial(self.attend, seen=None)] * len(self.layers)
+            attends = [partial(self.attend, visible=None)] * len(self.layers)
         else:
-            positions, looks = cache.open(self.attend, rows, ids.size(1))
+            positions, attends = cache.open(self.attend, rows, ids.size(1))
         rope = rotary(positions, self.config)
         x = self.embed_tokens(ids)                                   # (B, T, D)
-        for layer, look in zip(self.layers, looks):
+        for layer, attend in zip(self.layers, attends):
             if self.recompute:
-                x = checkpoint(layer, x, rope, look, use_reentrant=False, preserve_rng_state=False)
+                x = checkpoint(layer, x, rope, attend, use_reentrant=False,
+                               preserve_rng_state=False)
             else:
-                x = layer(x, rope, look)
+                x = layer(x, rope, attend)
         return self.norm(x)
 
     def forward(self, ids, where=None):
         """
-        Scores for the token after each token: ids (B, T)  ->  logits (B, T, V); or only after
-        those `where` (B, T) is True, N of them  ->  (N, V).
+        Logits of the token after each token: ids (B, T)  ->  (B, T, V); or only after the N tokens
+        where `where` (B, T) is True  ->  (N, V).
         """
         x = self.hidden(ids)
         return self.lm_head(x if where is None else x[where])
@@ -213,9 +220,9 @@ class Llama(nn.Module):
 
 def nll(model, ids, targets):
     """
-    How surprised the model is by each learnt token: -log p in nats.
+    Negative log-likelihood of each target token, in nats.
 
-    ids and targets (B, T), targets IGNORE where nothing is learnt  ->  (number of learnt tokens,)
+    ids and targets (B, T), targets IGNORE where nothing is learnt  ->  (number of targets,)
     """
     learnt = targets != IGNORE                                       # (B, T)
     # the head is the widest matrix of a small model: only learnt positions go through it
@@ -236,11 +243,12 @@ class LoRALinear(nn.Module):
 
     def __init__(self, linear, rank, alpha):
         super().__init__()
-        self.linear, self.scale = linear, alpha / rank
-        where = linear.weight.device
-        self.A = nn.Parameter(torch.randn(rank, linear.in_features, device=where)
+        self.linear = linear
+        self.scale = alpha / rank
+        device = linear.weight.device
+        self.A = nn.Parameter(torch.randn(rank, linear.in_features, device=device)
                               / math.sqrt(linear.in_features))
-        self.B = nn.Parameter(torch.zeros(linear.out_features, rank, device=where))
+        self.B = nn.Parameter(torch.zeros(linear.out_features, rank, device=device))
 
     def forward(self, x):
         A, B = self.A.to(x.dtype), (self.B * self.scale).to(x.dtype)
@@ -248,34 +256,37 @@ class LoRALinear(nn.Module):
 
     @torch.no_grad()
     def merge(self):
-        """The plain Linear that computes the same."""
+        """Return the plain Linear that computes the same: W + (alpha / rank) B A."""
         change = self.scale * self.B.float() @ self.A.float()
         self.linear.weight.copy_(self.linear.weight.float() + change)
         return self.linear
 
 
 def find_modules(model, kind, names=None):
-    """(parent, name, child) of every child of a kind; listed, so that children may be replaced."""
-    return [(parent, name, child)
-            for parent in model.modules() for name, child in parent.named_children()
-            if isinstance(child, kind) and (names is None or name in names)]
+    """List (parent, name, child) of every child module of a class, or of those with these names."""
+    modules = []
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, kind) and (names is None or name in names):
+                modules.append((parent, name, child))
+    return modules
 
 
 def add_lora(model, names, rank, alpha):
-    """Wrap every Linear called one of `names`, freeze all else; returns how many were wrapped."""
+    """Wrap every Linear with one of these names, freeze all else; return how many were wrapped."""
     if model.config.tied and "lm_head" in names:
         raise UserError("lm_head is tied to the embedding: LoRA on it would change both")
     model.requires_grad_(False)
-    found = find_modules(model, nn.Linear, names)
-    if not found:
+    modules = find_modules(model, nn.Linear, names)
+    if not modules:
         raise UserError(f"no matrix of the model is called {' or '.join(names)}")
-    for parent, name, linear in found:
+    for parent, name, linear in modules:
         setattr(parent, name, LoRALinear(linear, rank, alpha))
-    return len(found)
+    return len(modules)
 
 
 def merge_lora(model):
-    """Put plain Linears back, with what LoRA learnt added to their weights; in place."""
+    """Replace every LoRALinear by its merged Linear, in place; return the model."""
     for parent, name, wrapped in find_modules(model, LoRALinear):
         setattr(parent, name, wrapped.merge())
     return model.requires_grad_(True)
@@ -289,43 +300,44 @@ def sample(logits, u, temperature=1.0, top_k=0, top_p=1.0):
     """
     Draw tokens by inverse CDF: logits (B, V), u (B, n) uniform in [0, 1)  ->  ids (B, n).
 
-    temperature 0 takes the likeliest. top_k keeps that many (0: all); top_p keeps the fewest of
-    the likeliest tokens that together reach p. The same u gives the same token in any batch, but
-    for rounding: where u falls within a rounding error of a border, a neighbour may be drawn.
+    temperature 0 takes the most likely token. top_k limits the choice to that many (0: all); top_p
+    to the fewest most likely tokens that together reach p. The same u draws the same token in any
+    batch but for rounding: within a rounding error of a border it may draw the neighbour.
     """
     if temperature == 0:
         return logits.argmax(dim=-1, keepdim=True).expand(u.shape)
-    p, ids = (logits.float() / temperature).softmax(dim=-1), None
+    p = (logits.float() / temperature).softmax(dim=-1)               # (B, V)
+    ids = None
     if top_k or top_p < 1:
         p, ids = p.sort(dim=-1, descending=True, stable=True)
-        kept = p.cumsum(dim=-1) - p < top_p
-        # the likeliest always stays, also for a top_p of 0
-        kept[:, 0] = True
+        allowed = p.cumsum(dim=-1) - p < top_p
+        # the most likely token stays, even at top_p 0
+        allowed[:, 0] = True
         if top_k:
-            kept[:, top_k:] = False
-        p = p * kept
-    reach = p.cumsum(dim=-1)                                         # (B, V)
-    total = reach[:, -1:].contiguous()
-    place = torch.searchsorted(reach, u.to(reach) * total, right=True)
-    # u may round to 1, and then no sum lies beyond it: the last kept token is meant
-    place = place.minimum(torch.searchsorted(reach, total))
-    return place if ids is None else ids.gather(1, place)
+            allowed[:, top_k:] = False
+        p = p * allowed
+    cdf = p.cumsum(dim=-1)                                           # (B, V), not normalised
+    total = cdf[:, -1:].contiguous()
+    index = torch.searchsorted(cdf, u.to(cdf) * total, right=True)   # (B, n)
+    # u may round to 1, beyond every sum: then the last allowed token is drawn
+    index = index.minimum(torch.searchsorted(cdf, total))
+    return index if ids is None else ids.gather(1, index)
 
 
 @torch.inference_mode()
-def generate(model, ids, stops, limit, draw=None, **how):
+def generate(model, ids, stops, limit, uniform=None, **sampling):
     """
-    Write on after `ids`, the plain way: one text, and all of it read again for every token.
+    Write on after `ids`, the plain way: one text, all of it read again for every token.
 
-    stops: ids that end a text; limit: most tokens; draw () -> uniform number in [0, 1), not needed
-    at temperature 0; how: temperature, top_k, top_p of `sample`. Returns the ids that were written,
-    without the stop, and why they end: "stop", "length" or "context".
+    stops: ids that end a text. limit: most tokens to write. uniform() -> number in [0, 1), not
+    needed at temperature 0. sampling: temperature, top_k, top_p of `sample`.
+    Returns the ids written, without the stop, and why they end: "stop", "length" or "context".
     """
     output = []
     while len(ids) + len(output) <= model.config.context:
         logits = model(torch.tensor([ids + output], device=model.norm.weight.device))[:, -1]
-        u = torch.tensor([[draw() if draw else 0.0]], dtype=torch.float64, device=logits.device)
-        token = sample(logits, u, **how).item()
+        u = torch.tensor([[uniform() if uniform else 0.0]], dtype=torch.float64)
+        token = sample(logits, u.to(logits.device), **sampling).item()
         if token in stops:
             return output, "stop"
         output.append(token)
@@ -340,55 +352,67 @@ def generate(model, ids, stops, limit, draw=None, **how):
 
 class Cache:
     """
-    Keys and values of what each row has read; row r has read lengths[r] tokens.
+    Keys and values of the tokens that each row has read; row r has read lengths[r] of them.
 
-    Rows are ragged. A shorter row's padding is written beyond its end, where nobody looks,
-    and the next real token takes its place; past the last column it goes into one spare.
+    Rows are ragged. A shorter row's padding is written beyond its end, where nothing attends to
+    it, and the next real token overwrites it; padding past the last column goes into a spare one.
     """
 
     def __init__(self, model, rows):
-        c, like = model.config, model.embed_tokens.weight
+        c = model.config
+        like = model.embed_tokens.weight
         # one column more than the context: the spare one for padding
         shape = (c.layers, rows, c.kv_heads, c.context + 1, c.dim // c.heads)
         self.k = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.v = torch.zeros_like(self.k)
         self.lengths = torch.zeros(rows, dtype=torch.long, device=like.device)
 
-    def open(self, attend, rows, T):
+    def open(self, attention, rows, T):
         """
-        For reading T more tokens in each of `rows` (B,), or in all rows for None: their positions
-        (B, 1, T), and per layer a function look(q, k, v) that remembers k and v, and attends.
+        Prepare to read T more tokens in each of `rows` (B,), or in all rows for None.
+
+        Returns their positions (B, 1, T) and per layer a function attend(q, k, v), which stores k
+        and v and applies `attention` to everything stored.
         """
-        lengths = self.lengths if rows is None else self.lengths[rows]
+        device = self.lengths.device
+        every_row = rows is None
+        if every_row:
+            rows = torch.arange(len(self.lengths), device=device)
+        lengths = self.lengths[rows]                                 # (B,)
         last = self.k.size(3) - 1
-        new = torch.arange(T, device=lengths.device)
+        new = torch.arange(T, device=device)
         positions = (lengths[:, None, None] + new).clamp(max=last)   # (B, 1, T)
-        numbers = torch.arange(len(lengths), device=lengths.device) if rows is None else rows
-        # two index tensors around a slice: what they select has shape (B, T, K, E)
-        new_columns = (numbers[:, None], slice(None), positions[:, 0])
+        # two index tensors around a slice select (B, T, K, E)
+        new_columns = (rows[:, None], slice(None), positions[:, 0])
 
-        # rows of like length look together, so that few read on to the end of the longest of all;
-        # a GPU would rather have one big group. All rows are a view of the cache, and no copy
-        groups, size = [], 16 if lengths.device.type == "cpu" else len(lengths)
-        for some in [None] if rows is None else lengths.argsort().split(size):
-            place = positions if some is None else positions[some]   # (b, 1, T)
-            S = int(place.max()) + 1
-            seen = torch.arange(S, device=lengths.device) <= place[..., None]    # (b, 1, T, S)
-            groups.append((some, S, seen))
+        # On a CPU rows of similar length attend together, so that few read on to the end of the
+        # longest. On a GPU one group is faster. All rows need no copy: they are a view.
+        if every_row:
+            members = [slice(None)]
+        else:
+            size = 16 if device.type == "cpu" else len(rows)
+            members = lengths.argsort().split(size)
+        groups = []
+        for member in members:
+            columns = positions[member]                              # (b, 1, T)
+            S = int(columns.max()) + 1
+            visible = torch.arange(S, device=device) <= columns[..., None]   # (b, 1, T, S)
+            groups.append((member, S, visible))
 
-        def look(layer, q, k, v):
+        def attend(layer, q, k, v):
+            for stored, fresh in ((self.k[layer], k), (self.v[layer], v)):
+                stored[new_columns] = fresh.transpose(1, 2).to(stored.dtype)
             y = torch.empty_like(q)
-            for memory, new in ((self.k[layer], k), (self.v[layer], v)):
-                memory[new_columns] = new.transpose(1, 2).to(memory.dtype)
-            for some, S, seen in groups:
-                past = [memory[layer][:, :, :S] for memory in (self.k, self.v)]
-                if some is None:
-                    return attend(q, *(x.to(q.dtype) for x in past), seen)
-                past = [x.index_select(0, numbers[some]).to(q.dtype) for x in past]
-                y[some] = attend(q[some], *past, seen)               # past (b, K, S, E)
+            for member, S, visible in groups:
+                past_k, past_v = self.k[layer][:, :, :S], self.v[layer][:, :, :S]
+                if not every_row:
+                    past_k = past_k.index_select(0, rows[member])
+                    past_v = past_v.index_select(0, rows[member])
+                # past (b, K, S, E), q (b, H, T, E)
+                y[member] = attention(q[member], past_k.to(q.dtype), past_v.to(q.dtype), visible)
             return y
 
-        return positions, [partial(look, layer) for layer in range(len(self.k))]
+        return positions, [partial(attend, layer) for layer in range(len(self.k))]
 
 
 @dataclass(eq=False)    # compared by identity, so that rows can be keys of a dict
@@ -406,125 +430,139 @@ class Row:
 
     @property
     def busy(self):
-        """Whether there is something to read or write for it."""
+        """Whether there is something left to read or write."""
         return bool(self.unread) and self.finish_reason is None
 
 
-# how far, by rounding in float32, one way to compute a sum of probabilities is from another
+# how far two ways to compute the same float32 sum of probabilities may differ by rounding
 TIE_MARGIN = 1e-5
 
 
 class Engine:
     """
-    Writes many texts at once. Rows join, read on, write and leave at any step; each remembers
+    Writes many texts at once. Rows are added, continued and removed at any step; each remembers
     what it has read, so that the next turn of a dialogue reads only what is new.
+
+    slots: most rows at a time; chunk: most tokens read at once; sampling: as for `sample`.
     """
 
-    def __init__(self, model, slots, temperature=1.0, top_k=0, top_p=1.0, chunk=512):
-        self.model, self.cache = model.eval(), Cache(model, slots)
-        self.free, self.rows = list(range(slots))[::-1], []
-        self.how = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        # tokens to read at once, and tokens read so far
-        self.chunk, self.read = chunk, 0
+    def __init__(self, model, slots, chunk=512, **sampling):
+        self.model = model.eval()
+        self.cache = Cache(model, slots)
+        self.free = list(range(slots))[::-1]
+        self.rows = []
+        self.sampling = sampling
+        self.temperature = sampling.get("temperature", 1.0)
+        self.chunk = chunk
+        self.tokens_read = 0
 
     def add_row(self):
-        """A new, empty row. There must be a free slot."""
+        """Add a new, empty row. There must be a free slot."""
         row = Row(self.free.pop())
         self.rows.append(row)
         return row
 
     def remove_row(self, row):
-        """Give the row's slot to whoever joins next."""
+        """Free the row's slot."""
         self.rows.remove(row)
         self.free.append(row.slot)
         self.cache.lengths[row.slot] = 0
 
     def start(self, row, ids, stops, limit, uniform=None, eos_bias=0.0):
         """
-        Let `row` go on after `ids` (the whole text so far) until one of the ids `stops`, or for
-        `limit` tokens. What it has read of `ids` before is kept, up to the first difference.
-        `uniform` () -> number in [0, 1) is needed unless the temperature is 0. The odds of
-        writing nothing at all are multiplied by exp(eos_bias).
+        Let `row` write on after `ids` (the whole text so far) until one of the ids `stops`, or for
+        `limit` tokens. What it has read of `ids` before stays cached, up to the first difference.
+
+        uniform() -> number in [0, 1), needed unless the temperature is 0. The odds of an empty
+        output are multiplied by exp(eos_bias).
         """
         assert ids and limit > 0, "nothing to read, or to write"
-        assert uniform or self.how["temperature"] == 0, "no random numbers to draw by"
-        same = next((i for i, (a, b) in enumerate(zip(row.cached, ids)) if a != b),
-                    min(len(row.cached), len(ids)))
-        # at least one token is read again: the last one's scores say what comes next
-        same = min(same, len(ids) - 1)
-        row.cached, row.unread, row.output = row.cached[:same], ids[same:], []
-        row.stops, row.limit, row.uniform, row.eos_bias = tuple(stops), limit, uniform, eos_bias
-        self.cache.lengths[row.slot] = same
+        assert uniform or self.temperature == 0, "sampling needs random numbers"
+        # at least one token is read again: the last one's logits say what comes next
+        shared, most = 0, min(len(row.cached), len(ids) - 1)
+        while shared < most and row.cached[shared] == ids[shared]:
+            shared += 1
+        row.cached, row.unread, row.output = row.cached[:shared], ids[shared:], []
+        row.stops, row.limit = tuple(stops), limit
+        row.uniform, row.eos_bias = uniform, eos_bias
         row.finish_reason = None if len(ids) <= self.model.config.context else "context"
+        self.cache.lengths[row.slot] = shared
         return row
 
     @torch.inference_mode()
     def step(self):
-        """Every busy row reads a chunk of what it has, or writes a token. Returns who is done."""
+        """Let every busy row read a chunk or write a token; return the rows that are finished."""
         busy = [row for row in self.rows if row.busy]
-        # those with much to read do so together; the others do not wait in padding
-        behind = [row for row in busy if len(row.unread) > 1]
-        level = [row for row in busy if len(row.unread) == 1]
-        # reading a few costs nearly as much as reading many: they wait for company
-        if 4 * len(behind) < len(level):
-            behind = []
-        for group in (behind, level):
-            if group:
-                self.forward_group(group)
+        # prefilling rows read together; decoding rows do not wait in their padding
+        prefilling = [row for row in busy if len(row.unread) > 1]
+        decoding = [row for row in busy if len(row.unread) == 1]
+        # reading a few costs nearly as much as reading many: few prefills wait for more
+        if 4 * len(prefilling) >= len(decoding) and prefilling:
+            self.forward_group(prefilling)
+        if decoding:
+            self.forward_group(decoding)
         return [row for row in busy if not row.busy]
 
     def forward_group(self, group):
-        """One forward pass over the unread tokens of a group of rows, and a draw for each."""
-        device, chunks = self.cache.lengths.device, [row.unread[:self.chunk] for row in group]
+        """Run one forward pass over the unread tokens of these rows, and draw a token for each."""
+        device = self.cache.lengths.device
+        chunks = [row.unread[:self.chunk] for row in group]
         counts = torch.tensor([len(chunk) for chunk in chunks], device=device)
         slots = torch.tensor([row.slot for row in group], device=device)
-        # a few rows of the cache are copied out, all rows are a view without a copy: when most of
-        # them are busy, a GPU takes all, and the idle ones read padding
-        whole = device.type != "cpu" and 2 * len(group) > len(self.cache.lengths)
-        where = slots if whole else torch.arange(len(group), device=device)
+        # some rows of the cache are a copy, all rows are a view: when most of them are busy, a GPU
+        # takes all, and the idle ones read padding
+        every_row = device.type != "cpu" and 2 * len(group) > len(self.cache.lengths)
+        index = slots if every_row else torch.arange(len(group), device=device)
         T = max(map(len, chunks))
-        ids = [[0] * T] * (len(self.cache.lengths) if whole else len(group))
-        for i, chunk in zip(where.tolist(), chunks):
+        ids = [[0] * T] * (len(self.cache.lengths) if every_row else len(group))
+        for i, chunk in zip(index.tolist(), chunks):
             ids[i] = chunk + [0] * (T - len(chunk))
         ids = torch.tensor(ids, device=device)                                       # (B, T)
-        x = self.model.hidden(ids, self.cache, None if whole else slots)             # (B, T, D)
+        x = self.model.hidden(ids, self.cache, None if every_row else slots)         # (B, T, D)
         self.cache.lengths[slots] += counts
-        self.read += sum(map(len, chunks))
-        logits = self.model.lm_head(x[where, counts - 1])                            # (group, V)
-        # a row whose text goes on after this chunk draws nothing yet
-        u = [row.uniform() if row.uniform and len(row.unread) <= self.chunk else 0.0 for row in group]
-        tokens = self.draw_tokens(group, logits, torch.tensor(u, dtype=torch.float64, device=device))
+        self.tokens_read += sum(map(len, chunks))
+        logits = self.model.lm_head(x[index, counts - 1])                            # (group, V)
+        tokens = self.draw_tokens(group, logits)
         for row, chunk, token in zip(group, chunks, tokens):
-            row.cached, row.unread = row.cached + chunk, row.unread[len(chunk):]
+            row.cached = row.cached + chunk
+            row.unread = row.unread[len(chunk):]
             if not row.unread:
                 self.append(row, token)
 
-    def draw_tokens(self, group, logits, u):
-        """A token for each row of a group, by the uniform numbers u; (group, V) -> list of ids."""
+    def draw_tokens(self, group, logits):
+        """Draw a token for each row of a group: logits (group, V)  ->  list of ids."""
+        device = logits.device
         self.apply_eos_bias(group, logits)
-        # with other rows around it a sum may round otherwise: would a little more or less of u
-        # have drawn another token?
-        near = TIE_MARGIN * torch.tensor([0, -1, 1], dtype=u.dtype, device=u.device)
-        drawn = sample(logits, (u[:, None] + near).clamp(0, 1), **self.how).tolist()
-        return [here if low == high or len(row.unread) > self.chunk
-                else self.recompute_uncached(row, u[place:place + 1, None])
-                for place, (row, (here, low, high)) in enumerate(zip(group, drawn))]
+        # a row with more to read than this chunk draws nothing yet
+        drawing = [len(row.unread) <= self.chunk for row in group]
+        u = [row.uniform() if row.uniform and draws else 0.0 for row, draws in zip(group, drawing)]
+        u = torch.tensor(u, dtype=torch.float64, device=device)
+        # other rows in the batch change rounding: would a slightly smaller or larger u have drawn
+        # another token? Then the row is computed alone.
+        margins = TIE_MARGIN * torch.tensor([0, -1, 1], dtype=u.dtype, device=device)
+        drawn = sample(logits, (u[:, None] + margins).clamp(0, 1), **self.sampling).tolist()
+        tokens = []
+        for i, (token, lower, upper) in enumerate(drawn):
+            if lower != upper and drawing[i]:
+                token = self.recompute_uncached(group[i], u[i:i + 1, None])
+            tokens.append(token)
+        return tokens
 
     def apply_eos_bias(self, group, logits):
-        """Shift rows' first tokens towards ending or away from it: logits (group, V), in place."""
-        for place, row in enumerate(group):
+        """Add each row's eos_bias to the logits (group, V) of its stops at its first token."""
+        for i, row in enumerate(group):
             if row.eos_bias and not row.output:
-                logits[place, list(row.stops)] += row.eos_bias * (self.how["temperature"] or 1)
+                logits[i, list(row.stops)] += row.eos_bias * (self.temperature or 1)
 
     def recompute_uncached(self, row, u):
-        """A row's token as it would be drawn were there no other row and no cache."""
+        """Draw a row's token as if there were no other row and no cache; u (1, 1)  ->  id."""
         ids = torch.tensor([row.cached + row.unread], device=u.device)
         logits = self.model.lm_head(self.model.hidden(ids)[:, -1])                   # (1, V)
         self.apply_eos_bias([row], logits)
-        return sample(logits, u, **self.how).item()
+        return sample(logits, u, **self.sampling).item()
 
     def append(self, row, token):
-        """Take a drawn token into the text, or end it and say why."""
+        """Append a drawn token to the row's text, or finish it."""
         if token in row.stops:
             row.finish_reason = "stop"
             return
@@ -537,23 +575,29 @@ class Engine:
 
 
 def rows_that_fit(model):
-    """How many rows of a Cache a GPU has memory for; a CPU is not asked."""
-    c, like = model.config, model.embed_tokens.weight
+    """Return how many rows of a Cache fit into a GPU's free memory; on a CPU there is no limit."""
+    c = model.config
+    like = model.embed_tokens.weight
     if like.device.type == "cpu":
         return 1 << 30
     row = 2 * c.layers * c.kv_heads * (c.context + 1) * c.dim // c.heads * like.itemsize
-    # a third is left for the work itself
+    # a third is left for the computation itself
     return max(1, int(torch.cuda.mem_get_info()[0] * 2 / 3) // row)
 
 
-def generate_batch(model, prompts, stops, limit, slots=64, draws=None, **how):
-    """Continue each prompt (a list of ids). Returns the Rows, in the order of the prompts."""
+def generate_batch(model, prompts, stops, limit, slots=64, uniforms=None, **sampling):
+    """
+    Continue each prompt (a list of ids) with an Engine, at most `slots` at a time; uniforms: for
+    each prompt its uniform() of `generate`. Returns the Rows, in the order of the prompts.
+    """
     slots = min(slots, len(prompts), rows_that_fit(model))
-    engine, unfinished, rows = Engine(model, slots, **how), len(prompts), []
+    engine = Engine(model, slots, **sampling)
+    rows, unfinished = [], len(prompts)
     while unfinished:
         while engine.free and len(rows) < len(prompts):
+            uniform = uniforms[len(rows)] if uniforms else None
             row = engine.add_row()
-            engine.start(row, prompts[len(rows)], stops, limit, draws[len(rows)] if draws else None)
+            engine.start(row, prompts[len(rows)], stops, limit, uniform)
             rows.append(row)
         engine.step()
         for row in [row for row in engine.rows if not row.busy]:

@@ -158,7 +158,7 @@ def measure(directory, seconds, count, folder):
     L, S = mean(inside(watch.answered, a, b)), mean(inside(watch.asked, a, b))
     engine = turns / sum(y - x for x, y in inside(watch.steps, a, b))
     bound = min(N / (L + S), engine)
-    reads = watch.user.engine.read / watch.new
+    reads = watch.user.engine.tokens_read / watch.new
     print(f"{seconds:>7.2f}{turns:>8}{rate:>9.1f}{N / (L + S):>11.1f}{engine:>9.1f}{rate / bound:>10.2f}"
           f"{alone:>9.2f}{rate / alone:>8.1f}{reads:>8.3f}     (L {L:.3f} s, S {S:.3f} s)", flush=True)
     return watch, found
