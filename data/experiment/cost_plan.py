@@ -10,6 +10,7 @@ below them. Not here: the price table and the forecast of a simulation (budget.p
 """
 
 import argparse
+import re
 import shlex
 import sys
 from functools import partial
@@ -215,7 +216,7 @@ def main():
     plan = SimpleNamespace(shape=SHAPES[args.shape], gpu=gpu, processes=1, dialogues=10_000,
                            hours=0, dollars=0, large=0)
     # a command may go on over several lines
-    for command in sys.stdin.read().replace("\\\n", "").splitlines():
+    for command in re.sub(r"\s*\\\n\s*", " ", sys.stdin.read()).splitlines():
         # the shell's own lines are no stages
         if command.startswith(("for ", "echo", "test ", "case ")):
             continue
