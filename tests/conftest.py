@@ -1,11 +1,14 @@
 """What the tests share: a tokenizer learnt on the spot, dialogues, and small random models."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import train
+from data import program
 from model import Config, Llama
 from platolm import Tokenizer
 
@@ -72,3 +75,23 @@ def make_model(tokenizer):
                  "hidden": 48, "context": 160}
         return Llama(Config(**{**small, **shape}))
     return make
+
+
+@pytest.fixture
+def run_command(monkeypatch, capsys):
+    """run_command(main, *words) runs a command in this process; returns what subprocess.run would return."""
+    def run(main, *words):
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
+        capsys.readouterr()
+        status = 0
+        try:
+            program.run(main)
+        except SystemExit as error:
+            status = error.code
+            # the interpreter prints a text and exits with 1
+            if isinstance(status, str):
+                print(status, file=sys.stderr)
+                status = 1
+        printed = capsys.readouterr()
+        return SimpleNamespace(returncode=status or 0, stdout=printed.out, stderr=printed.err)
+    return run

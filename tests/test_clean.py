@@ -1,13 +1,10 @@
 """
-Cleaning: each rule by hand, MinHash against the obvious comparison, shards against one run, HTML
-construct by construct, splitting by hand and over random dialogues. Here: data/formats/clean.py and the
-two files it takes its changes from.
+Cleaning: each rule by hand, MinHash against the direct comparison, shards against one run, HTML element by
+element, splitting by hand and over random dialogues. Tests data/formats/clean.py, markdown.py and segments.py.
 """
 
 import json
 import random
-import subprocess
-import sys
 import tracemalloc
 from argparse import Namespace
 from collections import Counter
@@ -26,22 +23,21 @@ from simulate import Simulation, journal_records
 
 
 def talk(*texts, id="a", **more):
-    said = [{"from": ("human", "gpt")[i % 2], "value": t} for i, t in enumerate(texts)]
-    return {"id": id, "conversations": said, **more}
+    turns = [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(texts)]
+    return {"id": id, "conversations": turns, **more}
 
 
-FLAGS = Namespace(min_rounds=1, max_characters=50, bench=[], words=8, alike=0.8, per_opening=2,
-                  block=["openai", "chatgpt"])
+SETTINGS = c.CleaningSettings(max_characters=50, per_opening=2)
 
 
 def cleaned(talks, *names):
     """What is left of some dialogues after these steps, and what is dropped."""
     dropped = []
-    return list(c.clean(talks, [c.Step(name, FLAGS) for name in names], dropped.append)), dropped
+    return list(c.clean(talks, [c.Step(name, SETTINGS) for name in names], dropped.append)), dropped
 
 
-def joined(*paths):
-    return list(c.joined([str(path) for path in paths], {}, Counter()))
+def merged(*paths):
+    return list(c.read_merged([str(path) for path in paths], {}, Counter()))
 
 
 @pytest.mark.parametrize("rule, record, evidence", [
@@ -62,17 +58,17 @@ def joined(*paths):
     ("ascii", talk("Translating it?", "ñ"), None), ("ascii", talk("TRANSLATE ñ", "ñ"), "2 characters"),
 ])
 def test_rules_by_hand(rule, record, evidence):
-    found = c.RULES[rule](FLAGS)(record)
-    assert found is None if evidence is None else found.startswith(evidence)
+    result = c.RULES[rule](SETTINGS)(record)
+    assert result is None if evidence is None else result.startswith(evidence)
 
 
-def test_what_a_bench_asks_is_shown(tmp_path):
+def test_overlap_with_a_bench_is_shown(tmp_path):
     path = tmp_path / "question.jsonl"
     path.write_text(to_jsonl({"turns": ["Describe, in the voice of a sailor, a storm at sea at night.", "Why is it so?"]}))
-    rule = c.bench(Namespace(bench=[path], words=8))
+    rule = c.bench_rule([path], 8)
     assert rule(talk("ok", "in THE voice of a sailor - a storm, yes")) == "in the voice of a sailor a storm"
     assert rule(talk("in the voice of a sailor a sea", "no")) is None
-    # a short question counts where it is all that is said
+    # a short question counts where it is the whole turn
     assert rule(talk("why is it so", "because")) == "why is it so"
     assert rule(talk("tell me why is it so", "because")) is None
 
@@ -83,21 +79,22 @@ def test_exact_and_near_and_openings_keep_the_first():
     base = [rng.choice(words) for _ in range(120)]
     near = base[:60] + ["changed"] + base[61:]
     other = [rng.choice(words) for _ in range(120)]
-    said = [talk(" ".join(text), "ok", id=name) for text, name in
-            ((base, "a"), (base, "b"), (near, "c"), (other, "d"))]
-    kept, dropped = cleaned(said, "exact", "near", "openings")
-    assert [r["id"] for r in kept] == ["a", "d"]
+    talks = [talk(" ".join(text), "ok", id=name) for text, name in
+             ((base, "a"), (base, "b"), (near, "c"), (other, "d"))]
+    left, dropped = cleaned(talks, "exact", "near", "openings")
+    assert [r["id"] for r in left] == ["a", "d"]
     assert [(r["id"], r["why"]) for r in dropped] == [("b", "exact"), ("c", "near")]
     assert dropped[0]["evidence"] == "as a" and dropped[1]["evidence"].endswith("as a")
     alike = [talk("Where is the green door?", text, id=text) for text in "pqrs"] + [talk("where is the red boat", "t")]
-    kept, dropped = cleaned(alike, "openings")
+    left, dropped = cleaned(alike, "openings")
     assert [r["id"] for r in dropped] == ["r", "s"] and "1.00 as p" == dropped[0]["evidence"]
 
 
-def test_minhash_finds_what_the_obvious_comparison_finds():
+def test_minhash_finds_what_the_direct_comparison_finds():
     """Two hundred sets, each a noisy copy of an earlier one or new."""
     rng = np.random.default_rng(0)
-    sets, alike, found = [], c.Alike(0.8), []
+    sets, plain, results = [], [], []
+    index = c.MinHashIndex(0.8)
     for n in range(200):
         if n % 2 and rng.random() < 0.8:
             old = sets[rng.integers(len(sets))]
@@ -105,20 +102,22 @@ def test_minhash_finds_what_the_obvious_comparison_finds():
                                             rng.integers(2 ** 32, size=10, dtype=np.uint64)]))
         else:
             new = np.unique(rng.integers(2 ** 32, size=rng.integers(50, 400), dtype=np.uint64))
-        slowly = [i for i, old in enumerate(sets) if len(set(old.tolist()) & set(new.tolist()))
-                  / len(set(old.tolist()) | set(new.tolist())) >= 0.8]
-        found.append((slowly, alike.before(new)))
-        sets.append(new), alike.add(new)
-    assert sum(bool(slowly) for slowly, _ in found) > 20
-    assert all(slowly == fast for slowly, fast in found)
+        numbers = set(new.tolist())
+        slowly = [i for i, old in enumerate(plain) if len(old & numbers) / len(old | numbers) >= 0.8]
+        plain.append(numbers)
+        results.append((slowly, index.similar(new)))
+        sets.append(new)
+        index.add(new)
+    assert sum(bool(slowly) for slowly, _ in results) > 20
+    assert all(slowly == fast for slowly, fast in results)
 
 
 def test_a_signature_estimates_the_jaccard():
     rng = np.random.default_rng(1)
     a = np.unique(rng.integers(2 ** 32, size=600, dtype=np.uint64))
     b = np.unique(np.concatenate([a[:300], rng.integers(2 ** 32, size=300, dtype=np.uint64)]))
-    alike = c.Alike(0.8)
-    agree = (alike.signature(a) == alike.signature(b)).mean()
+    index = c.MinHashIndex(0.8)
+    agree = (index.signature(a) == index.signature(b)).mean()
     assert agree == pytest.approx(c.jaccard(a, b), abs=0.12) and c.jaccard(a, a) == 1
 
 
@@ -130,67 +129,70 @@ class Counting:
 
 
 def test_shards_joined_are_the_whole_run(tmp_path):
-    def held(shard, name):
+    def simulate_shard(shard, name):
         args = Namespace(seeds=None, intents=None, dialogues=10, times=1, seed_rounds=0, shard=shard)
         plan, journal = list(openings(args)), Journal(tmp_path / f"{name}.journal", {})
         Simulation(Counting(), lambda turns: "well", journal, 2).run(plan, 3)
         write_jsonl(tmp_path / name, journal_records(journal, plan))
         journal.close()
         return str(tmp_path / name)
-    whole, parts = held((1, 1), "whole"), [held((i, 3), f"part{i}") for i in (2, 1, 3)]
-    assert joined(*parts) == list(read_records(whole))
+    whole = simulate_shard((1, 1), "whole")
+    parts = [simulate_shard((i, 3), f"part{i}") for i in (2, 1, 3)]
+    assert merged(*parts) == list(read_records(whole))
     with pytest.raises(UserError, match="10 ids are in these files twice, first socratic-000000"):
-        joined(whole, *parts)
+        merged(whole, *parts)
 
 
 def test_joining_loses_nothing_whatever_the_order_and_the_ids(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     write_jsonl(one, [talk("c", id="c"), talk("a", id="a"), {"conversations": talk("?")["conversations"]}])
     write_jsonl(two, [talk("b", id="b"), {"conversations": talk("!")["conversations"]}])
-    assert sorted(r["id"] for r in joined(one, two)) == sorted(["a", "b", "c", f"{one}:2", f"{two}:1"])
-    assert [r["id"] for r in joined(one)] == ["c", "a", "2"]
+    assert sorted(r["id"] for r in merged(one, two)) == sorted(["a", "b", "c", f"{one}:2", f"{two}:1"])
+    assert [r["id"] for r in merged(one)] == ["c", "a", "2"]
     # the authors read their first part twice, and never the second
     with pytest.raises(UserError, match="3 ids are in these files twice"):
-        joined(one, one)
+        merged(one, one)
 
 
 def test_exact_keeps_no_texts():
-    rule = c.exact(FLAGS)
+    rule = c.exact_rule()
     tracemalloc.start()
     for number in range(500):
         assert rule(talk("x" * 10_000, str(number), id=number)) is None
-    held, _ = tracemalloc.get_traced_memory()
+    memory, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held < 200_000 and rule(talk("x" * 10_000, "7", id="again")) == "as 7"
+    assert memory < 200_000 and rule(talk("x" * 10_000, "7", id="again")) == "as 7"
 
 
-def command(*args):
-    return subprocess.run([sys.executable, "-m", "data.formats.clean", *map(str, args)], capture_output=True, text=True)
+@pytest.fixture
+def command(run_command):
+    """command(*words) runs the cleaning on a command line."""
+    return lambda *words: run_command(c.main, *words)
 
 
-def test_as_a_command(tmp_path):
+def test_as_a_command(tmp_path, command):
     path, out = tmp_path / "talks.jsonl", tmp_path / "out.jsonl"
     write_jsonl(path, [talk("hi there you", "hello", id="a"), talk("hi there you", "hello", id="b"), talk("alone", id="c")])
-    said = command(path, "--out", out)
-    assert said.returncode == 0 and [r["id"] for r in read_records(out)] == ["a"]
+    done = command(path, "--out", out)
+    assert done.returncode == 0 and [r["id"] for r in read_records(out)] == ["a"]
     dropped = [json.loads(text) for text in (tmp_path / "out.jsonl.dropped").read_text().splitlines()]
     assert [(r["id"], r["why"]) for r in dropped] == [("b", "exact"), ("c", "length")]
-    assert "exact              2        -1         0         0         1   as a\n" in said.stdout
+    assert "exact              2        -1         0         0         1   as a\n" in done.stdout
     assert command(path, "--out", out, "--skip", "exact", "near", "length").returncode == 0
     assert len(list(read_records(out))) == 3
 
 
-def test_what_goes_wrong_writes_nothing(tmp_path):
+def test_what_goes_wrong_writes_nothing(tmp_path, command):
     path, out = tmp_path / "talks.jsonl", tmp_path / "out.jsonl"
     write_jsonl(path, [talk("hi", "ho")])
     for args in ([path, path, "--out", out], [path, "--out", path], [path, "--out", out, "--split", "authors"],
                  [path, "--out", out, "--tokenizer", tmp_path]):
-        said = command(*args)
-        assert said.returncode and said.stderr.count("\n") == 1 and "Traceback" not in said.stderr
+        done = command(*args)
+        assert done.returncode and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
     assert not out.exists() and not (tmp_path / "out.jsonl.dropped").exists() and len(list(read_records(path))) == 1
 
 
-def test_the_papers_steps_as_a_command(tmp_path, tokenizer):
+def test_the_papers_steps_as_a_command(tmp_path, tokenizer, command):
     long = talk("a bell", "the sea " * 20, "a rope", "the rope " * 20, "bye", id="long", end="left")
     huge = talk(*["the sea " * 20] * 4, id="huge")
     talks = [talk("hi", "<p>ho</p>", id="page"), talk("hi", "<p></p>", id="empty"), talk("hi", id="short"),
@@ -199,8 +201,8 @@ def test_the_papers_steps_as_a_command(tmp_path, tokenizer):
     path, out = tmp_path / "talks.jsonl", tmp_path / "out.jsonl"
     path.write_text("".join(map(to_jsonl, talks)))
     tokenizer.save(tmp_path / "base")
-    said = command(path, "--out", out, "--paper", "--tokenizer", tmp_path / "base", "--limit", 70)
-    counts = {words[0]: words[1:6] for words in map(str.split, said.stdout.splitlines())}
+    done = command(path, "--out", out, "--paper", "--tokenizer", tmp_path / "base", "--limit", 70)
+    counts = {words[0]: words[1:6] for words in map(str.split, done.stdout.splitlines())}
     assert counts["read"][0] == "8" and counts["unusable"][0] == "1"
     assert {name: counts[name] for name in c.PAPER} == {
         "html": ["8", "-1", "1", "0", "7"], "short": ["7", "-1", "0", "0", "6"],
@@ -213,11 +215,11 @@ def test_the_papers_steps_as_a_command(tmp_path, tokenizer):
     dropped = [(r["id"], r["why"]) for r in map(json.loads, open(f"{out}.dropped"))]
     assert sorted(dropped) == [("ascii", "ascii"), ("blocked", "blocked"), ("empty", "html"), ("huge_1", "alone"),
                                ("short", "short"), ("twice_0", "exact")]
-    said = command(path, "--out", out, "--paper")
-    assert said.returncode == 1 and "--tokenizer DIR, or --skip split" in said.stderr
+    done = command(path, "--out", out, "--paper")
+    assert done.returncode == 1 and "--tokenizer DIR, or --skip split" in done.stderr
     command(path, "--out", out, "--paper", "--skip", "split")
     assert {"long", "huge"} < {r["id"] for r in read_records(out)}
-    said = command(path, "--out", out, "--paper", "--skip", "html", "ascii", "split", "--block", "bell")
+    done = command(path, "--out", out, "--paper", "--skip", "html", "ascii", "split", "--block", "bell")
     assert [r["id"] for r in read_records(out)] == ["page", "empty", "blocked", "ascii", "huge", "twice"]
 
 
@@ -269,9 +271,9 @@ def test_both_splits_over_random_dialogues():
         lengths = [rng.randint(1, 20) for _ in range(n)]
         roles = [(H, G)[(i + first) % 2] for i in range(n)]
         spans = authors(lengths, roles, limit)
-        said = set().union(*(range(*span) for span in spans))
+        covered = set().union(*(range(*span) for span in spans))
         # all but a last turn that overflowed: a question, or all there is
-        assert said | {n - 1} == set(range(n)) and (n - 1 in said or roles[-1] == H or n == 1)
+        assert covered | {n - 1} == set(range(n)) and (n - 1 in covered or roles[-1] == H or n == 1)
         for (start, end), after in zip(spans, spans[1:] + [None]):
             # too long is a segment only with an answer that it ends with; without, its human is
             # alone with what it answers
@@ -300,11 +302,11 @@ def test_segments_are_records_and_who_does_not_end_one_has_not_left(tokenizer):
     assert split(talk("a", "b", "c"), [(0, 2)])[0]["end"] == "cut" in END_REASONS and not record_error(a) and not record_error(b)
     # the authors count their label and a newline, FastChat six tokens; both a <s>
     lengths = [1 + len(tokenizer.encode(text)) for text in ("### Human: a {}\n", "### Assistant: b\n")]
-    said = talk("a {}", "b")
-    assert spans_of(said, "authors", tokenizer, sum(lengths)) == [(0, 2)]
-    assert authors(lengths, [H, G], sum(lengths) - 1) == spans_of(said, "authors", tokenizer, sum(lengths) - 1)
+    dialogue = talk("a {}", "b")
+    assert spans_of(dialogue, "authors", tokenizer, sum(lengths)) == [(0, 2)]
+    assert authors(lengths, [H, G], sum(lengths) - 1) == spans_of(dialogue, "authors", tokenizer, sum(lengths) - 1)
     size = 14 + len(tokenizer.encode("a {}")) + len(tokenizer.encode("b"))
-    assert spans_of(said, "fastchat", tokenizer, size) == [(0, 2)] != spans_of(said, "fastchat", tokenizer, size - 1)
+    assert spans_of(dialogue, "fastchat", tokenizer, size) == [(0, 2)] != spans_of(dialogue, "fastchat", tokenizer, size - 1)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -358,7 +360,7 @@ def test_plain_text_stays_as_it_is(text):
 def test_what_sharegpts_page_adds_goes():
     assert to_markdown("2 / 3\n\n  and <x>?") == "and <x>?"
     assert to_markdown("so\n\nCopy123 chars / 45 words\n") == "so"
-    assert to_markdown("so Copy1 chars / 1 words, he said") == "so Copy1 chars / 1 words, he said"
+    assert to_markdown("so Copy1 chars / 1 words, he dialogue") == "so Copy1 chars / 1 words, he said"
 
 
 def test_no_rubbish_raises():
@@ -370,24 +372,23 @@ def test_no_rubbish_raises():
         to_markdown("".join(rng.choice(parts) for _ in range(rng.randint(1, 40))))
 
 
-@pytest.mark.parametrize("words, said", [
+@pytest.mark.parametrize("words, error", [
     (["--limit", "9"], "say whose"), (["--split", "fastchat"], "say whose"), (["--block", "x"], "a step of --paper")])
-def test_a_flag_that_would_do_nothing_is_refused(tmp_path, words, said):
+def test_a_flag_that_would_do_nothing_is_refused(tmp_path, command, words, error):
     write_jsonl(tmp_path / "x", [talk("q", "a")])
-    done = subprocess.run([sys.executable, "-m", "data.formats.clean", tmp_path / "x", "--out", tmp_path / "o", *words],
-                          capture_output=True, text=True)
-    assert done.returncode == 1 and said in done.stderr and not (tmp_path / "o").exists()
+    done = command(tmp_path / "x", "--out", tmp_path / "o", *words)
+    assert done.returncode == 1 and error in done.stderr and not (tmp_path / "o").exists()
 
 
-def test_files_that_count_alike_are_told_apart_and_nothing_usable_is_no_success(tmp_path):
+def test_files_that_count_alike_are_told_apart_and_nothing_usable_is_no_success(tmp_path, command):
     for name, answer in (("x", "a"), ("y", "b")):
         write_jsonl(tmp_path / name, [talk(f"{answer} {n}", "c", id=str(n)) for n in range(3)])
-    run = [sys.executable, "-m", "data.formats.clean", tmp_path / "x", tmp_path / "y", "--out", tmp_path / "o"]
-    done = subprocess.run(run, capture_output=True, text=True)
+    words = [tmp_path / "x", tmp_path / "y", "--out", tmp_path / "o"]
+    done = command(*words)
     assert done.returncode == 1 and "3 ids are in these files twice" in done.stderr and "--rename" in done.stderr
     assert not list(tmp_path.glob("o*"))
-    done = subprocess.run([*run, "--rename", "--skip", "near", "openings"], capture_output=True, text=True)
+    done = command(*words, "--rename", "--skip", "near", "openings")
     assert done.returncode == 0 and len({r["id"] for r in read_records(tmp_path / "o")}) == 6, done.stderr
     (tmp_path / "x").write_text(to_jsonl({"conversations": []}))
-    done = subprocess.run([*run[:4], "--out", tmp_path / "p"], capture_output=True, text=True)
+    done = command(tmp_path / "x", "--out", tmp_path / "p")
     assert done.returncode == 1 and "no dialogue that can be used" in done.stderr and not (tmp_path / "p").exists()

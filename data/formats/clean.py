@@ -1,85 +1,104 @@
 """
-Clean dialogues, and join the shards of a simulation: what is dropped is counted and kept aside.
+Clean dialogues and join the shards of a simulation; what is dropped is counted and kept aside.
 
     python -m data.formats.clean shard1.jsonl shard2.jsonl --out chat.jsonl --bench question.jsonl
     python -m data.formats.clean sharegpt.json --out human.jsonl --paper --tokenizer llama-7b
 
-Steps, in this order, each switched off by --skip NAME:
+The steps, in this order; --skip NAME leaves one out:
 
-    length      fewer rounds than --min-rounds, or a turn of more than --max-characters
-    language    letters that are not Latin, unless the human asks for a translation
-    refusals    an answer that declines, or speaks of itself as an AI
-    bench       words in a row (--words) that a question of a bench has, too
-    exact       the same words as in an earlier one
-    near        nearly the same: shared runs of five words, by MinHash (Broder 1997)
-    openings    nearly the same first question as --per-opening earlier ones
-    split       what is longer than --limit tokens becomes segments; with --tokenizer only
-    alone       a segment of a single turn
+    length      drop: fewer rounds than --min-rounds, or a turn longer than --max-characters
+    language    drop: letters that are not Latin, unless the human asks for a translation
+    refusals    drop: an answer that declines, or that calls itself an AI
+    bench       drop: --words words in a row that also stand in a question of a bench
+    exact       drop: the same text as an earlier dialogue
+    near        drop: nearly the same text: shared runs of five words, by MinHash (Broder 1997)
+    openings    drop: nearly the same first question as --per-opening earlier dialogues
+    split       divide dialogues longer than --limit tokens into segments (needs --tokenizer)
+    alone       drop: a segment of a single turn
 
-With --paper, the steps of the paper instead, for pages of ShareGPT:
+With --paper, the paper's steps for ShareGPT's pages instead:
 
-    html        chat pages become Markdown
-    short       a single turn
-    blocked     a word of --block
-    ascii       a character from U+0080 to U+FFFF, unless the human speaks of translating
+    html        convert HTML to Markdown
+    short       drop: a single turn
+    blocked     drop: a word of --block
+    ascii       drop: a character from U+0080 to U+FFFF, unless the human asks for a translation
     split, alone, exact     as above
 
-The dropped are in OUT.dropped, each with the step and the evidence; items that are no dialogues
-are counted only. Dialogues come and go one by one: of those before, their ids and hashes are
-remembered, which for `near` and `openings` is about as much memory as the text takes. Not here:
-the formats of others (files.py), HTML (markdown.py), where to split (segments.py).
+Dropped dialogues go to OUT.dropped, each with the step ("why") and the evidence; items that are no
+dialogues are only counted. Dialogues are read and written one at a time. Only ids and hashes of
+earlier ones stay in memory; for `near` and `openings` these take about as much as the text.
 """
 
 import argparse
 import re
 import zlib
 from collections import Counter
+from dataclasses import dataclass
 from hashlib import blake2b
 from heapq import merge
 from pathlib import Path
 
 import numpy as np
 
-from data.formats import segments as splitting
+from data.formats import segments
 from data.formats.files import read_dialogues
 from data.formats.markdown import to_markdown
-from data.program import UserError, to_jsonl, positive_int, read_jsonl, run, atomic_files
+from data.program import UserError, atomic_files, positive_int, read_jsonl, run, to_jsonl
 from data.text_metrics import words_of
 from platolm import Tokenizer
 
+
+@dataclass(frozen=True)
+class CleaningSettings:
+    """The thresholds and files that the steps use; each step takes its own from here."""
+    min_rounds: int = 1
+    max_characters: int = 20000
+    bench: tuple = ()               # paths of question.jsonl files
+    overlap: int = 8                # so many words in a row are an overlap with a bench
+    similarity: float = 0.8         # the Jaccard index of two texts that are nearly the same
+    per_opening: int = 3            # dialogues that may begin alike
+    block: tuple = ("openai", "chatgpt")
+    tokenizer: str | None = None    # a checkpoint directory
+    split: str = "authors"          # a rule of segments.py
+    limit: int = 2048               # tokens of a segment
+
+
 # ------------------------------------------------------------------------------------------------
-# rules about one dialogue: each gives the evidence, or None
+# rules about one dialogue: rule(record) gives the evidence for dropping it, or None
 
 
-def texts(record, who=("human", "gpt")):
-    """What was said in a dialogue, or by one side of it."""
-    return [turn["value"] for turn in record["conversations"] if turn["from"] in who]
+def texts_of(record, roles=("human", "gpt")):
+    """List the texts of a dialogue's turns, of both roles or of one."""
+    return [turn["value"] for turn in record["conversations"] if turn["from"] in roles]
 
 
-def length(args):
-    """Too few rounds, or a turn too long."""
-    def evidence(record):
-        rounds, longest = len(record["conversations"]) // 2, max(map(len, texts(record)))
-        if rounds < args.min_rounds:
+def length_rule(min_rounds, max_characters):
+    """Make the rule that drops a dialogue of too few rounds or with too long a turn."""
+    def rule(record):
+        rounds = len(record["conversations"]) // 2
+        longest = max(map(len, texts_of(record)))
+        if rounds < min_rounds:
             return f"{rounds} rounds"
-        return f"{longest} characters in a turn" if longest > args.max_characters else None
-    return evidence
+        if longest > max_characters:
+            return f"{longest} characters in a turn"
+        return None
+    return rule
 
 
-def translates(record, word):
-    """Whether the human asks for a translation, by a pattern of that word."""
-    return any(word.search(text) for text in texts(record, ("human",)))
+def human_asks_for(record, pattern):
+    """Tell whether a human turn matches a pattern (of the word "translate")."""
+    return any(pattern.search(text) for text in texts_of(record, ("human",)))
 
 
-def language(args):
-    """Letters beyond Latin in more than one of ten; who asks for a translation may have them."""
-    def evidence(record):
-        letters = [letter for letter in " ".join(texts(record)) if letter.isalpha()]
-        foreign = [letter for letter in letters if ord(letter) > 0x24F]
-        asked = translates(record, re.compile(r"\btranslat", re.I))
-        if len(foreign) * 10 > len(letters) and not asked:
-            return f"{len(foreign)} of {len(letters)} letters, as in {''.join(foreign[:20])!r}"
-    return evidence
+def non_latin(record):
+    """Drop if over a tenth of the letters are not Latin and the human wants no translation."""
+    letters = [letter for letter in " ".join(texts_of(record)) if letter.isalpha()]
+    foreign = [letter for letter in letters if ord(letter) > 0x24F]
+    if len(foreign) * 10 <= len(letters):
+        return None
+    if human_asks_for(record, re.compile(r"\btranslat", re.I)):
+        return None
+    return f"{len(foreign)} of {len(letters)} letters, as in {''.join(foreign[:20])!r}"
 
 
 REFUSAL = re.compile(
@@ -88,199 +107,236 @@ REFUSAL = re.compile(
     r"|\bi (can(no|’|')t|am unable to|am not able to) (assist|help|comply|fulfil|provide)", re.I)
 
 
-def refusals(args):
-    """The words by which an assistant declines."""
-    def evidence(record):
-        for text in texts(record, ("gpt",)):
-            # who declines does so at the start
-            if found := REFUSAL.search(text[:200]):
-                return found[0]
-    return evidence
+def refusal(record):
+    """Drop if an answer begins with the words by which assistants decline: the evidence."""
+    for text in texts_of(record, ("gpt",)):
+        # a refusal stands at the start of an answer
+        match = REFUSAL.search(text[:200])
+        if match:
+            return match[0]
+    return None
 
 
-def grams(words, n):
-    """All runs of n words."""
+def ngrams(words, n):
+    """Return the set of all runs of n words."""
     return {tuple(words[i:i + n]) for i in range(len(words) - n + 1)}
 
 
-def bench(args):
-    """Words in a row that stand in a bench's question; of a shorter question, all of it."""
-    found = set()
-    for path in args.bench:
+def bench_rule(paths, overlap):
+    """
+    Make the rule that drops a dialogue sharing `overlap` words in a row with a question of a bench.
+
+    paths: question.jsonl files. A question of four words up to `overlap` counts where it is a
+    turn's whole text; shorter ones are too common to count.
+    """
+    questions = set()
+    for path in paths:
         for question in read_jsonl(path, lambda row: None if row.get("turns") else "no turns"):
             for text in question["turns"]:
                 words = words_of(text)
-                found |= grams(words, min(args.words, len(words)))
-    sizes = sorted({len(gram) for gram in found if len(gram) > 3})
+                questions |= ngrams(words, min(overlap, len(words)))
+    sizes = sorted({len(gram) for gram in questions if len(gram) > 3})
 
-    def evidence(record):
-        for text in texts(record):
+    def rule(record):
+        for text in texts_of(record):
             words = words_of(text)
             for n in sizes:
-                if shared := grams(words, n) & found:
-                    # a short question counts only where it is all that is said
-                    if n == args.words or len(words) == n:
-                        return " ".join(min(shared))
-    return evidence
+                shared = ngrams(words, n) & questions
+                if shared and (n == overlap or len(words) == n):
+                    return " ".join(min(shared))
+        return None
+    return rule
 
 
-def short(args):
-    """Nobody answers."""
-    def evidence(record):
-        return "1 turn" if len(record["conversations"]) < 2 else None
-    return evidence
+def single_turn(record):
+    """Drop a dialogue of one turn: nobody answers."""
+    return "1 turn" if len(record["conversations"]) < 2 else None
 
 
-def blocked(args):
-    """A word that tells where the dialogue comes from, with what stands around it."""
-    words = re.compile("|".join(map(re.escape, args.block)), re.I)
+def blocked_rule(block):
+    """Make the rule that drops a dialogue with one of these words, in upper or lower case."""
+    pattern = re.compile("|".join(map(re.escape, block)), re.I)
 
-    def evidence(record):
-        for text in texts(record):
-            if found := words.search(text):
-                return text[max(0, found.start() - 20):found.end() + 20]
-    return evidence
+    def rule(record):
+        for text in texts_of(record):
+            match = pattern.search(text)
+            if match:
+                return text[max(0, match.start() - 20):match.end() + 20]
+        return None
+    return rule
 
 
-def ascii_only(args):
-    """The authors' sign of other languages; dashes and curly quotes count, most emoji not."""
-    def evidence(record):
-        found = re.findall("[\u0080-\uffff]", " ".join(texts(record)))
-        if found and not translates(record, re.compile(r"\b[Tt]ranslat\w+")):
-            return f"{len(found)} characters, as in {''.join(found[:20])!r}"
-    return evidence
+def non_ascii(record):
+    """
+    Drop a dialogue with characters from U+0080 to U+FFFF: the authors' test for other languages.
+
+    Dashes and curly quotes count, most emoji do not. "Translate" in a human turn exempts it.
+    """
+    characters = re.findall("[\u0080-\uffff]", " ".join(texts_of(record)))
+    if not characters or human_asks_for(record, re.compile(r"\b[Tt]ranslat\w+")):
+        return None
+    return f"{len(characters)} characters, as in {''.join(characters[:20])!r}"
 
 
 # ------------------------------------------------------------------------------------------------
-# rules about a dialogue and those before it
+# rules about a dialogue and the ones before it
 
 
-def exact(args):
-    """The id of the dialogue with the same words."""
-    seen = {}
+def exact_rule():
+    """Make the rule that drops a dialogue with the same text as an earlier one."""
+    ids = {}
 
-    def evidence(record):
-        # 16 bytes stand for all of its turns: that two others share them is beyond all chance
-        said = blake2b("".join(texts(record)).encode(), digest_size=16).digest()
-        if said in seen:
-            return f"as {seen[said]}"
-        seen[said] = record["id"]
-    return evidence
+    def rule(record):
+        # 16 bytes of hash stand for the text: a collision is practically impossible
+        digest = blake2b("".join(texts_of(record)).encode(), digest_size=16).digest()
+        if digest in ids:
+            return f"as {ids[digest]}"
+        ids[digest] = record["id"]
+        return None
+    return rule
 
 
-def shingles(items):
-    """A set of things as sorted 32-bit numbers."""
+def hash_set(items):
+    """Return a set of items as a sorted array of distinct 32-bit hashes."""
     return np.unique(np.array([zlib.crc32(repr(item).encode()) for item in items], dtype=np.uint64))
 
 
 def jaccard(a, b):
-    """Of two sets (sorted arrays): what they share of all that they hold."""
-    both = len(np.intersect1d(a, b, assume_unique=True))
-    return both / max(1, len(a) + len(b) - both)
+    """Return the Jaccard index |a ∩ b| / |a ∪ b| of two sets, given as sorted arrays."""
+    shared = len(np.intersect1d(a, b, assume_unique=True))
+    return shared / max(1, len(a) + len(b) - shared)
 
 
-class Alike:
+class MinHashIndex:
     """
-    The sets seen before that are like a new one: Jaccard at least `least`.
+    Finds, among the sets added so far, those with a Jaccard index of at least `threshold` to a set.
 
-    A signature keeps, for each of 128 hash functions, the smallest value over a set; two sets
-    agree in each place with a probability of their Jaccard. Sets that agree in all four places of
-    any of 32 bands are compared in full.
+    A signature holds, for each of 128 hash functions, the smallest hash over the set; two
+    signatures agree at each position with a probability equal to the Jaccard index. It is divided
+    into 32 bands of four; only sets that share a whole band are compared exactly.
     """
 
-    def __init__(self, least):
-        # multiply and shift (Dietzfelbinger 1996): odd factors, the upper half of the product
+    def __init__(self, threshold):
+        # multiply-shift hashing (Dietzfelbinger 1996): odd factors, the upper half of the product
         rng = np.random.default_rng(0)
         self.factors = rng.integers(1 << 63, size=(128, 1), dtype=np.uint64) | np.uint64(1)
-        self.least, self.sets, self.bands = least, [], {}
+        self.threshold = threshold
+        self.sets = []
+        self.bands = {}
 
-    def signature(self, found):
-        """(128,) the smallest hashes of a set."""
-        return ((self.factors * found) >> np.uint64(32)).min(axis=1)
+    def signature(self, hashes):
+        """Return the MinHash signature (128,) of a set of hashes (n,)."""
+        return ((self.factors * hashes) >> np.uint64(32)).min(axis=1)
 
-    def keys(self, found):
-        """The 32 bands of a set's signature."""
-        return [(i, band.tobytes()) for i, band in enumerate(self.signature(found).reshape(32, 4))]
+    def band_keys(self, hashes):
+        """List the keys of a set's 32 bands: (number of the band, its four values as bytes)."""
+        bands = self.signature(hashes).reshape(32, 4)
+        return [(i, band.tobytes()) for i, band in enumerate(bands)]
 
-    def before(self, found):
-        """The numbers of the earlier sets that are like this one, the first first."""
-        if not len(found):
+    def similar(self, hashes):
+        """List the indices of the earlier sets that are similar to this one, in order."""
+        if not len(hashes):
             return []
-        near = {n for key in self.keys(found) for n in self.bands.get(key, ())}
-        return [n for n in sorted(near) if jaccard(self.sets[n], found) >= self.least]
+        candidates = set()
+        for key in self.band_keys(hashes):
+            candidates.update(self.bands.get(key, ()))
+        return [i for i in sorted(candidates) if jaccard(self.sets[i], hashes) >= self.threshold]
 
-    def add(self, found):
-        """Remember a set."""
-        if len(found):
-            for key in self.keys(found):
+    def add(self, hashes):
+        """Add a set to the index."""
+        if len(hashes):
+            for key in self.band_keys(hashes):
                 self.bands.setdefault(key, []).append(len(self.sets))
-        self.sets.append(found.astype(np.uint32))
+        self.sets.append(hashes.astype(np.uint32))
 
 
-def repeated(shingles_of, least, times):
-    """A rule: no dialogue like `times` earlier ones, by their sets of shingles."""
-    alike, ids = Alike(least), []
+def similarity_rule(hashes_of, threshold, times):
+    """
+    Make the rule that drops a dialogue similar to at least `times` earlier ones.
 
-    def evidence(record):
-        found = shingles_of(record)
-        before = alike.before(found)
-        if len(before) >= times:
-            first = before[0]
-            return f"{jaccard(alike.sets[first], found):.2f} as {ids[first]}"
-        alike.add(found)
+    hashes_of(record): the set that is compared; threshold: the least Jaccard index that counts.
+    Dropped dialogues are not compared with later ones.
+    """
+    index = MinHashIndex(threshold)
+    ids = []
+
+    def rule(record):
+        hashes = hashes_of(record)
+        similar = index.similar(hashes)
+        if len(similar) >= times:
+            first = similar[0]
+            return f"{jaccard(index.sets[first], hashes):.2f} as {ids[first]}"
+        index.add(hashes)
         ids.append(record["id"])
-    return evidence
+        return None
+    return rule
 
 
-def near(args):
-    """Five words in a row are a shingle of a dialogue."""
-    return repeated(lambda record: shingles(grams(words_of("\n".join(texts(record))), 5)),
-                    args.alike, 1)
+def five_grams(record):
+    """Return the hashes of all runs of five words in a dialogue."""
+    return hash_set(ngrams(words_of("\n".join(texts_of(record))), 5))
 
 
-def openings(args):
-    """Four characters in a row are a shingle of a first question: those are short."""
-    def first(record):
-        text = " ".join(words_of(texts(record)[0]))
-        return shingles({text[i:i + 4] for i in range(max(1, len(text) - 3))})
-    return repeated(first, args.alike, args.per_opening)
+def opening_characters(record):
+    """Return the hashes of all runs of four characters in a first question, which may be short."""
+    text = " ".join(words_of(texts_of(record)[0]))
+    return hash_set({text[i:i + 4] for i in range(max(1, len(text) - 3))})
 
 
-RULES = {"length": length, "language": language, "refusals": refusals, "bench": bench,
-         "short": short, "blocked": blocked, "ascii": ascii_only, "alone": short,
-         "exact": exact, "near": near, "openings": openings}
+# the name of a step -> the rule, made from the settings
+RULES = {
+    "length": lambda settings: length_rule(settings.min_rounds, settings.max_characters),
+    "language": lambda settings: non_latin,
+    "refusals": lambda settings: refusal,
+    "bench": lambda settings: bench_rule(settings.bench, settings.overlap),
+    "short": lambda settings: single_turn,
+    "blocked": lambda settings: blocked_rule(settings.block),
+    "ascii": lambda settings: non_ascii,
+    "alone": lambda settings: single_turn,
+    "exact": lambda settings: exact_rule(),
+    "near": lambda settings: similarity_rule(five_grams, settings.similarity, 1),
+    "openings": lambda settings: similarity_rule(opening_characters, settings.similarity,
+                                                 settings.per_opening),
+}
 
 # ------------------------------------------------------------------------------------------------
-# changes of a dialogue: each gives what becomes of it, a list, and the evidence of a change
+# changes: change(record) gives the records that a dialogue becomes and evidence of the change
 
 
-def html(args):
-    """Markdown for HTML, turn by turn; a dialogue with a turn of which nothing is left is lost."""
+def html_change(record):
+    """Convert the turns from HTML to Markdown; a turn of nothing but markup drops the dialogue."""
+    old = record["conversations"]
+    new = [turn | {"value": to_markdown(turn["value"])} for turn in old]
+    for number, turn in enumerate(new, 1):
+        if not turn["value"]:
+            return [], f"turn {number} is nothing but markup"
+    changed = [before["value"] for before, after in zip(old, new) if before != after]
+    return [record | {"conversations": new}], changed[0] if changed else None
+
+
+def split_change(directory, split, limit):
+    """
+    Make the change that divides a dialogue into segments of at most `limit` tokens.
+
+    directory: the checkpoint whose tokenizer counts; split: the name of a rule of segments.py.
+    """
+    tokenizer = Tokenizer.load(directory)
+
     def change(record):
-        said = record["conversations"]
-        now = [turn | {"value": to_markdown(turn["value"])} for turn in said]
-        for number, turn in enumerate(now, 1):
-            if not turn["value"]:
-                return [], f"turn {number} is nothing but markup"
-        changed = [old["value"] for old, new in zip(said, now) if old != new]
-        return [record | {"conversations": now}], changed[0] if changed else None
-    return change
-
-
-def split(args):
-    """Segments; what overflows and belongs to none is lost."""
-    tokenizer = Tokenizer.load(args.tokenizer)
-
-    def change(record):
-        spans = splitting.spans_of(record, args.split or "authors", tokenizer, args.limit)
+        spans = segments.spans_of(record, split, tokenizer, limit)
         n = len(record["conversations"])
-        turns = ", ".join(f"{start + 1}-{end}" for start, end in spans) or "none"
-        evidence = None if spans == [(0, n)] else f"{record['id']}: of {n} turns {turns}"
-        return splitting.split(record, spans), evidence
+        evidence = None
+        if spans != [(0, n)]:
+            numbers = ", ".join(f"{start + 1}-{end}" for start, end in spans) or "none"
+            evidence = f"{record['id']}: of {n} turns {numbers}"
+        return segments.split(record, spans), evidence
     return change
 
 
-CHANGES = {"html": html, "split": split}
+CHANGES = {
+    "html": lambda settings: html_change,
+    "split": lambda settings: split_change(settings.tokenizer, settings.split, settings.limit),
+}
 
 OURS = ("length", "language", "refusals", "bench", "exact", "near", "openings", "split", "alone")
 PAPER = ("html", "short", "blocked", "ascii", "split", "alone", "exact")
@@ -289,143 +345,177 @@ PAPER = ("html", "short", "blocked", "ascii", "split", "alone", "exact")
 
 
 class Step:
-    """A rule or a change, and what came of it: a line of the table."""
+    """One step of the cleaning, with counts of what it dropped, changed and added."""
 
-    def __init__(self, name, args):
-        self.name, self.example = name, ""
-        self.dropped = self.changed = self.added = self.out = 0
-        self.act = CHANGES[name](args) if name in CHANGES else self.judge(RULES[name](args))
+    def __init__(self, name, settings):
+        self.name = name
+        self.change = CHANGES[name](settings) if name in CHANGES else None
+        self.rule = RULES[name](settings) if name in RULES else None
+        # the first evidence, an example for the table
+        self.example = ""
+        self.dropped = 0
+        self.changed = 0
+        self.added = 0
+        self.written = 0
 
-    @staticmethod
-    def judge(rule):
-        """A rule as a change: all of the dialogue is left, or nothing."""
-        def act(record):
-            evidence = rule(record)
-            return [] if evidence else [record], evidence
-        return act
-
-    def through(self, records, drop):
-        """What this step makes of some dialogues; `drop` takes those of which nothing is left."""
+    def apply(self, records, drop):
+        """Yield what this step makes of the records; call drop(record) for each it drops."""
         for record in records:
-            after, evidence = self.act(record)
-            self.example = self.example or " ".join((evidence or "").split())
-            self.out += len(after)
-            if after:
+            if self.change:
+                results, evidence = self.change(record)
+            else:
+                evidence = self.rule(record)
+                results = [] if evidence else [record]
+            if evidence and not self.example:
+                self.example = " ".join(evidence.split())
+            self.written += len(results)
+            if results:
                 self.changed += bool(evidence)
-                self.added += len(after) - 1
+                self.added += len(results) - 1
             else:
                 self.dropped += 1
                 drop(record | {"why": self.name, "evidence": evidence})
-            yield from after
+            yield from results
 
-    def __str__(self):
-        came = self.out - self.added + self.dropped
-        counts = came, -self.dropped, self.changed, self.added, self.out
-        return (f"{self.name:<10}" + "".join(f"{n:>10,}" for n in counts)
-                + f"   {self.example[:70]}").rstrip()
+    def table_row(self):
+        """Format the step's counts: in, dropped, changed, added, out; then the example."""
+        read = self.written - self.added + self.dropped
+        counts = (read, -self.dropped, self.changed, self.added, self.written)
+        columns = "".join(f"{count:>10,}" for count in counts)
+        return f"{self.name:<10}{columns}   {self.example[:70]}".rstrip()
 
 
 def clean(records, steps, drop):
     """
-    The dialogues that are left of some after all steps, one by one.
+    Yield the dialogues that are left of `records` after all steps, one at a time.
 
-    drop(record) is called with each that is dropped; it has two keys more, "why" and "evidence".
+    drop(record) is called with each dropped one, which then has the keys "why" and "evidence".
     """
     for step in steps:
-        records = step.through(records, drop)
+        records = step.apply(records, drop)
     return records
 
 
-def counted(path, prefix, found, bad, rename=False):
-    """The dialogues of a file, with ids, counted by file; those nobody can use, by reason."""
-    found[path] = 0
-    for number, record in enumerate(read_dialogues(path, bad)):
-        found[path] += 1
-        name = f"{path}:{record['id']}" if rename and "id" in record else f"{prefix}{number}"
-        yield {"id": name, **record} | ({"id": name} if rename else {})
-
-
-def joined(paths, found, bad, rename=False):
+def read_with_ids(path, prefix, counts, unusable, rename=False):
     """
-    The dialogues of some files; those of several in the order of their ids, which must differ.
+    Yield the dialogues of a file; those without an id get one, from `prefix` and their number.
 
-    Each of several should be in that order already, as simulations are; of others nothing is
-    lost but the order.
+    counts[path] counts them, the Counter `unusable` the items that are no dialogues, by reason.
+    rename: put the path before each id.
     """
-    several, seen, twice = len(paths) > 1, set(), set()
-    files = [counted(path, f"{path}:" * several, found, bad, rename) for path in paths]
+    counts[path] = 0
+    for number, record in enumerate(read_dialogues(path, unusable)):
+        counts[path] += 1
+        name = f"{prefix}{number}"
+        if rename and "id" in record:
+            name = f"{path}:{record['id']}"
+        record = {"id": name, **record}
+        if rename:
+            record["id"] = name
+        yield record
+
+
+def read_merged(paths, counts, unusable, rename=False):
+    """
+    Yield the dialogues of one file, or those of several merged by their ids, which must differ.
+
+    Each of several files should be sorted by id, as simulations are; with others nothing is lost
+    but the order. Raises UserError at the end if an id came twice. See `read_with_ids`.
+    """
+    several = len(paths) > 1
+    files = [read_with_ids(path, f"{path}:" if several else "", counts, unusable, rename)
+             for path in paths]
+    seen = set()
+    repeated = set()
     for record in merge(*files, key=lambda record: str(record["id"])):
         name = str(record["id"])
-        (twice if name in seen else seen).add(name)
+        if name in seen:
+            repeated.add(name)
+        seen.add(name)
         yield record
-    if several and twice:
-        raise UserError(f"{len(twice)} ids are in these files twice, first {min(twice)}: is one a "
-                      "copy of another? If they only count alike, --rename tells them apart")
+    if several and repeated:
+        raise UserError(f"{len(repeated)} ids are in these files twice, first {min(repeated)}: is "
+                        "one a copy of another? If they only count alike, --rename tells them "
+                        "apart")
 
 
 def arguments():
-    """What the command line says."""
+    """Parse the command line, and refuse flags that would have no effect."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     add = parser.add_argument
     add("files", nargs="+", help="files of dialogues, in any format that data.formats.files reads")
-    add("--out", required=True, help="JSONL file to write; OUT.dropped is beside it")
+    add("--out", required=True, help="JSONL file to write; OUT.dropped is written beside it")
     add("--paper", action="store_true", help="the paper's steps instead of ours")
-    add("--skip", nargs="*", choices=[*RULES, *CHANGES], default=[], help="steps not to take")
+    add("--skip", nargs="*", choices=[*RULES, *CHANGES], default=[], help="steps to leave out")
     # ours
     add("--bench", nargs="*", default=[], metavar="FILE", help="question.jsonl of a bench")
-    add("--words", type=positive_int, default=8, help="as many in a row are an overlap with a bench")
+    add("--words", type=positive_int, default=8,
+        help="so many words in a row are an overlap with a bench")
     add("--min-rounds", type=positive_int, default=1)
     add("--max-characters", type=positive_int, default=20000)
-    add("--alike", type=float, default=0.8, help="the Jaccard of two that are nearly the same")
+    add("--alike", type=float, default=0.8,
+        help="the Jaccard index of two texts that are nearly the same")
     add("--per-opening", type=positive_int, default=3, help="dialogues that may begin alike")
     # the paper's
-    add("--block", nargs="+", metavar="WORD", help="words no dialogue may have, in large letters "
-        "or small (openai chatgpt)")
+    add("--block", nargs="+", metavar="WORD",
+        help="words that no dialogue may have, in upper or lower case (openai chatgpt)")
     # both
     add("--tokenizer", metavar="DIR", help="a checkpoint directory: long dialogues are split")
-    add("--split", choices=splitting.RULES, help="whose rule for it (authors)")
+    add("--split", choices=segments.RULES, help="by whose rule (authors)")
     add("--limit", type=positive_int, help="tokens of a segment (2048)")
     add("--rename", action="store_true", help="put the file's name before each id: for files that "
         "each count from 0")
     args = parser.parse_args()
-    read = {Path(file).resolve() for file in args.files}
+    inputs = {Path(file).resolve() for file in args.files}
     for out in (args.out, f"{args.out}.dropped"):
-        if Path(out).resolve() in read:
+        if Path(out).resolve() in inputs:
             raise UserError(f"{out} is read, and would be written; choose another --out")
     if (args.split or args.limit) and not args.tokenizer:
         raise UserError("--split and --limit count tokens: say whose, with --tokenizer DIR")
     if args.block and not args.paper:
         raise UserError("--block is a step of --paper")
     if args.paper and not args.tokenizer and "split" not in args.skip:
-        raise UserError("--paper divides long dialogues, by tokens: say whose, with --tokenizer DIR, "
-                      "or --skip split")
-    args.limit, args.block = args.limit or 2048, args.block or ["openai", "chatgpt"]
+        raise UserError("--paper divides long dialogues, by tokens: say whose, with --tokenizer "
+                        "DIR, or --skip split")
     return args
 
 
-def table(found, bad, steps):
-    """What was read, file by file, and what each step did, as lines."""
-    lines = [f"read      {number:>10,}   {path}" for path, number in found.items()]
-    lines += [f"unusable  {number:>10,}   {reason}" for reason, number in bad.items()]
-    heads = ("in", "dropped", "changed", "added", "out")
-    return [*lines, " " * 10 + "".join(f"{head:>10}" for head in heads), *map(str, steps)]
+def format_table(counts, unusable, steps):
+    """List the lines of the report: what was read of each file, then a row for each step."""
+    lines = [f"read      {number:>10,}   {path}" for path, number in counts.items()]
+    lines += [f"unusable  {number:>10,}   {reason}" for reason, number in unusable.items()]
+    columns = "".join(f"{name:>10}" for name in ("in", "dropped", "changed", "added", "out"))
+    lines.append(" " * 10 + columns)
+    return lines + [step.table_row() for step in steps]
 
 
 def main():
-    """Clean, and say what came of it."""
-    args, found, bad = arguments(), {}, Counter()
-    steps = [Step(name, args) for name in (PAPER if args.paper else OURS)
-             if name not in args.skip and (args.tokenizer or name not in ("split", "alone"))]
-    with atomic_files(args.out, f"{args.out}.dropped") as (kept, dropped):
-        records = joined(args.files, found, bad, args.rename)
-        kept.writelines(map(to_jsonl, clean(records, steps, lambda r: dropped.write(to_jsonl(r)))))
-        if not any(found.values()):
-            why = f" ({', '.join(bad)})" if bad else ""
-            raise UserError(f"{', '.join(args.files)}: no dialogue that can be used{why}")
-    print("\n".join(table(found, bad, steps)))
-    left = steps[-1].out if steps else sum(found.values())
-    print(f"{args.out}: {left:,} dialogues; "
-          f"{args.out}.dropped: {sum(step.dropped for step in steps):,}")
+    """Clean the files and print what each step did."""
+    args = arguments()
+    settings = CleaningSettings(
+        args.min_rounds, args.max_characters, tuple(args.bench), args.words, args.alike,
+        args.per_opening, tuple(args.block or CleaningSettings.block), args.tokenizer,
+        args.split or CleaningSettings.split, args.limit or CleaningSettings.limit)
+    skipped = set(args.skip)
+    if not args.tokenizer:
+        skipped |= {"split", "alone"}
+    steps = [Step(name, settings) for name in (PAPER if args.paper else OURS)
+             if name not in skipped]
+    counts = {}
+    unusable = Counter()
+    with atomic_files(args.out, f"{args.out}.dropped") as (out, dropped):
+        def drop(record):
+            dropped.write(to_jsonl(record))
+
+        records = read_merged(args.files, counts, unusable, args.rename)
+        out.writelines(map(to_jsonl, clean(records, steps, drop)))
+        if not any(counts.values()):
+            reasons = f" ({', '.join(unusable)})" if unusable else ""
+            raise UserError(f"{', '.join(args.files)}: no dialogue that can be used{reasons}")
+    print("\n".join(format_table(counts, unusable, steps)))
+    left = steps[-1].written if steps else sum(counts.values())
+    total = sum(step.dropped for step in steps)
+    print(f"{args.out}: {left:,} dialogues; {args.out}.dropped: {total:,}")
 
 
 if __name__ == "__main__":

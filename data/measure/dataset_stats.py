@@ -326,7 +326,7 @@ def command(args):
         if not others["human"][0]:
             raise UserError(f"in {args.human} nobody says anything")
     if args.bench:
-        others["overlap"] = clean.bench(argparse.Namespace(bench=args.bench, words=8))
+        others["overlap"] = clean.bench_rule(args.bench, 8)
     found_near = (nearness(read_dialogues(path), others.get("embed", vectors))
                   for path in [*filter(None, [args.human]), *args.files])
     near = next((cosine for cosine in found_near if cosine < 1), 1.0)
