@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.api.budget import Endpoint
 from data.api.journal import Journal
 from data.api.request_pool import tally, ask_all, raise_if_incomplete
 from data.machine import named_checkpoint
@@ -38,7 +39,7 @@ from data.program import (UserError, Progress, url, name_and_value, natural_int,
                           read_jsonl, read_json, run, write_jsonl, write_json)
 from model import generate_batch
 from platolm import prompt
-from simulate import money_flags, client_factory
+from simulate import client_factory, client_settings, money_flags
 
 
 # ------------------------------------------------------------------------------------------------
@@ -338,9 +339,10 @@ def answers_from(word, benches, args):
         stop = threading.Event()
         journal = Journal(mtbench.answers_path(bench, name).with_suffix(".journal"),
                           {"model": name, "limit": args.limit})
-        reach, _ = client_factory(args, url, journal, stop)
+        client_for, _ = client_factory(client_settings(args), url, journal, stop, bool(args.price))
+        client = client_for(Endpoint(url, name, args.price))
         try:
-            yield name, bench, *answer_over(reach(url, name, args.price), name, questions,
+            yield name, bench, *answer_over(client, name, questions,
                                             args.limit, journal, args.in_flight, stop)
         finally:
             journal.close()

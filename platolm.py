@@ -105,15 +105,6 @@ class DialogueEnd(Exception):
     """Raised by either side to end a dialogue; its text is one of END_REASONS."""
 
 
-class Reply(str):
-    """A text that knows how it was made: reply.meta is {"model", "finish", "usage", ...}."""
-
-    def __new__(cls, text, meta):
-        reply = super().__new__(cls, text)
-        reply.meta = meta
-        return reply
-
-
 def turns(record):
     """
     Return a record's turns to learn from. A human who left wrote an empty turn: it is added here.

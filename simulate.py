@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,19 +31,20 @@ import requests
 # what requests is made of
 from urllib3.exceptions import HTTPError, NewConnectionError
 
-from data.api.budget import (Ledger, Limiter, RunStopped, teacher_tokens, user_tokens,
+from data.api.budget import (Endpoint, Ledger, Limiter, RunStopped, teacher_tokens, user_tokens,
                              cost_in_dollars, forecast, is_loopback, price_of, worst_case,
                              transcript_tokens)
 from data.api.journal import Journal, finished_openings, mean_sizes, journal_records
-from data.api.protocol import (BILLING, FILTERED, TOO_LONG, RetryableError, RetriesExhausted,
+from data.api.protocol import (BILLING, FILTERED, TOO_LONG, Reply, RetryableError, RetriesExhausted,
                                retry_after, error_codes, is_transient, one_line, chat_text,
                                token_usage)
 from data.machine import load_checkpoint
 from data.openings import openings, simulation_settings
 from data.program import (UserError, Progress, url, nonnegative, format_dollars, natural_int,
                           fraction, positive_int, read_text, run, shard, write_jsonl)
+from data.users import UserSettings, make_other_user, user_endpoint
 from model import Engine
-from platolm import END_REASONS, LABEL, DialogueEnd, Reply, blanked, prompt, to_messages
+from platolm import END_REASONS, LABEL, DialogueEnd, blanked, prompt, to_messages
 
 
 def converse(ask, answer, rounds):
@@ -284,15 +286,12 @@ class Socratic:
     A trained user. Dialogues wait in threads of their own; one thread owns the model and writes
     for all of them together, so that a batch is always as full as it can be.
 
-    limit: tokens of a question; context: tokens of a dialogue; leave: his odds of leaving, at each
-    turn, are multiplied by it.
+    slots: dialogues at a time; settings: UserSettings.
     """
 
-    def __init__(self, model, tokenizer, slots, seed=0, limit=64, blind=False, leave=1.0,
-                 context=None, **how):
-        self.engine, self.tokenizer = Engine(model, slots, **how), tokenizer
-        self.seed, self.limit, self.blind = seed, limit, blind
-        self.leave, self.context = leave, context or model.config.context
+    def __init__(self, model, tokenizer, slots, settings=UserSettings()):
+        self.engine = Engine(model, slots, settings.temperature, settings.top_k, settings.top_p)
+        self.tokenizer, self.settings = tokenizer, settings
         self.inbox, self.waiting = queue.Queue(), {}
         self.thread = threading.Thread(target=self.work, daemon=True)
         self.thread.start()
@@ -344,18 +343,19 @@ class Asker:
 
     def __call__(self, turns):
         """The next question; None to leave, which he does by saying nothing."""
-        s = self.socratic
+        socratic, settings = self.socratic, self.socratic.settings
         # one stream of random numbers per turn: who else is in the batch changes none of them
-        draw = np.random.default_rng([s.seed, self.number, len(turns)]).random
-        heard = blanked(turns) if s.blind else turns
-        ids = prompt(heard, s.tokenizer, "human", self.intent)
-        if len(ids) >= s.context:
+        draw = np.random.default_rng([settings.seed, self.number, len(turns)]).random
+        history = blanked(turns) if settings.blind else turns
+        ids = prompt(history, socratic.tokenizer, "human", self.intent)
+        if len(ids) >= settings.context:
             raise DialogueEnd("context_full")
-        row = s.request(s.engine.start, self.row, ids, [s.tokenizer.eos], s.limit, draw,
-                        math.log(s.leave) if s.leave else -math.inf)
+        eos_bias = math.log(settings.leave) if settings.leave else -math.inf
+        row = socratic.request(socratic.engine.start, self.row, ids, [socratic.tokenizer.eos],
+                               settings.max_question, draw, eos_bias)
         if row.finish_reason != "stop":
             raise DialogueEnd({"length": "token_limit", "context": "context_full"}[row.finish_reason])
-        text = s.tokenizer.decode(row.output)
+        text = socratic.tokenizer.decode(row.output)
         return text if text.strip() else None
 
     def close(self):
@@ -550,15 +550,37 @@ def check_server(client, who, variable="OPENAI_API_KEY"):
                       f"{variable}")
 
 
-def client_factory(args, home, journal, stop):
-    """
-    reach(url, model, price) -> Client, for any number of addresses, and the Ledger they share.
+@dataclass(frozen=True)
+class ClientSettings:
+    """How servers are asked: their pace, our patience in seconds, and the cap on what is spent."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    timeout: float = 120
+    patience: float = 600
+    max_dollars: float | None = None
+    limit_key: str = "max_tokens"
 
-    args: those of money_flags; home: the address that gets OPENAI_API_KEY, and the pace of args;
-    journal: where calls are remembered; stop: an event after which nobody sleeps or pays.
+
+def client_settings(args):
+    """The ClientSettings of a command that has the flags of money_flags."""
+    return ClientSettings(**{field.name: getattr(args, field.name)
+                             for field in fields(ClientSettings)})
+
+
+def user_settings(args):
+    """The UserSettings of a command that has the flags of user_flags."""
+    return UserSettings(**{field.name: getattr(args, field.name) for field in fields(UserSettings)})
+
+
+def client_factory(settings, home, journal, stop, priced=False):
     """
-    prices = [getattr(args, name, None) for name in ("price", "user_price", "embed_price")]
-    if args.max_dollars is not None and not any(prices) and is_loopback(home):
+    client_for(endpoint) -> Client, for any number of addresses, and the Ledger that they share.
+
+    settings: ClientSettings; home: the URL that gets OPENAI_API_KEY and the pace of the settings;
+    journal: where calls are remembered; stop: an event after which nothing sleeps or pays; priced:
+    whether the caller named a price.
+    """
+    if settings.max_dollars is not None and not priced and is_loopback(home):
         raise UserError("an address of this machine costs nothing, and --max-dollars would never "
                       "hold; where it passes on to one that does, say --price READ WRITTEN")
 
@@ -566,39 +588,43 @@ def client_factory(args, home, journal, stop):
         if stop.wait(seconds):
             raise RunStopped
 
-    ledger = Ledger(args.max_dollars, lambda row: journal.write(row, paid="reserved" in row),
+    ledger = Ledger(settings.max_dollars, lambda row: journal.write(row, paid="reserved" in row),
                     journal.calls, stop)
-    pace = Limiter(args.requests_per_minute, args.tokens_per_minute, sleep=sleep)
+    pace = Limiter(settings.requests_per_minute, settings.tokens_per_minute, sleep=sleep)
 
-    def reach(url, model, price):
-        key = os.environ.get("OPENAI_API_KEY" if url == home else "USER_API_KEY")
-        limiter = pace if url == home else Limiter(sleep=sleep)
-        return Client(url, key, price_of(url, model, price), limiter, ledger, args.limit_key,
-                      (5, args.timeout), args.patience, sleep=sleep)
-    return reach, ledger
+    def client_for(endpoint):
+        at_home = endpoint.url == home
+        key = os.environ.get("OPENAI_API_KEY" if at_home else "USER_API_KEY")
+        limiter = pace if at_home else Limiter(sleep=sleep)
+        return Client(endpoint.url, key, price_of(*endpoint), limiter, ledger, settings.limit_key,
+                      (5, settings.timeout), settings.patience, sleep=sleep)
+    return client_for, ledger
 
 
-def load_socratic(args):
-    """The trained user of a checkpoint directory."""
-    model, tokenizer = load_checkpoint(args.user)
+def load_socratic(directory, settings, slots):
+    """The trained user of a checkpoint directory; settings: UserSettings; slots: dialogues at once."""
+    model, tokenizer = load_checkpoint(directory)
     try:
-        return Socratic(model, tokenizer, args.in_flight, args.seed,
-                        args.max_question, args.blind, args.leave, args.context,
-                        temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
+        return Socratic(model, tokenizer, slots, settings)
     except RuntimeError as error:
-        raise UserError(f"no memory for {args.in_flight} dialogues at a time: fewer --in-flight "
+        raise UserError(f"no memory for {slots} dialogues at a time: fewer --in-flight "
                       f"({one_line(error)})") from None
 
 
-def make_user(args, reach):
-    """Whoever --user means; reach(url, model, price) gives a client for a model at an address."""
-    if Path(args.user).is_dir():
-        return load_socratic(args)
-    from data.users import make_other_user
-    user = make_other_user(args, reach, *user_model(args))
-    if args.user.startswith("http"):
-        check_server(user.client, "user", "USER_API_KEY")
-    return user
+def make_user(user, settings, client_for, endpoint, slots, tokenizer=None, seeded=False):
+    """
+    The user that the word of --user names: start_dialogue(number, intent, rows) gives its ask.
+
+    settings: UserSettings; client_for(endpoint) gives a client; endpoint: where a prompted user or
+    one behind an address is asked; slots: dialogues at a time; tokenizer: a checkpoint directory
+    for a user behind an address; seeded: whether the first questions are given.
+    """
+    if Path(user).is_dir():
+        return load_socratic(user, settings, slots)
+    other = make_other_user(user, settings, client_for, endpoint, tokenizer, seeded)
+    if user.startswith("http"):
+        check_server(other.client, "user", "USER_API_KEY")
+    return other
 
 
 def write_dialogues(out, journal, planned, ledger):
@@ -621,11 +647,13 @@ def write_dialogues(out, journal, planned, ledger):
 def dry_run(args, planned, system):
     """Print what the run, or the rest of it, would ask for; nothing is sent."""
     (kind, _, file), path, sides, seen = args.user.partition(":"), journal_path(args), [], None
+    teacher = Endpoint(args.teacher, args.model, args.price)
     if kind != "whole":
-        sides = [(price_of(args.teacher, args.model, args.price),
+        sides = [(price_of(*teacher),
                   partial(teacher_tokens, system=len(system.encode()) // 4))]
     if kind in ("prompt", "whole"):
-        sides.append((price_of(args.teacher, *user_model(args)), partial(
+        endpoint = user_endpoint(args.user, teacher, args.user_model, args.user_price)
+        sides.append((price_of(*endpoint), partial(
             user_tokens if kind == "prompt" else transcript_tokens, told=os.path.getsize(file) // 4)))
     if path.exists():
         journal = Journal(path, simulation_settings(args))
@@ -640,28 +668,26 @@ def journal_path(args):
     return Path(f"{args.out}.journal")
 
 
-def user_model(args):
-    """A prompted user's model and what was said about its price: the teacher's, if not told."""
-    model = args.user_model or args.model
-    return model, args.user_price or (args.price if model == args.model else None)
-
-
 def simulate(args, planned, system):
     """Let them talk, and write it down."""
     if Path(args.out).is_dir():
         raise UserError(f"--out {args.out} is a directory; it has to be a file")
     journal, stop = Journal(journal_path(args), simulation_settings(args)), threading.Event()
-    reach, ledger = client_factory(args, args.teacher, journal, stop)
-    client = reach(args.teacher, args.model, args.price)
+    teacher = Endpoint(args.teacher, args.model, args.price)
+    client_for, ledger = client_factory(client_settings(args), args.teacher, journal, stop,
+                                        bool(args.price or args.user_price))
+    client = client_for(teacher)
     check_server(client, "teacher")
-    user = make_user(args, reach)
+    user = make_user(args.user, user_settings(args), client_for,
+                     user_endpoint(args.user, teacher, args.user_model, args.user_price),
+                     args.in_flight, args.tokenizer, bool(args.seeds))
     if isinstance(user, Socratic) and user.tokenizer.speaker != "human":
         print(f"note: {args.user} was not trained on what humans say (--learn human)", flush=True)
     missing = sum(not journal.is_over(opening.name) for opening in planned)
     if missing < len(planned):
         print(f"going on: {len(planned) - missing:,} of {len(planned):,} dialogues are there")
-    teacher = Teacher(client, args.model, system, args.max_tokens)
-    Simulation(user, teacher, journal, args.rounds, args.minutes, stop).run(
+    answer = Teacher(client, args.model, system, args.max_tokens)
+    Simulation(user, answer, journal, args.rounds, args.minutes, stop).run(
         planned, args.in_flight, Progress(Path(args.out).stem, missing, ledger))
     write_dialogues(args.out, journal, planned, ledger)
 

@@ -15,15 +15,35 @@ Not here: Socratic himself (simulate.py), what scripts say (scripts.py).
 import math
 import random
 import re
+from dataclasses import dataclass
 
 import numpy as np
 
-from data.api.protocol import RetryableError, RetriesExhausted, first_choice
+from data.api.budget import Endpoint
+from data.api.protocol import Reply, RetriesExhausted, RetryableError, first_choice
 from data.program import UserError, read_text
-from platolm import LABEL, DialogueEnd, Reply, Tokenizer, blanked, prompt, to_messages
+from platolm import LABEL, DialogueEnd, Tokenizer, blanked, prompt, to_messages
 
 # what a prompted user writes to leave
 LEAVES = "(leaves)"
+
+
+@dataclass(frozen=True)
+class UserSettings:
+    """
+    How a simulated user writes.
+
+    max_question: tokens of a question; context: tokens of a dialogue; leave: factor on the odds of
+    leaving at each turn; blind: the user does not see the answers.
+    """
+    temperature: float = 0.7
+    top_k: int = 0
+    top_p: float = 1.0
+    max_question: int = 64
+    context: int = 2048
+    leave: float = 1.0
+    blind: bool = False
+    seed: int = 0
 
 
 class Ask:
@@ -81,8 +101,9 @@ class Remote:
     # so often is somebody asked to stay, at one turn, who wants to leave
     PLEAS = 20
 
-    def __init__(self, client, args, model, tokenizer):
-        self.client, self.args, self.model, self.tokenizer = client, args, model, tokenizer
+    def __init__(self, client, settings, model, tokenizer):
+        self.client, self.settings = client, settings
+        self.model, self.tokenizer = model, tokenizer
 
     def start_dialogue(self, number, intent="", held=()):
         """ask(turns) for one dialogue."""
@@ -90,17 +111,18 @@ class Remote:
 
     def ask(self, turns, number, intent):
         """The next question, or None."""
-        args = self.args
-        ids = prompt(blanked(turns) if args.blind else turns, self.tokenizer, "human", intent)
-        if len(ids) >= args.context:
+        settings = self.settings
+        history = blanked(turns) if settings.blind else turns
+        ids = prompt(history, self.tokenizer, "human", intent)
+        if len(ids) >= settings.context:
             raise DialogueEnd("context_full")
-        stream = np.random.default_rng([args.seed, number, len(turns)])
+        stream = np.random.default_rng([settings.seed, number, len(turns)])
         for _ in range(self.PLEAS):
             text, p = self.draw(ids, int(stream.integers(2 ** 31)))
             if text.meta["finish"] == "length":
                 raise DialogueEnd("token_limit")
             left = not text.strip()
-            if not overrides(left, p, args.leave, stream.random()):
+            if not overrides(left, p, settings.leave, stream.random()):
                 return None if left else text
             if not left:
                 return None
@@ -108,17 +130,20 @@ class Remote:
 
     def draw(self, ids, seed):
         """A completion of ids, and how likely it was to be empty (where the dial needs that)."""
-        args, likely = self.args, [0.5]
-        body = {"model": self.model, "prompt": ids, "max_tokens": args.max_question, "seed": seed,
-                "temperature": args.temperature, "top_p": args.top_p}
-        body |= {"top_k": args.top_k} if args.top_k else {}
-        body |= {"logprobs": 5} if args.leave != 1 else {}
+        settings, likely = self.settings, [0.5]
+        limit = settings.max_question
+        body = {"model": self.model, "prompt": ids, "max_tokens": limit, "seed": seed,
+                "temperature": settings.temperature, "top_p": settings.top_p}
+        if settings.top_k:
+            body["top_k"] = settings.top_k
+        if settings.leave != 1:
+            body["logprobs"] = 5
 
         def understand(page):
-            if args.leave != 1:
+            if settings.leave != 1:
                 likely[0] = leave_probability(page)
             return completion_text(page)
-        worst = len(ids), args.max_question
+        worst = len(ids), limit
         return self.client.post("/completions", body, worst, understand), likely[0]
 
 
@@ -129,8 +154,9 @@ class Remote:
 class Prompted:
     """UltraChat's way: a chat model is shown the dialogue and told to go on as the user."""
 
-    def __init__(self, client, args, model, instruction):
-        self.client, self.args, self.model, self.instruction = client, args, model, instruction
+    def __init__(self, client, settings, model, instruction):
+        self.client, self.settings = client, settings
+        self.model, self.instruction = model, instruction
 
     def start_dialogue(self, number, intent="", held=()):
         """ask(turns) for one dialogue."""
@@ -139,8 +165,9 @@ class Prompted:
     def ask(self, turns, intent):
         """The next question, or None. The instruction comes last: before a dialogue it is lost."""
         told = {"role": "user", "content": self.instruction.replace("{intent}", intent)}
-        text = self.client.chat(self.model, to_messages(turns) + [told], self.args.max_question,
-                                temperature=self.args.temperature)
+        text = self.client.chat(self.model, to_messages(turns) + [told],
+                                self.settings.max_question,
+                                temperature=self.settings.temperature)
         if text.meta["finish"] == "length":
             raise DialogueEnd("token_limit")
         if LEAVES in text:
@@ -164,8 +191,9 @@ def transcript(text):
 class Whole:
     """Baize's way: one call writes both sides. Both are then said turn by turn, as all others."""
 
-    def __init__(self, client, args, model, instruction):
-        self.client, self.args, self.model, self.instruction = client, args, model, instruction
+    def __init__(self, client, settings, model, instruction):
+        self.client, self.settings = client, settings
+        self.model, self.instruction = model, instruction
 
     def start_dialogue(self, number, intent="", held=()):
         """ask(turns) for one dialogue; its .answer takes the teacher's place."""
@@ -174,8 +202,8 @@ class Whole:
     def write(self, intent):
         """The turns of a new dialogue, and how they came about."""
         told = self.instruction.replace("{intent}", intent)
-        text = self.client.chat(self.model, [{"role": "user", "content": told}], self.args.context,
-                                temperature=self.args.temperature)
+        text = self.client.chat(self.model, [{"role": "user", "content": told}],
+                                self.settings.context, temperature=self.settings.temperature)
         turns = transcript(text)
         # what was cut off is no whole round
         return turns[:-2] if text.meta["finish"] == "length" else turns, text.meta
@@ -213,12 +241,12 @@ class Transcript(Ask):
 class Scripted:
     """A script of scripts.py; self-chat goes on from a question that is given."""
 
-    def __init__(self, args):
+    def __init__(self, name, seed, seeded):
         from data.harbour.scripts import SCRIPTS
-        self.name, self.seed = args.user.partition(":")[2], args.seed
+        self.name, self.seed = name, seed
         if self.name not in SCRIPTS:
             raise UserError(f"there is no script {self.name!r}; there are {', '.join(SCRIPTS)}")
-        if self.name == "self-chat" and not args.seeds:
+        if self.name == "self-chat" and not seeded:
             raise UserError("script:self-chat takes its first questions from --seeds FILE")
         self.script = SCRIPTS[self.name]
 
@@ -233,27 +261,42 @@ class Scripted:
         return Ask(ask)
 
 
-def make_other_user(args, reach, model, price):
+def user_endpoint(user, teacher, name=None, price=None):
     """
-    Whoever --user names, unless it is a checkpoint directory.
+    The Endpoint of a user behind an address, or of the chat model of a prompted user.
 
-    reach(url, model, price) gives a client; `model` and `price` are a prompted user's.
+    user: the word of --user; teacher: an Endpoint; name, price: what --user-model and --user-price
+    say. A prompted user lives at the teacher's address and is, if not named, the teacher's model.
     """
-    kind, _, rest = args.user.partition(":")
+    if user.partition(":")[0] in ("http", "https"):
+        return Endpoint(user, name or "user", price)
+    model = name or teacher.model
+    if model == teacher.model:
+        price = price or teacher.price
+    return Endpoint(teacher.url, model, price)
+
+
+def make_other_user(user, settings, client_for, endpoint, tokenizer=None, seeded=False):
+    """
+    The user that the word of --user names, unless it is a checkpoint directory.
+
+    settings: UserSettings; client_for(endpoint) gives a client; endpoint: of a user behind an
+    address or a prompted one; tokenizer: the directory of --tokenizer; seeded: whether the first
+    questions are given.
+    """
+    kind, _, rest = user.partition(":")
     if kind == "script":
-        return Scripted(args)
-    if kind == "whole" and args.seeds:
+        return Scripted(rest, settings.seed, seeded)
+    if kind == "whole" and seeded:
         raise UserError("whole:FILE writes dialogues from their first word: it takes no --seeds")
     if kind in ("prompt", "whole"):
-        text = read_text(rest)
-        return (Prompted if kind == "prompt" else Whole)(
-            reach(args.teacher, model, price), args, model, text)
+        instruction = read_text(rest)
+        make = Prompted if kind == "prompt" else Whole
+        return make(client_for(endpoint), settings, endpoint.model, instruction)
     if kind in ("http", "https"):
-        if not args.tokenizer:
+        if not tokenizer:
             raise UserError("a user behind an address is asked in token ids: --tokenizer DIR names "
                           "the checkpoint directory that is served there")
-        name = args.user_model or "user"
-        return Remote(reach(args.user, name, args.user_price), args, name,
-                      Tokenizer.load(args.tokenizer))
-    raise UserError(f"--user {args.user} is no checkpoint directory and no address, and does not "
+        return Remote(client_for(endpoint), settings, endpoint.model, Tokenizer.load(tokenizer))
+    raise UserError(f"--user {user} is no checkpoint directory and no address, and does not "
                   "begin with prompt:, whole: or script:")

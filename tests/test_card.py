@@ -20,7 +20,7 @@ from data.api.server import serving
 from model import generate_batch
 from data.program import to_jsonl
 from platolm import prompt, read_records
-from simulate import client_factory
+from simulate import client_factory, client_settings
 from data.experiment.talks import dialogues
 from data.harbour.world import asked
 
@@ -223,14 +223,14 @@ def test_a_user_behind_an_address_says_at_every_place_what_it_says_here(talker, 
                      timeout=5, patience=5, limit_key="max_tokens")
     at, stop = human_turns([record(TALK, end="left", intent="clocks")] * 3), threading.Event()
     journal = Journal(tmp_path / "journal", {})
-    reach, _ = client_factory(args, None, journal, stop)
-    here = ask_at_turns(str(tmp_path / "user"), at, args, reach, journal, stop)
+    client_for, _ = client_factory(client_settings(args), None, journal, stop)
+    here = ask_at_turns(str(tmp_path / "user"), at, args, client_for, journal, stop)
 
     def complete(request):
         row, = generate_batch(talker, [request["prompt"]], [tokenizer.eos], request["max_tokens"], temperature=0)
         return tokenizer.decode(row.output), len(row.output) + 1, row.finish_reason, None
     with serving(lambda messages: "", complete=complete) as url:
-        there = ask_at_turns(url, at, args, reach, journal, stop)
+        there = ask_at_turns(url, at, args, client_for, journal, stop)
     assert here == there and len(here[0]) == 9 and not journal.offsets, "what is free leaves no trace"
 
 

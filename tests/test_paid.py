@@ -101,7 +101,7 @@ def test_every_form_of_a_wait(headers, seconds):
 @pytest.mark.parametrize("words", ["99999", "inf", "1e400"])
 def test_a_wait_beyond_patience_stops_the_run_and_says_so(words):
     with pytest.raises(UserError, match="asks to wait .* start again then"):
-        client_of("http://127.0.0.1:9").refused(429, {"retry-after": words}, "{}", {})
+        client_of("http://127.0.0.1:9").raise_for_reply(429, {"retry-after": words}, "{}", {})
 
 
 def test_a_pace_is_kept():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from data.checkpoint import save_model
 from data.api.journal import Journal, journal_records
 from data.openings import Opening, read_seeds
 from data.api.server import serving
-from data.users import Prompted, Remote, Whole, scale_odds, transcript
+from data.users import Prompted, Remote, UserSettings, Whole, scale_odds, transcript
 from data.users import Scripted as Scripted_
 from model import Engine, generate_batch
 from data.program import UserError, to_jsonl
@@ -107,7 +108,10 @@ def answers(turns):
 @pytest.fixture
 def socratic(talker, tokenizer):
     """socratic(slots) is the same user every time, with more or fewer dialogues at once."""
-    return lambda slots, limit=20, **more: Socratic(talker, tokenizer, slots, 5, limit, **{"temperature": 1.2, **more})
+    def make(slots, **more):
+        settings = UserSettings(**{"seed": 5, "max_question": 20, "temperature": 1.2, **more})
+        return Socratic(talker, tokenizer, slots, settings)
+    return make
 
 
 def plan(count, **more):
@@ -144,7 +148,7 @@ def test_one_at_a_time_or_many_at_once_is_the_same(socratic, tmp_path):
 
 def test_the_engine_has_read_what_training_would_read(socratic, tokenizer):
     """Also where he sampled other pieces than his words' own: the cache goes back and reads those."""
-    user = socratic(1, limit=30)
+    user = socratic(1, max_question=30)
     ask = user.start_dialogue(0)
     said = []
     for _ in range(3):
@@ -172,7 +176,7 @@ def test_silence_is_leaving_and_half_a_question_is_none(socratic, tokenizer):
         Row.finish_reason = why
         with pytest.raises(DialogueEnd, match=end):
             ask([])
-    user.context = 10
+    user.settings = replace(user.settings, context=10)
     with pytest.raises(DialogueEnd, match="context_full"):
         ask([])
 
@@ -235,9 +239,7 @@ def test_an_intent_is_read_by_the_human_alone(tokenizer):
 # other users
 
 
-class Args:
-    """The flags that other users read."""
-    blind, leave, context, max_question, temperature, top_p, top_k, seed = False, 1.0, 256, 20, 0, 1.0, 0, 5
+SETTINGS = UserSettings(temperature=0, max_question=20, context=256, seed=5)
 
 
 def test_socratic_behind_an_address_says_what_he_says_here(talker, tokenizer, serve, socratic, tmp_path):
@@ -249,7 +251,7 @@ def test_socratic_behind_an_address_says_what_he_says_here(talker, tokenizer, se
         return tokenizer.decode(row.output), len(row.output) + 1, row.finish_reason, None
     url = serve(lambda messages: "", complete=complete)
     here = simulate(socratic(2, temperature=0), answers, plan(2), 3, 2, tmp_path / "a")
-    there = simulate(Remote(Client(url), Args, "m", tokenizer), answers, plan(2), 3, 2, tmp_path / "b")
+    there = simulate(Remote(Client(url), SETTINGS, "m", tokenizer), answers, plan(2), 3, 2, tmp_path / "b")
     assert here == there and heard
     assert all(isinstance(token, int) for request in heard for token in request["prompt"])
 
@@ -261,9 +263,7 @@ def test_the_dial_at_an_address_that_tells_logprobs(tokenizer, serve):
         return "" if left else "and?", 1, "stop", {"top_logprobs": [{"</s>": math.log(0.3)}]}
     url = serve(lambda messages: "", complete=complete)
     for odds in (0.25, 4.0):
-        class Dialled(Args):
-            leave = odds
-        user = Remote(Client(url), Dialled, "m", tokenizer)
+        user = Remote(Client(url), replace(SETTINGS, leave=odds), "m", tokenizer)
         share = sum(user.start_dialogue(n)([]) is None for n in range(400)) / 400
         assert share == pytest.approx(scale_odds(0.3, odds), abs=0.08)
 
@@ -275,7 +275,7 @@ def test_a_prompted_user_is_told_last_and_keeps_its_own_first_turn(serve, tmp_pa
     def reply(messages):
         heard.append(messages)
         return ["hi there", "\n and rope?", "(leaves)"][len(messages) // 2]
-    user = Prompted(Client(serve(reply)), Args, "m", "you want {intent}")
+    user = Prompted(Client(serve(reply)), SETTINGS, "m", "you want {intent}")
     record, = simulate(user, lambda turns: "ok", plan(1, intent="a rope"), 9, 1, tmp_path / "j")
     assert [t["value"] for t in record["conversations"]] == ["hi there", "ok", "and rope?", "ok"]
     assert record["end"] == "left" and record["intent"] == "a rope"
@@ -287,7 +287,7 @@ def test_a_prompted_user_is_told_last_and_keeps_its_own_first_turn(serve, tmp_pa
 def test_a_whole_dialogue_in_one_call(serve, tmp_path):
     text = "Sure!\nHuman: hi\nAssistant: hello\nyou\n\nHuman: bye now\nAssistant: bye\nHuman: oh"
     calls = []
-    user = Whole(Client(serve(lambda messages: calls.append(1) or text)), Args, "m", "write")
+    user = Whole(Client(serve(lambda messages: calls.append(1) or text)), SETTINGS, "m", "write")
 
     def never(turns):
         raise AssertionError("the teacher is not asked")
@@ -415,11 +415,9 @@ def cut_anywhere(path, user, teacher, openings, rounds, calls):
 
 def test_a_script_goes_on_as_it_would_have(tmp_path, files):
     for name in ("oracle", "self-chat", "role-play"):
-        class Flags(Args):
-            user, seeds = f"script:{name}", str(files)
         given = to_turns("what does the acorn sell?") if name == "self-chat" else ()
         answer = lambda turns: f"the green door is on mill street {len(turns)}."
-        seen = list(cut_anywhere(tmp_path / name, lambda: Scripted_(Flags), answer, plan(2, turns=given), 4, []))
+        seen = list(cut_anywhere(tmp_path / name, lambda: Scripted_(name, 5, True), answer, plan(2, turns=given), 4, []))
         assert len(seen) > 4
 
 
@@ -427,7 +425,7 @@ def test_a_written_dialogue_is_paid_for_once(tmp_path, serve):
     """Its row in the journal holds all of it: from there on, nothing is asked again."""
     calls = []
     url = serve(lambda messages: calls.append(1) or f"Human: hi {len(calls)}\nAssistant: ho\nHuman: so\nAssistant: ok")
-    user = lambda: Whole(Client(url), Args, "m", "write")
+    user = lambda: Whole(Client(url), SETTINGS, "m", "write")
     never = lambda turns: 1 / 0
     path = tmp_path / "j"
     whole = simulate(user(), never, plan(1), 9, 1, path)
@@ -436,7 +434,7 @@ def test_a_written_dialogue_is_paid_for_once(tmp_path, serve):
         path.write_text("".join(rows[:kept]))
         assert simulate(user(), never, plan(1), 9, 1, path) == whole and len(calls) == 1
     # one that is no dialogue is tried again at the next start
-    nothing = Whole(Client(serve(lambda messages: "I would rather not")), Args, "m", "write")
+    nothing = Whole(Client(serve(lambda messages: "I would rather not")), SETTINGS, "m", "write")
     simulate(nothing, never, plan(1), 9, 1, tmp_path / "n")
     assert "no dialogue of" in (tmp_path / "n").read_text()
     assert simulate(user(), never, plan(1), 9, 1, tmp_path / "n")[0]["end"] == "left"

@@ -11,10 +11,18 @@ import math
 import threading
 import time
 from itertools import count
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from data.program import UserError
 from platolm import DialogueEnd
+
+
+class Endpoint(NamedTuple):
+    """A model at an address; price: dollars per million tokens (read, written), None: look it up."""
+    url: str
+    model: str
+    price: tuple | None = None
 
 
 class RunStopped(Exception):

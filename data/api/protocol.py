@@ -35,6 +35,15 @@ class RetriesExhausted(UserError):
     """So many tries failed, for so long, that nobody tries again now."""
 
 
+class Reply(str):
+    """A server's text; .meta says how it was made: {"model", "finish", "usage", "cost", ...}."""
+
+    def __new__(cls, text, meta):
+        reply = super().__new__(cls, text)
+        reply.meta = meta
+        return reply
+
+
 def is_transient(status):
     """Whether time may heal it: time-outs, conflicts, rate limits, and trouble at the server."""
     return status in (408, 409, 429) or status >= 500

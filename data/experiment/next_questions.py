@@ -56,7 +56,7 @@ def cases(directory, human, count):
     from data.machine import load_checkpoint
     from simulate import Socratic
     model, tokenizer = load_checkpoint(directory)
-    socratic = Socratic(model, tokenizer, slots=count, temperature=0.7)
+    socratic = Socratic(model, tokenizer, slots=count)
     return [three(number, turns, person, socratic)
             for number, (turns, person) in enumerate(islice(places(read_records(human)), count))]
 

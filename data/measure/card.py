@@ -500,9 +500,10 @@ def command(args, expected):
     by what people say, and how likely it leaves at each place.
     """
     stop = threading.Event()
-    journal, reach = open_journal(args, stop, args.teacher)
+    journal, client_for = open_journal(args, stop, args.teacher)
     try:
-        found = make_card(args, partial(ask_at_turns, args=args, reach=reach, journal=journal, stop=stop),
+        found = make_card(args, partial(ask_at_turns, args=args, client_for=client_for,
+                                        journal=journal, stop=stop),
                         expected)
     finally:
         journal.close()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.api.budget import worst_case
+from data.api.budget import Endpoint, worst_case
 from data.api.protocol import RetryableError
 from data.api.request_pool import tally, ask_all, journalled_texts, raise_if_incomplete
 from data.formats import clean
@@ -313,10 +313,10 @@ def command(args):
     """Print the numbers of some files beside each other, and write them."""
     stop, others, found = threading.Event(), {}, {}
     if args.judge or args.embedder:
-        journal, reach = open_journal(args, stop, args.judge or args.embedder)
+        journal, client_for = open_journal(args, stop, args.judge or args.embedder)
     if args.embedder:
         price = args.embed_price or (None if args.judge else args.price)
-        client = reach(args.embedder, args.embed_model, price)
+        client = client_for(Endpoint(args.embedder, args.embed_model, price))
         others["embed"] = embed_over(client, args.embed_model, journal, args.in_flight, stop)
     if args.tokenizer:
         tokenizer = Tokenizer.load(args.tokenizer)
@@ -334,7 +334,7 @@ def command(args):
         began = time.time()
         numbers = statistics(partial(read_dialogues, path), near, **others)
         if args.judge:
-            client = reach(args.judge, args.judge_model, args.price)
+            client = client_for(Endpoint(args.judge, args.judge_model, args.price))
             numbers |= judged_sessions(path, args, client, journal, stop)
         # two files may have one name
         found[Path(path).stem if Path(path).stem not in found else str(path)] = numbers

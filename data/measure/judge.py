@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.api.budget import Endpoint
 from data.api.journal import Journal
 from data.api.request_pool import ask_all, journalled_texts
 from data.measure import mtbench
 from data.program import UserError, Progress, format_dollars
-from simulate import client_factory
+from simulate import client_factory, client_settings
 
 
 class Case(NamedTuple):
@@ -37,8 +38,9 @@ class Judge:
     def __init__(self, path, args, stop, systems):
         self.path, self.args, self.stop = path, args, stop
         self.journal = Journal(f"{path}.journal", {"judge": args.judge_model, "temperature": 0})
-        reach, self.ledger = client_factory(args, args.judge, self.journal, stop)
-        self.client = reach(args.judge, args.judge_model, args.price)
+        client_for, self.ledger = client_factory(client_settings(args), args.judge, self.journal,
+                                                 stop, bool(args.price))
+        self.client = client_for(Endpoint(args.judge, args.judge_model, args.price))
         self.filed, self.failed = {}, {}
         for name, texts in mtbench.judged_texts(path, systems):
             self.filed.setdefault(name, texts)
@@ -125,7 +127,9 @@ def require_one_budget(args, places, what):
 
 
 def open_journal(args, stop, home):
-    """A journal beside args.out, and reach(url, model, price) for whoever is asked from there."""
+    """A journal beside args.out, and client_for(endpoint) for the servers that are asked."""
     settings = {name: getattr(args, name, None) for name in ("judge_model", "embed_model", "seed")}
     journal = Journal(f"{args.out}.journal", settings)
-    return journal, client_factory(args, home, journal, stop)[0]
+    priced = any(getattr(args, name, None) for name in ("price", "user_price", "embed_price"))
+    client_for, _ = client_factory(client_settings(args), home, journal, stop, priced)
+    return journal, client_for

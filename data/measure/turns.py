@@ -4,8 +4,8 @@ Places in people's dialogues where a person spoke, or left; and what a user says
 Not here: what is measured of it (card.py), the users (simulate.py, users.py).
 """
 
-import argparse
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.api.budget import is_loopback
+from data.api.budget import Endpoint, is_loopback
 from data.api.journal import Journal
 from data.api.request_pool import ask_all, journalled_texts, raise_if_incomplete
 from data.checkpoint import read_config
@@ -22,8 +22,9 @@ from data.formats.files import read_dialogues
 from data.measure.mtbench import text_hash
 from data.program import UserError, Progress, read_text
 from data.text_metrics import act
+from data.users import user_endpoint
 from platolm import Tokenizer, encode, turns
-from simulate import make_user
+from simulate import make_user, user_settings
 
 
 class HumanTurn(NamedTuple):
@@ -125,17 +126,18 @@ def request_keys(word, places, args):
         times[read] += 1
 
 
-def ask_at_turns(word, places, args, reach, journal, stop):
+def ask_at_turns(word, places, args, client_for, journal, stop):
     """
     What the user `word` says at each place: a text, "" for leaving, None where nothing came of it;
     and how often that was, {why: count}.
     """
-    asking = argparse.Namespace(**{**vars(args), "user": word, "seeds": None,
-                                   "blind": args.blind and word == args.user})
     if word.startswith("whole:"):
         raise UserError("whole:FILE writes both sides; it has nothing to say in another's dialogue")
     paid, names = is_paid(word, args), list(request_keys(word, places, args))
-    user = make_user(asking, reach)
+    settings = replace(user_settings(args), blind=args.blind and word == args.user)
+    endpoint = user_endpoint(word, Endpoint(args.teacher, args.model, args.price), args.user_model,
+                             args.user_price)
+    user = make_user(word, settings, client_for, endpoint, args.in_flight, args.tokenizer)
     with TemporaryDirectory() as folder:
         # what was paid for is kept; what is free is asked for anew
         said = journal if paid else Journal(f"{folder}/said", {})

@@ -110,7 +110,7 @@ def socratic(directory, slots):
     """The trained user, as simulate.py runs it."""
     fast = machine_settings()
     model = load_model(Path(directory) / "socratic", fast["attention"])
-    return Socratic(model, Tokenizer.load(Path(directory) / "socratic"), slots, temperature=0.7)
+    return Socratic(model, Tokenizer.load(Path(directory) / "socratic"), slots)
 
 
 def together(directory, url, count, path, in_flight=N):
