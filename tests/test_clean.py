@@ -64,7 +64,8 @@ def test_rules_by_hand(rule, record, evidence):
 
 def test_overlap_with_a_bench_is_shown(tmp_path):
     path = tmp_path / "question.jsonl"
-    path.write_text(to_jsonl({"turns": ["Describe, in the voice of a sailor, a storm at sea at night.", "Why is it so?"]}))
+    path.write_text(to_jsonl({"turns": ["Describe, in the voice of a sailor, a storm at sea at night.",
+                                        "Why is it so?"]}))
     rule = c.bench_rule([path], 8)
     assert rule(talk("ok", "in THE voice of a sailor - a storm, yes")) == "in the voice of a sailor a storm"
     assert rule(talk("in the voice of a sailor a sea", "no")) is None
@@ -172,7 +173,8 @@ def command(run_command):
 
 def test_as_a_command(tmp_path, command):
     path, out = tmp_path / "talks.jsonl", tmp_path / "out.jsonl"
-    write_jsonl(path, [talk("hi there you", "hello", id="a"), talk("hi there you", "hello", id="b"), talk("alone", id="c")])
+    write_jsonl(path, [talk("hi there you", "hello", id="a"), talk("hi there you", "hello", id="b"),
+                       talk("alone", id="c")])
     done = command(path, "--out", out)
     assert done.returncode == 0 and [r["id"] for r in read_records(out)] == ["a"]
     dropped = [json.loads(text) for text in (tmp_path / "out.jsonl.dropped").read_text().splitlines()]
@@ -299,14 +301,16 @@ def test_segments_are_records_and_who_does_not_end_one_has_not_left(tokenizer):
     assert a == of | {"id": "7_0", "end": "cut", "conversations": whole["conversations"][:2]}
     assert b == of | {"id": "7_1", "end": "left", "conversations": whole["conversations"][1:]}
     assert split(talk("a", "b"), [(0, 2)]) == [talk("a", "b", id="a_0") | {"segment_of": "a"}]
-    assert split(talk("a", "b", "c"), [(0, 2)])[0]["end"] == "cut" in END_REASONS and not record_error(a) and not record_error(b)
+    assert split(talk("a", "b", "c"), [(0, 2)])[0]["end"] == "cut" in END_REASONS
+    assert not record_error(a) and not record_error(b)
     # the authors count their label and a newline, FastChat six tokens; both a <s>
     lengths = [1 + len(tokenizer.encode(text)) for text in ("### Human: a {}\n", "### Assistant: b\n")]
     dialogue = talk("a {}", "b")
     assert spans_of(dialogue, "authors", tokenizer, sum(lengths)) == [(0, 2)]
     assert authors(lengths, [H, G], sum(lengths) - 1) == spans_of(dialogue, "authors", tokenizer, sum(lengths) - 1)
     size = 14 + len(tokenizer.encode("a {}")) + len(tokenizer.encode("b"))
-    assert spans_of(dialogue, "fastchat", tokenizer, size) == [(0, 2)] != spans_of(dialogue, "fastchat", tokenizer, size - 1)
+    assert spans_of(dialogue, "fastchat", tokenizer, size) == [(0, 2)]
+    assert spans_of(dialogue, "fastchat", tokenizer, size - 1) != [(0, 2)]
 
 
 # ------------------------------------------------------------------------------------------------
@@ -339,8 +343,8 @@ BOX = ('<pre><div class="bg-black"><div><span>python</span><button><svg w="1"><p
     ("<p>a</p><hr><p>b</p>", "a\n\n---\n\nb"), ("<div>a</div><div><span>b</span>c</div>", "a\nbc"),
     ("<p>1 &lt; 2 &amp;&nbsp;3 &eacute;&#33;</p>", "1 < 2 & 3 é!"),
     ("<p>a</p>\n\n\n<p></p><p>b</p>", "a\n\nb"),
-    ("<p>List<int> x; <your name>, </your name> a<b> c</p> 1 < 2 <3", "List<int> x; <your name>, </your name> a **c**\n\n"
-     "1 < 2 <3"),
+    ("<p>List<int> x; <your name>, </your name> a<b> c</p> 1 < 2 <3",
+     "List<int> x; <your name>, </your name> a **c**\n\n1 < 2 <3"),
     ("<script>if (a < b) alert('<p>')</script><style>p {}</style><b>x</b><!-- y -->", "**x**"),
     ("<P>a</P><SPAN>b</SPAN>", "a\n\nb"), ("<p>a</b></li></p>b</div>", "a\n\nb"),
     ("<div>2 / 3</div><p>so</p>", "so"), ("<p>so</p>Copy12 chars / 3 words", "so"),
@@ -350,7 +354,8 @@ def test_html_by_hand(html, markdown):
 
 
 @pytest.mark.parametrize("text", [
-    "if a < b and c > d: f<int>(x)  \n\n\n\n&lt; &amp;", "List<int> and <your name> </your name>", "<p>never closed", "",
+    "if a < b and c > d: f<int>(x)  \n\n\n\n&lt; &amp;", "List<int> and <your name> </your name>",
+    "<p>never closed", "",
     "Markdown:\n```html\n<p>x</p>\n```\nand `<b>y</b>`", "2 / 3", "1 / 2 is a half", "#include <a>\n\t</a.h>",
 ])
 def test_plain_text_stays_as_it_is(text):
@@ -360,7 +365,7 @@ def test_plain_text_stays_as_it_is(text):
 def test_what_sharegpts_page_adds_goes():
     assert to_markdown("2 / 3\n\n  and <x>?") == "and <x>?"
     assert to_markdown("so\n\nCopy123 chars / 45 words\n") == "so"
-    assert to_markdown("so Copy1 chars / 1 words, he dialogue") == "so Copy1 chars / 1 words, he said"
+    assert to_markdown("so Copy1 chars / 1 words, he said") == "so Copy1 chars / 1 words, he said"
 
 
 def test_no_rubbish_raises():
