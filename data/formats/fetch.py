@@ -1,14 +1,13 @@
 """
-Fetch a public checkpoint or data set from the Hugging Face hub, or one file from any address.
+Download a public checkpoint or data set from the Hugging Face hub, or one file from any address.
 
     python -m data.formats.fetch owner/model --out base
     python -m data.formats.fetch owner/set --dataset --out dialogues
     python -m data.formats.fetch https://host/file.jsonl --out dialogues --sha256 HEX
 
-HF_TOKEN is for what is gated, HF_ENDPOINT for another hub. What broke off goes on where it was.
-Here: which files are taken, where they may lie, and a download that trusts nobody: each file has
-to be of the size and the hash that the hub names. Nothing fetched is run or unpickled here.
-Not here: the reading (model.py, data/formats/files.py).
+HF_TOKEN opens gated repositories, HF_ENDPOINT names another hub. An interrupted download resumes.
+Nothing from the network is trusted: a file must lie inside --out and must have the size and the
+hash that the hub names. Nothing downloaded is run or unpickled here.
 """
 
 import argparse
@@ -19,359 +18,412 @@ import os
 import re
 import shutil
 import time
-from collections import namedtuple
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 import requests
 from requests.exceptions import ChunkedEncodingError
-# what requests is made of
+# requests is built on urllib3; while a body is read, urllib3's own errors come through
 from urllib3.exceptions import HTTPError
 
 from data.api.budget import is_loopback
-from data.api.protocol import RetryableError, retry_after, is_transient
+from data.api.protocol import RetryableError, is_transient, retry_after
 from data.program import UserError, format_seconds, run
 
 HUB = "https://huggingface.co"
-# tries that bring nothing, one after the other; seconds to connect, and between two bytes
-TRIES, TIMEOUT = 6, (10, 60)
+# failed tries in a row before giving up
+TRIES = 6
+# seconds to connect, and between two pieces of a reply
+TIMEOUT = (10, 60)
 # seconds from one line of progress to the next
 EVERY = 5
+# bytes that are read at a time
+PIECE = 1 << 20
 
 ALWAYS = ["config.json", "generation_config.json", "tokenizer.model", "tokenizer_config.json",
           "special_tokens_map.json", "adapter_config.json", "adapter_model.*"]
-# the first of these that a model has: often the same weights lie there in several formats
+# many models have the same weights in several formats: only the first of these is taken
 WEIGHTS = [["model*.safetensors*"], ["*.safetensors*"], ["pytorch_model*.bin*"],
            ["params.json", "consolidated.*.pth"]]
 DIALOGUES = ["*.json", "*.jsonl", "*.json.gz", "*.jsonl.gz"]
 
-# size: in bytes, or None; hash: sha256, or git's (sha1) of small files, or "" if nobody tells
-File = namedtuple("File", "name url size hash")
+
+class File(NamedTuple):
+    """A file to download, as the hub or the server describes it."""
+    name: str
+    url: str
+    size: int | None    # in bytes; None: unknown
+    hash: str           # sha256, or git's sha1 (of small files), in hex; "": unknown
 
 
 # ------------------------------------------------------------------------------------------------
-# which files, and where they may lie
+# which files to take, and where they may be written
 
 
 def matching(names, globs):
-    """The names that match one of the globs; * crosses folders."""
+    """List the names that match one of the globs; * matches a slash, too."""
     return [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
 
 
-def wanted(names, dataset, globs):
-    """The names to take: what the globs say or, without any, what a model or data set needs."""
+def select_names(names, dataset, globs):
+    """List the names to take: matches of the globs, or else what a model or data set needs."""
     if globs or dataset:
         return matching(names, globs or DIALOGUES)
     top = [name for name in names if "/" not in name]
     always = matching(top, ALWAYS)
-    rest = [name for name in top if name not in always]
-    return always + next(filter(None, (matching(rest, row) for row in WEIGHTS)), [])
+    others = [name for name in top if name not in always]
+    for globs in WEIGHTS:
+        weights = matching(others, globs)
+        if weights:
+            return always + weights
+    return always
 
 
-def place(out, name):
-    """Where a file goes whose name came from the network, or a Problem: inside `out` or nowhere."""
+def safe_path(out, name):
+    """Return OUT/name for a name from the network; UserError unless it lies inside `out`."""
     pure = PurePosixPath(name)
-    odd = (str(pure) != name or not pure.parts or ".." in pure.parts or "\\" in name
-           or PureWindowsPath(name).anchor or not name.isprintable() or name.endswith(".part"))
-    path, home = Path(out, name), Path(os.path.realpath(out))
-    # a link that lies there already may lead anywhere
-    ends = [] if odd else [Path(os.path.realpath(end)) for end in (path, part_of(path))]
-    if odd or not all(end.is_relative_to(home) for end in ends):
+    unsafe = (str(pure) != name or not pure.parts or ".." in pure.parts or "\\" in name
+              or PureWindowsPath(name).anchor or not name.isprintable() or name.endswith(".part"))
+    path = Path(out, name)
+    if not unsafe:
+        # an existing link may lead anywhere
+        root = os.path.realpath(out)
+        targets = [Path(os.path.realpath(target)) for target in (path, part_path(path))]
+        unsafe = not all(target.is_relative_to(root) for target in targets)
+    if unsafe:
         raise UserError(f"{name[:200]!r} is no name for a file inside {out}; nothing was written")
     return path
 
 
-def part_of(path):
-    """Where a file lies until it is whole."""
+def part_path(path):
+    """Return the path of an incomplete download: PATH.part."""
     return Path(f"{path}.part")
 
 
-def length(path):
-    """The bytes that are there."""
+def size_of(path):
+    """Return the size of a file in bytes, 0 if there is none."""
     return path.stat().st_size if path.exists() else 0
 
 
-def digest(path, like):
-    """The hash of a file on disk, in hex: git's where `like` is one of git's, else sha256."""
-    blob = b"blob %d\0" % length(path)
-    known = hashlib.sha1(blob) if len(like) == 40 else hashlib.sha256()
+def hash_like(path, expected):
+    """Hash a file, in hex: as git does if `expected` has the length of git's hash, else sha256."""
+    if len(expected) == 40:
+        digest = hashlib.sha1(b"blob %d\0" % size_of(path))
+    else:
+        digest = hashlib.sha256()
     with open(path, "rb") as data:
-        while piece := data.read(1 << 20):
-            known.update(piece)
-    return known.hexdigest()
+        while piece := data.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
-def there(file, path):
-    """Whether a file is on disk already: the right one, not only one of that name."""
-    return bool(file.hash) and path.is_file() and length(path) == file.size and digest(
-        path, file.hash) == file.hash
+def is_complete(file, path):
+    """Tell whether the file is on disk already, with the right size and hash."""
+    if not file.hash or not path.is_file() or size_of(path) != file.size:
+        return False
+    return hash_like(path, file.hash) == file.hash
 
 
-def shown(text):
-    """A text from the network as one line that cannot command a terminal."""
+def printable(text):
+    """Return a text from the network as one line without control characters, for a terminal."""
     return "".join(letter for letter in str(text) if letter.isprintable())[:200]
 
 
+def progress_line(file, start, received, seconds):
+    """Format the progress of a download that began at byte `start`, `seconds` ago."""
+    speed = (received - start) / seconds
+    if not file.size:
+        return f"{file.name:<40} {received / 1e6:,.1f} MB {speed / 1e6:8.1f} MB/s"
+    left = format_seconds((file.size - received) / speed)
+    return (f"{file.name:<40} {received / file.size:>8.0%} {speed / 1e6:8.1f} MB/s   {left} left")
+
+
 # ------------------------------------------------------------------------------------------------
-# the wire: plain requests, tried again where time heals
+# HTTP: plain requests; transient errors are retried
 
 
-class Progress:
-    """A line every few seconds: how far a file is, how fast it comes, how long it will take."""
+class Downloader:
+    """
+    A session with one server, and with whatever it redirects to; the token goes to it alone.
 
-    def __init__(self, file, had, now):
-        self.file, self.had, self.now = file, had, now
-        self.began = self.told = now()
+    clock, sleep: time.monotonic and time.sleep; tests pass their own.
+    """
 
-    def __call__(self, have):
-        if (moment := self.now()) - self.told >= EVERY:
-            self.told = moment
-            speed = (have - self.had) / (moment - self.began)
-            far, left = f"{have / 1e6:,.1f} MB", ""
-            if self.file.size:
-                far = f"{have / self.file.size:.0%}"
-                left = f"{format_seconds((self.file.size - have) / speed)} left"
-            print(f"{self.file.name:<40} {far:>8} {speed / 1e6:8.1f} MB/s   {left}", flush=True)
-
-
-class Wire:
-    """One server, and where it leads us. The token goes to that server alone."""
-
-    def __init__(self, home, token="", now=time.monotonic, sleep=time.sleep):
-        self.now, self.sleep, self.session = now, sleep, requests.Session()
-        # no proxy between us and this machine, and nothing of netrc in our token's place
-        self.session.trust_env, self.session.auth = not is_loopback(home), lambda request: request
+    def __init__(self, home, token, clock, sleep):
+        self.clock = clock
+        self.sleep = sleep
+        self.session = requests.Session()
+        # this machine is reached without a proxy
+        self.session.trust_env = not is_loopback(home)
+        # with an auth of its own, requests does not put a password of netrc in our token's place
+        self.session.auth = lambda request: request
         if "@" in urlsplit(home).netloc:
             raise UserError("a password has no place in an address; a token belongs in HF_TOKEN")
-        # bytes as they are on their disk: only those can be counted from the middle
+        # uncompressed, since a download resumes at a byte of the file as it is stored
         self.session.headers["Accept-Encoding"] = "identity"
         if not token.isascii() or len(token.split()) > 1:
             raise UserError("HF_TOKEN is no token: it holds spaces, or letters that no header can")
         if token:
-            # requests itself drops it where a redirect leaves the host
+            # requests drops this header when a redirect leads to another host
             self.session.headers["Authorization"] = f"Bearer {token.strip()}"
 
     @contextmanager
-    def get(self, url, what, start=0):
-        """An open reply from byte `start` on. What fails, now or later, is Trouble or a Problem."""
+    def open(self, url, name, start=0):
+        """
+        Request a URL from byte `start` on, and yield the open reply.
+
+        Raises RetryableError if the connection fails, even while the body is read, or if the
+        server is busy; UserError for all that a retry cannot change. name: for messages.
+        """
         headers = {"Range": f"bytes={start}-"} if start else {}
         try:
             with self.session.get(url, headers=headers, timeout=TIMEOUT, stream=True) as reply:
-                self.judge(reply, what)
+                raise_for_status(reply, name)
                 yield reply
         except (requests.ConnectionError, requests.Timeout, ChunkedEncodingError,
                 HTTPError) as error:
-            # its name alone: its text may quote an address that is signed
+            # only the type: the message may quote a signed address
             raise RetryableError(f"the connection failed ({type(error).__name__})") from None
         except requests.RequestException as error:
-            raise UserError(f"{what} cannot be asked for ({type(error).__name__})") from None
+            raise UserError(f"{name} cannot be requested ({type(error).__name__})") from None
 
-    def judge(self, reply, what):
-        """What a reply that brings nothing means."""
-        status = reply.status_code
-        if status in (401, 403):
-            raise UserError(f"{what}: nothing of that name is public (HTTP {status}); if it is "
-                          "gated, accept its conditions on the hub's page and set HF_TOKEN")
-        if status == 404:
-            raise UserError(f"{what}: there is nothing of that name, or it is private (HTTP 404)")
-        if is_transient(status):
-            raise RetryableError(f"HTTP {status}", retry_after(reply.headers))
-        if status not in (200, 206, 416):
-            raise UserError(f"{what}: the server answers HTTP {status}")
+    def retry(self, name, attempt, received=lambda: 0):
+        """
+        Return attempt(); after a RetryableError wait and try again, at most TRIES times in a row.
 
-    def persist(self, what, attempt, came=lambda: 0):
-        """attempt(), tried again ever later; a try that gets further than any before is free."""
-        furthest, failed = came(), 0
+        received() gives the bytes on disk: a try that gets further than all before starts the
+        count anew.
+        """
+        most = received()
+        failures = 0
         while True:
             try:
                 return attempt()
-            except RetryableError as trouble:
-                failed = failed + 1 if came() <= furthest else 1
-                furthest = max(furthest, came())
-                if failed == TRIES:
-                    raise UserError(f"{what}: {trouble}, {TRIES} times in a row; what came is kept, "
-                                  "the same command goes on from there") from None
-                wait = min(300, trouble.wait or 2 ** failed)
-                print(f"{what}: {trouble}; again in {wait:.0f} s", flush=True)
-                self.sleep(wait)
+            except RetryableError as error:
+                failures = 1 if received() > most else failures + 1
+                most = max(most, received())
+                if failures == TRIES:
+                    raise UserError(f"{name}: {error}, {TRIES} times in a row; what came is kept, "
+                                    "the same command resumes there") from None
+                seconds = min(300, error.wait or 2 ** failures)
+                print(f"{name}: {error}; again in {seconds:.0f} s", flush=True)
+                self.sleep(seconds)
 
-    def page(self, url, what):
-        """The JSON object at an address."""
+    def get_json(self, url, name):
+        """Return the JSON object at a URL of the hub."""
         def attempt():
-            with self.get(url, what) as reply:
+            with self.open(url, name) as reply:
                 try:
-                    page = json.loads(reply.content)
+                    content = json.loads(reply.content)
                 except (ValueError, RecursionError):
-                    page = None
-            if not isinstance(page, dict):
-                raise UserError(f"{what}: the server does not speak as a hub does; is HF_ENDPOINT "
-                              "right?")
-            return page
-        return self.persist(what, attempt)
+                    content = None
+            if not isinstance(content, dict):
+                raise UserError(f"{name}: the server does not answer as a hub does; is HF_ENDPOINT "
+                                "right?")
+            return content
+        return self.retry(name, attempt)
 
-    def look(self, url, sha256):
-        """The file at any address, as far as its server tells."""
+    def describe(self, url, sha256):
+        """Return the File at any URL: its size as the server tells it, its hash as given."""
         name = PurePosixPath(unquote(urlsplit(url).path)).name
-        with self.get(url, name) as reply:
-            if "text/html" in reply.headers.get("Content-Type", "") and not sha256:
-                raise UserError(f"{shown(url)} is a page to look at, no file; of the hub's files the "
-                              "address has /resolve/ in it, or say owner/name alone")
+        with self.open(url, name) as reply:
+            content_type = reply.headers.get("Content-Type", "")
+            if "text/html" in content_type and not sha256:
+                raise UserError(f"{printable(url)} is a web page, not a file; addresses of the "
+                                "hub's files have /resolve/ in them, or say owner/name alone")
             size = re.fullmatch("[0-9]{1,15}", reply.headers.get("Content-Length", ""))
-        return File(name, url, int(size.group()) if size else None, sha256)
+        return File(name, url, int(size[0]) if size else None, sha256)
 
-    def try_once(self, file, part):
-        """One try: ask for what is missing, and add what comes to the .part."""
-        have, most = length(part), math.inf if file.size is None else file.size
-        if part.exists() and have == most:
+    def download_rest(self, file, part):
+        """Request, once, what is missing of a file, and append it to the .part."""
+        received = size_of(part)
+        size = math.inf if file.size is None else file.size
+        if part.exists() and received == size:
             return
-        with self.get(file.url, file.name, have) as reply:
+        with self.open(file.url, file.name, received) as reply:
             if reply.status_code == 200:
-                # all of it, whatever we asked for
-                have = 0
-            elif not reply.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                # the server sends the whole file, whatever the range
+                received = 0
+            elif not reply.headers.get("Content-Range", "").startswith(f"bytes {received}-"):
                 part.unlink(missing_ok=True)
-                raise RetryableError("the server did not go on where it was asked to")
-            tell = Progress(file, have, self.now)
-            with open(part, "ab" if have else "wb") as out:
-                # a server may send more than it named, but not fill our disk with it
-                while have <= most and (piece := reply.raw.read1(1 << 20, decode_content=False)):
+                raise RetryableError("the server did not resume at the requested byte")
+            start = received
+            started = last_print = self.clock()
+            with open(part, "ab" if received else "wb") as out:
+                # stop soon after `size`: a server must not fill the disk
+                while received <= size:
+                    piece = reply.raw.read1(PIECE, decode_content=False)
+                    if not piece:
+                        break
                     out.write(piece)
-                    have += len(piece)
-                    tell(have)
-        if have < most < math.inf:
-            raise RetryableError(f"it ended after {have:,} of {most:,} bytes")
+                    received += len(piece)
+                    now = self.clock()
+                    if now - last_print >= EVERY:
+                        print(progress_line(file, start, received, now - started), flush=True)
+                        last_print = now
+        if received < size < math.inf:
+            raise RetryableError(f"it ended after {received:,} of {size:,} bytes")
 
-    def bring(self, file, path):
-        """Fetch one file as its .part, and let it have its name once it is known to be right."""
-        part = part_of(path)
+    def download(self, file, path):
+        """Download a file as its .part, check size and hash, then rename it to `path`."""
+        part = part_path(path)
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
             if not file.hash:
-                # nobody could tell whether what an earlier run left is of this very file
+                # a part of an earlier run may be of another file
                 part.unlink(missing_ok=True)
-            self.persist(file.name, lambda: self.try_once(file, part), lambda: length(part))
-            size, found = length(part), digest(part, file.hash)
-            if file.size not in (None, size) or file.hash not in ("", found):
+            self.retry(file.name, lambda: self.download_rest(file, part), lambda: size_of(part))
+            size = size_of(part)
+            digest = hash_like(part, file.hash)
+            if file.size not in (None, size) or file.hash not in ("", digest):
                 part.unlink()
-                raise UserError(f"{file.name}: what came ({size:,} bytes, hash {found}) is not what "
-                              f"was named ({file.size} bytes, {file.hash}), and was deleted")
+                raise UserError(f"{file.name}: what came ({size:,} bytes, hash {digest}) is not "
+                                f"what was named ({file.size} bytes, {file.hash}), and was deleted")
             part.replace(path)
         except OSError as error:
-            raise UserError(f"{part}: {error.strerror}; what came is kept, and the same command "
-                          "goes on from there") from None
-        print(f"{file.name}: whole, {'hash' if file.hash else 'sha256'} {found}", flush=True)
+            raise UserError(f"{part}: {error.strerror}; what came is kept, the same command "
+                            "resumes there") from None
+        print(f"{file.name}: complete, {'hash' if file.hash else 'sha256'} {digest}", flush=True)
+
+
+def raise_for_status(reply, name):
+    """Raise what an HTTP status means: UserError, RetryableError, or nothing if there is a body."""
+    status = reply.status_code
+    if status in (401, 403):
+        raise UserError(f"{name}: nothing of that name is public (HTTP {status}); if it is gated, "
+                        "accept its conditions on the hub's page and set HF_TOKEN")
+    if status == 404:
+        raise UserError(f"{name}: there is nothing of that name, or it is private (HTTP 404)")
+    if is_transient(status):
+        raise RetryableError(f"HTTP {status}", retry_after(reply.headers))
+    if status not in (200, 206, 416):
+        raise UserError(f"{name}: the server answers HTTP {status}")
 
 
 # ------------------------------------------------------------------------------------------------
-# what the hub says
+# the hub's description of a repository (JSON)
 
 
-def licence(page):
-    """The licence that the page of a model or data set names, or None."""
-    card, tags = page.get("cardData"), page.get("tags")
-    named = card.get("license") if isinstance(card, dict) else None
-    tagged = [tag for tag in map(str, tags if isinstance(tags, list) else [])
-              if tag.startswith("license:")]
-    return shown(named or ", ".join(tagged).replace("license:", "")) or None
+def find_licence(info):
+    """Return the licence that a repository's description names, or None."""
+    card = info.get("cardData")
+    if isinstance(card, dict) and card.get("license"):
+        return printable(card["license"]) or None
+    tags = info.get("tags")
+    tags = map(str, tags) if isinstance(tags, list) else []
+    licences = [tag.removeprefix("license:") for tag in tags if tag.startswith("license:")]
+    return printable(", ".join(licences)) or None
 
 
-def file_of(name, entry, base):
-    """One entry of the hub's list as a File, or a Problem if nobody could check what comes."""
-    # large files are stored apart from git, under a better hash
-    size, lfs = entry.get("size"), entry.get("lfs")
-    known = str(lfs["sha256"] if lfs else entry.get("blobId"))
-    if type(size) is not int or size < 0 or not re.fullmatch("[0-9a-f]{40}([0-9a-f]{24})?", known):
-        raise UserError(f"{shown(name)}: the hub names no size or no hash, so nobody could check it")
-    return File(name, f"{base}/{quote(name)}", size, known)
+def to_file(name, entry, base):
+    """Make a File from an entry of the hub's list; UserError if it lacks a size or a hash."""
+    size = entry.get("size")
+    # large files are stored outside git, and have a sha256
+    lfs = entry.get("lfs")
+    digest = str(lfs["sha256"] if lfs else entry.get("blobId"))
+    known = re.fullmatch("[0-9a-f]{40}([0-9a-f]{24})?", digest)
+    if type(size) is not int or size < 0 or not known:
+        raise UserError(f"{printable(name)}: the hub names no size or no hash to check it by")
+    return File(name, f"{base}/{quote(name)}", size, digest)
 
 
-def files_of(page, home, dataset, globs):
-    """The files to take, of those on a page of the hub; says what is taken and what is not."""
+def select_files(info, home, dataset, globs):
+    """List the Files to take of a repository (its description, its address); print the others."""
     try:
-        entries = {entry["rfilename"]: entry for entry in page["siblings"]}
-        names = wanted(entries, dataset, globs)
-        base = f"{home}/resolve/{quote(page['sha'], safe='')}"
-        files = {name: file_of(name, entries[name], base) for name in names}
+        entries = {entry["rfilename"]: entry for entry in info["siblings"]}
+        names = select_names(entries, dataset, globs)
+        base = f"{home}/resolve/{quote(info['sha'], safe='')}"
+        files = [to_file(name, entries[name], base) for name in names]
     except (TypeError, KeyError, ValueError):
         raise UserError(f"{home}: the hub's list of files makes no sense") from None
-    if left := [shown(name) for name in entries if name not in files]:
-        more = f" and {len(left) - 8:,} more" if len(left) > 8 else ""
-        print(f"not taken: {', '.join(left[:8])}{more} (--files GLOB takes what you name)")
+    others = [printable(name) for name in entries if name not in names]
+    if others:
+        more = f" and {len(others) - 8:,} more" if len(others) > 8 else ""
+        print(f"not taken: {', '.join(others[:8])}{more} (--files GLOB takes others)")
     if not files:
-        raise UserError(f"{home} holds nothing of what is asked for; --files GLOB takes other files")
-    return list(files.values())
+        raise UserError(f"{home} has none of the files to take; --files GLOB takes others")
+    return files
 
 
-def ask_hub(wire, hub, name, dataset, globs):
-    """What to take of a model or data set. Its licence is told before anything is fetched."""
-    kind, home = ("datasets", f"datasets/{name}") if dataset else ("models", name)
-    page = wire.page(f"{hub}/api/{kind}/{quote(name)}?blobs=true", name)
-    print(f"{hub}/{home}, revision {shown(page.get('sha'))}")
-    print(f"licence: {licence(page) or 'none is named'}; what it allows is up to you to find out, "
-          "and to keep to")
-    if page.get("gated"):
+def files_of_repository(downloader, hub, name, dataset, globs):
+    """List the Files to take of a model or data set; print its licence before anything is taken."""
+    kind = "datasets" if dataset else "models"
+    home = f"datasets/{name}" if dataset else name
+    info = downloader.get_json(f"{hub}/api/{kind}/{quote(name)}?blobs=true", name)
+    print(f"{hub}/{home}, revision {printable(info.get('sha'))}")
+    print(f"licence: {find_licence(info) or 'none is named'}; you have to read it and keep to it")
+    if info.get("gated"):
         print("gated: accept its conditions on that page, and set HF_TOKEN")
-    return files_of(page, f"{hub}/{quote(home)}", dataset, globs)
+    return select_files(info, f"{hub}/{quote(home)}", dataset, globs)
 
 
 # ------------------------------------------------------------------------------------------------
-# the program
+# the command
 
 
-def make_room(out, missing):
-    """A Problem unless the disk has room for what is missing."""
-    need = sum(max(0, (file.size or 0) - length(part_of(path))) for file, path in missing)
+def download_all(downloader, files, out):
+    """Download the Files that are not complete on disk yet, if the disk has room for them."""
+    # all names are checked before anything is written
+    paths = [safe_path(out, file.name) for file in files]
+    missing = []
+    needed = 0
+    for file, path in zip(files, paths):
+        size = "?" if file.size is None else f"{file.size:,}"
+        if is_complete(file, path):
+            print(f"{size:>18} bytes  {file.name}  (already complete, checked)")
+        else:
+            print(f"{size:>18} bytes  {file.name}")
+            missing.append((file, path))
+            needed += max(0, (file.size or 0) - size_of(part_path(path)))
     Path(out).mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(out).free
-    if need > free:
-        raise UserError(f"{out} has room for {free:,} bytes, and {need:,} are still missing")
-
-
-def take(wire, files, out):
-    """Fetch the files that are not there yet."""
-    # all names are judged before anything is written
-    places = [(file, place(out, file.name)) for file in files]
-    missing = []
-    for file, path in places:
-        have = there(file, path)
-        size = "?" if file.size is None else f"{file.size:,}"
-        print(f"{size:>18} bytes  {file.name}{'  (there already, checked)' if have else ''}")
-        missing += [] if have else [(file, path)]
-    make_room(out, missing)
+    if needed > free:
+        raise UserError(f"{out} has room for {free:,} bytes, and {needed:,} are still missing")
     for file, path in missing:
-        wire.bring(file, path)
-    print(f"{out}: {len(files)} files, {len(missing)} of them fetched now")
+        downloader.download(file, path)
+    print(f"{out}: {len(files)} files, {len(missing)} of them downloaded now")
 
 
-def fetch(args, **how):
-    """Fetch what a name or an address stands for; how: another `now` or `sleep`, in tests."""
-    if not re.fullmatch("([0-9a-f]{64})?", args.sha256):
+def fetch(name, out, dataset=False, globs=None, sha256="",
+          clock=time.monotonic, sleep=time.sleep):
+    """
+    Download a repository of the hub, or the file at an address, into the directory `out`.
+
+    name: owner/name, or http...; dataset: the name is that of a data set; globs: files to take
+    instead of the usual ones; sha256: what the file at an address must have.
+    """
+    if not re.fullmatch("([0-9a-f]{64})?", sha256):
         raise UserError("--sha256 takes 64 of the digits 0-9 and a-f")
     hub = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
     if not hub.startswith(("http://", "https://")):
-        raise UserError(f"HF_ENDPOINT={hub} is no address: it has to begin with http:// or https://")
+        raise UserError(f"HF_ENDPOINT={hub} is no address: it must begin with http:// or https://")
     token = os.environ.get("HF_TOKEN", "")
-    if args.name.startswith(("http://", "https://")):
-        wire = Wire(args.name, token if args.name.startswith(f"{hub}/") else "", **how)
-        files = [wire.persist("the address", lambda: wire.look(args.name, args.sha256))]
+    if name.startswith(("http://", "https://")):
+        if not name.startswith(f"{hub}/"):
+            token = ""
+        downloader = Downloader(name, token, clock, sleep)
+        files = [downloader.retry("the address", lambda: downloader.describe(name, sha256))]
     else:
-        wire = Wire(hub, token, **how)
-        files = ask_hub(wire, hub, args.name, args.dataset, args.files)
-    take(wire, files, args.out)
+        downloader = Downloader(hub, token, clock, sleep)
+        files = files_of_repository(downloader, hub, name, dataset, globs)
+    download_all(downloader, files, out)
 
 
-def arguments():
-    parser = argparse.ArgumentParser(description="Fetch a checkpoint, a data set, or one file.")
+def main():
+    """Read the command line, and download what it names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     add = parser.add_argument
     add("name", help="owner/model, owner/set (with --dataset), or the address of one file")
-    add("--out", required=True, metavar="DIR", help="where the files go")
+    add("--out", required=True, metavar="DIR", help="directory for the files")
     add("--dataset", action="store_true", help="the name is that of a data set")
     add("--files", nargs="+", metavar="GLOB", help="take these files instead of the usual ones")
-    add("--sha256", default="", metavar="HEX", help="what the file at an address must be")
-    return parser.parse_args()
+    add("--sha256", default="", metavar="HEX", help="the hash of the file at an address")
+    args = parser.parse_args()
+    fetch(args.name, args.out, args.dataset, args.files, args.sha256)
 
 
 if __name__ == "__main__":
-    run(lambda: fetch(arguments()))
+    run(main)
