@@ -1,5 +1,7 @@
 """
 How this machine computes fastest: precision and attention, timed once and remembered.
+
+    python -m data.machine        writes runs/machine.json, unless it is there
 """
 
 import json
@@ -13,62 +15,77 @@ from data.program import read_json, run
 from model import ATTENTION, Config, Llama, nll
 from platolm import IGNORE, Tokenizer
 
+MACHINE = Path("runs/machine.json")
+
 
 def step_time(device, precision, attention):
     """
-    Seconds of one training step of the default model on about 1,024 tokens, the median of many.
+    Return the seconds of a training step of the default model on about 1,024 tokens: a median.
 
-    Every step has another shape, as in training: some kernels pay for each shape they first meet.
+    Every step has another shape, as in training: some kernels are slow on each new shape.
     """
-    model, times = Llama(Config(), attention).to(device), []
+    model = Llama(Config(), attention).to(device)
+    times = []
     for length in range(64, 192, 8):
         ids = torch.arange(1024 // length * length, device=device).view(-1, length) % Config.vocab
-        # as in a dialogue, a third of the tokens is learnt
+        # as in a dialogue, a third of the tokens are targets
         targets = ids.masked_fill(ids % 3 > 0, IGNORE)
-        began = time.perf_counter()
+        started = time.perf_counter()
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             loss = nll(model, ids, targets).mean()
         loss.backward()
         loss.item()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - started)
     return sorted(times)[len(times) // 2]
 
 
-def machine_settings(precision=None, attention=None, path=Path("runs/machine.json")):
-    """
-    Where and how to compute: {"device", "precision", "attention"}; arguments override.
+def time_this_machine(path):
+    """Time a training step in each precision and attention on the CPU; write the best to `path`."""
+    print("once for this machine: timing a training step in four forms", flush=True)
+    times = {}
+    for precision in ("float32", "bf16"):
+        for attention in ATTENTION:
+            times[precision, attention] = step_time("cpu", precision, attention)
+    # bf16 must be 20 % faster to be chosen
+    precision, attention = min(times, key=lambda form: times[form] * (1.2 if "bf16" in form else 1))
+    rows = [f"{seconds * 1000:.0f} ms in {form[0]} with {form[1]} attention"
+            for form, seconds in times.items()]
+    print(f"  {', '.join(rows)}: {precision} and {attention} it is")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"device": "cpu", "precision": precision, "attention": attention}))
 
-    Of a CPU it is measured once, by a few training steps of the default model in each form, and
-    remembered in `path` for every later stage.
+
+def machine_settings(precision=None, attention=None, path=MACHINE):
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    fast = {"device": "cuda", "precision": "bf16", "attention": "fused"}
-    if device == "cpu" and not path.exists():
-        print("once for this machine: timing a training step in four forms", flush=True)
-        times = {(p, a): step_time(device, p, a) for p in ("float32", "bf16") for a in ATTENTION}
-        # half the digits have to be worth it
-        best = min(times, key=lambda form: times[form] * (1.2 if form[0] == "bf16" else 1))
-        print("  " + ", ".join(f"{t * 1000:.0f} ms in {p} with {a} attention"
-                               for (p, a), t in times.items()) + f": {' and '.join(best)} it is")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"device": device, "precision": best[0], "attention": best[1]}))
-    if device == "cpu":
-        fast = read_json(path)
-    return fast | {name: value for name, value in
-                   (("precision", precision), ("attention", attention)) if value}
+    Return where and how to compute: {"device", "precision", "attention"}; arguments override.
+
+    A CPU is timed once, and the result remembered in `path` for every later stage.
+    """
+    if torch.cuda.is_available():
+        settings = {"device": "cuda", "precision": "bf16", "attention": "fused"}
+    else:
+        if not path.exists():
+            time_this_machine(path)
+        settings = read_json(path)
+    if precision:
+        settings["precision"] = precision
+    if attention:
+        settings["attention"] = attention
+    return settings
 
 
 def load_checkpoint(directory):
-    """A checkpoint directory as (model, tokenizer)."""
-    fast = machine_settings()
-    model = load_model(directory, fast["attention"]).to(fast["device"])
+    """Load a checkpoint directory onto this machine: (model, tokenizer)."""
+    settings = machine_settings()
+    model = load_model(directory, settings["attention"]).to(settings["device"])
     return model, Tokenizer.load(directory)
 
 
-def named_checkpoint(word):
-    """NAME=DIR, or a directory that is its own name, as (name, model, tokenizer)."""
-    name, _, directory = word.rpartition("=")
-    return name or Path(directory).name, *load_checkpoint(directory)
+def named_checkpoint(argument):
+    """Load NAME=DIR, or a directory that is its own name: (name, model, tokenizer)."""
+    name, _, directory = argument.rpartition("=")
+    model, tokenizer = load_checkpoint(directory)
+    return name or Path(directory).name, model, tokenizer
 
 
 def main():

@@ -85,7 +85,7 @@ def parse_line(text, check=None):
 
 
 def read_jsonl(path, check=None):
-    """Yield the records of a JSONL file; a line that fails `check` is a UserError with its number."""
+    """Yield the records of a JSONL file; UserError tells the number of a bad line."""
     try:
         with open(path, encoding="utf-8") as lines:
             for number, text in enumerate(lines, 1):
@@ -162,7 +162,7 @@ def write_json(path, content):
 
 
 def require_keys(*keys, also=lambda row: None):
-    """Return a check for read_jsonl: which of these keys a row lacks; else what `also(row)` says."""
+    """Return a check for read_jsonl: the keys that a row lacks; if none, what also(row) says."""
     def check(row):
         missing = [key for key in keys if row.get(key) in (None, "", [])]
         return f"no {' and no '.join(missing)}" if missing else also(row)

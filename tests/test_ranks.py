@@ -17,24 +17,22 @@ parts = pytest.mark.skipif(torch.__version__ < "2.7", reason="FSDP2 on a CPU nee
 # trains a small model as train.py does; killed, if told so, after the update of that number
 CHILD = """
 import sys
-from argparse import Namespace
+from pathlib import Path
 import torch
 import train
-from data.distributed import ranks as ranks_of
+from data.distributed import start_ranks
 from model import Config, Llama
 from platolm import Tokenizer
 
 data, tokenizer, out, shard, dies = sys.argv[1:]
-args = Namespace(learn="human", data=[data], out=out, base=None, resume=True, steps=8, tokens=120, accumulate=5,
-                 optimizer="adamw", lr=1e-2, weight_decay=0.1, warmup=0.1, clip=1.0, seed=3, samples=None, lora=None, system=None,
-                 precision="float32", shard=shard == "shard")
+hp = train.Hyperparameters(steps=8, tokens=120, accumulate=5, lr=1e-2, weight_decay=0.1, warmup=0.1, seed=3)
 torch.manual_seed(0)
 torch.set_num_threads(1)
 tokenizer = Tokenizer.load(tokenizer)
 model = Llama(Config(vocab=tokenizer.vocab, dim=32, layers=2, heads=4, kv_heads=2, hidden=48, context=160))
-ranks = ranks_of(args.shard)
-if args.shard:
-    ranks.shard_model(model, torch.float32, args.precision)
+ranks = start_ranks(shard == "shard")
+if ranks.sharded:
+    ranks.shard_model(model, torch.float32, "float32")
 samples = train.load_samples([data], tokenizer, "human", 160)
 real, done = train.update, []
 def update(*what):
@@ -43,7 +41,7 @@ def update(*what):
     done.append(1)
     return real(*what)
 train.update = update
-log = train.train(model, samples, samples[:4], args, ranks)
+log = train.train(model, samples, samples[:4], hp, Path(out), {}, resume=True, ranks=ranks)
 state = ranks.state(model, [])[0]
 if ranks.rank == 0:
     torch.save({"state": {name: tensor.clone() for name, tensor in state.items()}, "log": log}, out + "/end.pt")

@@ -3,8 +3,6 @@
 import json
 import subprocess
 import sys
-from argparse import Namespace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -18,7 +16,7 @@ from data.muon import newton_schulz
 from model import add_lora, nll
 from data.program import UserError
 from platolm import IGNORE, LABEL, SYSTEM, Tokenizer, turns, read_records
-from train import batches, endless_batches, load_samples, pad, to_sample, update
+from train import Hyperparameters, batches, endless_batches, load_samples, pad, to_sample, update
 
 close = torch.testing.assert_close
 
@@ -185,18 +183,18 @@ def test_a_compiled_layer_computes_the_same(make_model, tokenizer, files):
 
 def test_updates_of_so_many_samples_hold_each_once_an_epoch():
     lengths = list(range(20, 90))
-    args = Namespace(samples=16, tokens=300, seed=1)
-    stream = train.update_batches(lengths, args)
+    hp = Hyperparameters(samples=16, tokens=300, seed=1)
+    stream = train.update_batches(lengths, hp)
     epochs = [[next(stream) for _ in range(4)] for _ in range(2)]
     for epoch in epochs:
         used = [i for picked in epoch for batch in picked for i in batch]
         assert len(used) == len(set(used)) == 64 and all(sum(map(len, picked)) == 16 for picked in epoch)
         assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) < 300 + 90
                    for picked in epoch for batch in picked)
-    assert epochs[0] != epochs[1] and train.count_steps(3, lengths, args) == 12
-    args = Namespace(samples=None, tokens=300, seed=1, accumulate=2)
+    assert epochs[0] != epochs[1] and train.count_steps(3, lengths, hp) == 12
+    hp = Hyperparameters(tokens=300, seed=1, accumulate=2)
     n = len(batches(lengths, 300, np.random.default_rng([1, 0])))
-    assert train.count_steps(3, lengths, args) == 3 * n // 2
+    assert train.count_steps(3, lengths, hp) == 3 * n // 2
 
 
 def test_half_precision_weights_learn_and_loras_stay_exact(make_model, tokenizer, files):
@@ -271,13 +269,6 @@ def test_held_out_loss_is_the_mean_over_tokens(make_model, tokenizer, files):
 # whole runs
 
 
-def args_of(files, out, **changes):
-    return Namespace(**{**dict(
-        learn="human", data=[str(files)], out=str(out), base=None, held_out=None, resume=True, steps=8,
-        tokens=150, accumulate=2, lr=1e-2, warmup=0.1, weight_decay=0.1, clip=1.0, seed=3,
-        lora=None, precision="float32", optimizer="adamw", samples=None, system=None), **changes})
-
-
 class Killed(Exception):
     pass
 
@@ -285,11 +276,12 @@ class Killed(Exception):
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_killed_run_goes_on_to_the_same_end(
         make_model, tokenizer, files, tmp_path, monkeypatch, optimizer):
-    args_for = partial(args_of, optimizer=optimizer)
+    hp = Hyperparameters(steps=8, tokens=150, accumulate=2, optimizer=optimizer, lr=1e-2, warmup=0.1,
+                         weight_decay=0.1, seed=3)
     samples = load_samples([files], tokenizer, "human", 160)
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     whole = make_model()
-    log = train.train(whole, samples, None, args_for(files, tmp_path / "a"))
+    log = train.train(whole, samples, None, hp, tmp_path / "a", {}, resume=True)
 
     # killed in its eighth update, when that of the seventh is on disk
     real, done = train.update, []
@@ -300,22 +292,28 @@ def test_a_killed_run_goes_on_to_the_same_end(
         return real(*what)
     monkeypatch.setattr(train, "update", dies)
     with pytest.raises(Killed):
-        train.train(make_model(), samples, None, args_for(files, tmp_path / "b"))
+        train.train(make_model(), samples, None, hp, tmp_path / "b", {}, resume=True)
     monkeypatch.setattr(train, "update", real)
     again = make_model()
-    relog = train.train(again, samples, None, args_for(files, tmp_path / "b"))
+    relog = train.train(again, samples, None, hp, tmp_path / "b", {}, resume=True)
     assert relog == log
     close(dict(again.state_dict()), dict(whole.state_dict()), rtol=0, atol=0)
 
 
-def test_another_run_does_not_go_on_with_this_ones_state(make_model, tokenizer, files, tmp_path):
-    args, model = args_of(files, tmp_path), make_model()
-    train.save_state(model, train.make_optimizers(model, "adamw", 1e-3, 0), [], args)
+def test_another_run_does_not_go_on_with_this_ones_state(make_model, files, tmp_path):
+    path, model = tmp_path / "train_state.pt", make_model()
+    optimizers = train.make_optimizers(model, "adamw", 1e-3, 0)
+
+    def settings(*changes):
+        args = train.arguments(["--learn", "human", "--data", str(files), "--out", str(tmp_path), *changes])
+        return train.run_settings_of(args, [files])
+    train.save_state(path, settings(), model, optimizers, [])
+    assert train.load_state(path, settings("--resume"), model, optimizers) == []
     with pytest.raises(UserError, match=r"other lr .*, seed .*; delete it"):
-        train.load_state(model, train.make_optimizers(model, "adamw", 1e-3, 0), args_of(files, tmp_path, lr=1e-4, seed=5))
-    (tmp_path / "train_state.pt").write_bytes(b"torn")
+        train.load_state(path, settings("--lr", "1e-4", "--seed", "5"), model, optimizers)
+    path.write_bytes(b"torn")
     with pytest.raises(UserError, match="cannot be read"):
-        train.load_state(model, train.make_optimizers(model, "adamw", 1e-3, 0), args)
+        train.load_state(path, settings(), model, optimizers)
 
 
 def command(*words):
