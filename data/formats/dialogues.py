@@ -1,5 +1,5 @@
 """
-Dialogues as others write them, one at a time, as our records.
+One dialogue in any of seven formats, converted to our record.
 
     ShareGPT, FastChat      {"conversations": [{"from": "human", "value": text}, ...]}
     SocraticChat            the same, with "session_id" and "num_of_rounds"
@@ -9,7 +9,7 @@ Dialogues as others write them, one at a time, as our records.
     Baize                   {"topic", "input": "a first line [|Human|] text [|AI|] text ..."}
     OASST's trees           {"prompt": {"role": "prompter", "text", "replies": [...]}}
 
-What is under other keys travels along. Here: one item. Not here: files of them (files.py).
+All other keys of an item are copied to the record.
 """
 
 import math
@@ -17,117 +17,143 @@ import re
 
 from platolm import END_REASONS, record_error
 
-# who speaks, in the words of all formats
+# the names of the roles in all formats, in lower case, and ours
 ROLES = {"human": "human", "user": "human", "prompter": "human",
          "gpt": "gpt", "chatgpt": "gpt", "bing": "gpt", "bard": "gpt", "assistant": "gpt",
          "ai": "gpt", "system": "system", "developer": "system"}
 
 
-def turn_of(role, said):
-    """A turn of ours, or of "system"; what is said is a text, or parts with texts in them."""
-    who = ROLES.get(str(role).lower())
-    if not who:
+def to_turn(role, content):
+    """Make a turn {"from", "value"} of a role in any format and a text, or a list of text parts."""
+    speaker = ROLES.get(str(role).lower())
+    if not speaker:
         raise ValueError(f"an unknown role {str(role)[:40]!r}")
-    if isinstance(said, list):
-        said = "\n".join(part if isinstance(part, str) else part["text"] for part in said)
-    return {"from": who, "value": said}
+    if isinstance(content, list):
+        parts = [part if isinstance(part, str) else part["text"] for part in content]
+        content = "\n".join(parts)
+    return {"from": speaker, "value": content}
 
 
-def spoken(turns):
-    """The turns of a list of {"role", "content"}, or of {"from", "value"} as in our records."""
-    # the other keys of a turn of ours stay
-    return [turn | turn_of(turn["from"], turn.get("value")) if "from" in turn else
-            turn_of(turn.get("role"), turn.get("content")) for turn in turns]
+def to_turns(messages):
+    """Convert messages {"role", "content"}, or {"from", "value"} as in our records, to turns."""
+    turns = []
+    for message in messages:
+        if "from" in message:
+            # such a turn keeps its other keys
+            turns.append(message | to_turn(message["from"], message.get("value")))
+        else:
+            turns.append(to_turn(message.get("role"), message.get("content")))
+    return turns
 
 
 # ------------------------------------------------------------------------------------------------
-# formats: an item -> its turns, and what else is to be known of it
+# the formats: item -> (turns, other keys of the record, as far as they have another name there)
 
 
 def sharegpt(item):
-    """Turns with "from"; SocraticChat's dialogues have a "session_id", WizardLM's an "idx"."""
-    return spoken(item["conversations"]), {"id": item.get("session_id", item.get("idx"))}
+    """Read turns with "from"; SocraticChat names a dialogue by "session_id", WizardLM by "idx"."""
+    return to_turns(item["conversations"]), {"id": item.get("session_id", item.get("idx"))}
 
 
 def openai(item):
-    """Turns with "role"; UltraChat-200k has a "prompt_id", others no id at all."""
+    """Read turns with "role"; UltraChat-200k has a "prompt_id", other files have no id."""
     if any(message.get("weight") == 0 for message in item["messages"]):
         raise ValueError("an answer that is not to be learnt (weight 0); here all are")
-    return spoken(item["messages"]), {"id": item.get("prompt_id")}
+    return to_turns(item["messages"]), {"id": item.get("prompt_id")}
 
 
 def wildchat(item):
-    """Turns with "role", and an id or, in newer files, a hash."""
+    """Read turns with "role", named by "conversation_id" or, in newer files, by a hash."""
     name = item.get("conversation_id", item.get("conversation_hash"))
-    return spoken(item["conversation"]), {"id": name}
+    return to_turns(item["conversation"]), {"id": name}
 
 
 def ultrachat(item):
-    """Texts in alternation."""
-    return [turn_of(("human", "gpt")[n % 2], text) for n, text in enumerate(item["data"])], {}
+    """Read texts of human and gpt in alternation."""
+    roles = ("human", "gpt")
+    return [to_turn(roles[i % 2], text) for i, text in enumerate(item["data"])], {}
 
 
 def baize(item):
-    """A transcript; all of them begin with the same line, and most end with a human's mark."""
+    """Read a transcript "first line [|Human|] text [|AI|] text ... [|Human|]"."""
     _, *parts = re.split(r"\[\|(Human|AI)\|\]", item["input"])
     if not parts:
         raise ValueError('no [|Human|] in "input"')
-    turns = [turn_of(role, text.strip()) for role, text in zip(parts[::2], parts[1::2])]
-    silent = turns[-1] == {"from": "human", "value": ""}
-    # a topic is no id: there are many dialogues on one
-    return turns[:-1] if silent else turns, {}
+    turns = [to_turn(role, text.strip()) for role, text in zip(parts[::2], parts[1::2])]
+    # most transcripts end with the human's mark and no text
+    if turns[-1] == {"from": "human", "value": ""}:
+        turns.pop()
+    # the topic is no id: many dialogues have the same
+    return turns, {}
 
 
 def oasst(item):
-    """A tree: its root, the best reply to it, the best reply to that, as far as it goes."""
-    turns, replies = [], [item["prompt"]]
+    """Read a tree of replies: its root, the best reply to it, the best reply to that, and so on."""
+    turns = []
+    replies = [item["prompt"]]
     while replies := [reply for reply in replies if not reply.get("deleted")]:
-        # the best has the lowest rank; of those without one the first is as good as any
+        # the best reply has the lowest rank; without ranks it is the first
         best = min(replies, key=lambda reply: math.inf if reply.get("rank") is None
                    else reply["rank"])
-        turns.append(turn_of(best.get("role"), best.get("text")))
+        turns.append(to_turn(best.get("role"), best.get("text")))
         replies = best.get("replies") or []
     return turns, {"id": item.get("message_tree_id"), "lang": item["prompt"].get("lang")}
 
 
-# the key that gives a format away, and what is under it; the first that fits
+# the key that identifies a format, the type of its value, and the format's function
 FORMATS = {"conversations": (list, sharegpt), "messages": (list, openai), "data": (list, ultrachat),
            "conversation": (list, wildchat), "input": (str, baize), "prompt": (dict, oasst)}
 
 # ------------------------------------------------------------------------------------------------
 
 
-def translate(item, key):
-    """The record made of an item of the format that has this key; not yet checked."""
+def find_format(item):
+    """Return the key of FORMATS by which an item is read, the first that fits, or None."""
+    for key, (expected, _) in FORMATS.items():
+        value = item.get(key)
+        # Alpaca's tasks have an "input", too, without the marks of a transcript
+        if isinstance(value, expected) and (key != "input" or "[|" in value):
+            return key
+    return None
+
+
+def convert_item(item, key):
+    """Convert an item of the format with this key to a record, which is not validated yet."""
     try:
-        turns, known = FORMATS[key][1](item)
+        turns, renamed = FORMATS[key][1](item)
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f'something in "{key}" is no turn') from None
-    rest = {name: value for name, value in (known | item).items() if name not in FORMATS}
-    # what others call the end is another thing
+    rest = {name: value for name, value in (renamed | item).items() if name not in FORMATS}
+    # other formats use "end" for other things
     if rest.get("end") not in list(END_REASONS):
         rest.pop("end", None)
-    # many a dialogue ends in a turn that was opened, and in which nobody spoke
+    # many dialogues end with a turn that was opened and left empty
     while len(turns) > 1 and isinstance(turns[-1]["value"], str) and not turns[-1]["value"].strip():
-        turns, rest["end"] = turns[:-1], rest.get("end", "cut")
-    told = [turn["value"] for turn in turns if turn["from"] == "system" and turn["value"]]
-    if told:
-        rest["system"] = "\n\n".join(map(str, told))
+        turns.pop()
+        rest["end"] = rest.get("end", "cut")
+    system = [turn["value"] for turn in turns if turn["from"] == "system" and turn["value"]]
+    if system:
+        rest["system"] = "\n\n".join(map(str, system))
     name = rest.pop("id", None)
     record = {} if name is None else {"id": str(name)}
-    return record | {"conversations": [t for t in turns if t["from"] != "system"]} | rest
+    record["conversations"] = [turn for turn in turns if turn["from"] != "system"]
+    return record | rest
 
 
 def to_record(item):
-    """An item of any of these formats, or a base model's text, as a sound record; or ValueError."""
-    key = next((key for key, (kind, _) in FORMATS.items() if isinstance(item.get(key), kind)
-                and (key != "input" or "[|" in item[key])), None)
+    """
+    Convert an item of any of these formats, or a base model's {"text"}, to a valid record.
+
+    Raises ValueError with the reason if the item is in no known format or makes no valid record.
+    """
+    key = find_format(item)
     if key is None and "parent_id" in item:
         raise ValueError("one message of a tree; the file of whole trees is needed")
     if key is None and "text" not in item:
         keys = ", ".join(sorted(map(str, item))[:6])
         raise ValueError(f"a dialogue in no format known here (its keys: {keys})")
-    record = translate(item, key) if key else item
-    if trouble := record_error(record):
-        raise ValueError(trouble)
+    record = convert_item(item, key) if key else item
+    error = record_error(record)
+    if error:
+        raise ValueError(error)
     return record

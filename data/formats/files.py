@@ -1,16 +1,13 @@
 """
-Files as others write them: JSON lines or one JSON array, told apart by what is in them.
-
-They are read and written piece by piece, so that they may be larger than the memory: a file gives
-`objects`, those are `numbered`, `each` of them is judged (`items`, `dialogues`; segments are told
-so), and `records` have an end.
+Files of dialogues in any known format: read, selected, split, and written in another format.
 
     python -m data.formats.files FILE --out human.jsonl
     python -m data.formats.files FILE --out human.jsonl --held-out held.jsonl --where source=hh
     python -m data.formats.files FILE --out human.json --as sharegpt
 
-What cannot be used is passed over, and counted. Not here: what one dialogue looks like in each of
-the formats (dialogues.py) and in ours (platolm.wrong), the files of benches (mtbench.py).
+A file holds JSON objects, one after another or in an array; gzip is unpacked. It is read and
+written piece by piece, so that it may be larger than the memory. Items that cannot be used are
+skipped and counted.
 """
 
 import argparse
@@ -22,16 +19,17 @@ import re
 import stat
 import zlib
 from collections import Counter
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 
 from data.formats.dialogues import to_record
-from data.program import UserError, to_jsonl, positive_int, write_text, run, validate
+from data.program import UserError, positive_int, run, to_jsonl, validate, write_text
 from platolm import to_messages, record_error
 
+# characters to read at a time
 PIECE = 1 << 20
 
-# how files begin that are no text; gzip is read as it is
+# how files begin that are not text; gzip is unpacked while reading
 GZIP = b"\x1f\x8b"
 PACKED = {b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstandard", b"PAR1": "parquet"}
 
@@ -40,43 +38,53 @@ PACKED = {b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstandard", b"PAR1": "parq
 
 
 def json_objects(file):
-    """The JSON objects of a file, in arrays or one after another, however many there are."""
-    decode, gap = json.JSONDecoder().raw_decode, re.compile(r"[\s,]*")
-    text, place, inside = "", 0, False
+    """
+    Yield the JSON objects of an open text file, in arrays or one after another, piece by piece.
+
+    Raises ValueError where the text is not JSON, is no object, or ends too early.
+    """
+    decode = json.JSONDecoder().raw_decode
+    gap = re.compile(r"[\s,]*")
+    text = ""
+    offset = 0
+    in_array = False
     while True:
-        place = gap.match(text, place).end()
-        sign = text[place:place + 1]
-        if sign == "{":
+        offset = gap.match(text, offset).end()
+        first = text[offset:offset + 1]
+        if first == "{":
             try:
-                item, place = decode(text, place)
+                item, offset = decode(text, offset)
                 yield item
                 continue
             except json.JSONDecodeError as error:
-                # a piece of the file may end within an object; what is wrong earlier stays wrong
+                # at the end of the text the object may only be incomplete: more is read below;
+                # an error before the end stays an error
                 if error.pos < len(text) - 16 and not error.msg.startswith("Unterminated string"):
                     raise
-        elif sign and sign == ("]" if inside else "["):
-            inside, place = not inside, place + 1
+        elif first and first == ("]" if in_array else "["):
+            in_array = not in_array
+            offset += 1
             continue
-        elif sign:
-            raise ValueError(f"{'an array of ' * inside}things other than objects")
-        # at least as much again: an object of any length is decoded a few times only
-        more = file.read(max(PIECE, len(text) - place))
-        if not more and (sign or inside):
+        elif first:
+            raise ValueError(f"{'an array of ' * in_array}things other than objects")
+        # at least double what is left: even a very long object is decoded only a few times
+        more = file.read(max(PIECE, len(text) - offset))
+        if not more and (first or in_array):
             raise ValueError("it ends too early")
         if not more:
             return
-        text, place = text[place:] + more, 0
+        text = text[offset:] + more
+        offset = 0
 
 
 def numbered_objects(path):
-    """The JSON objects of a file with their numbers, from 1 up."""
+    """Yield (number, object) for the JSON objects of a file, from 1 up; UserError if not JSON."""
     number = 0
     with open(path, "rb") as file:
-        # a pipe can be read but once: what it begins with is only looked at
+        # peek, since a pipe can be read only once
         start = file.peek(4)
-        for sign, name in PACKED.items():
-            if start.startswith(sign):
+        for signature, name in PACKED.items():
+            if start.startswith(signature):
                 raise UserError(f"{path} is a {name} file; make JSON lines of it first")
         data = gzip.open(file) if start.startswith(GZIP) else file
         try:
@@ -90,96 +98,122 @@ def numbered_objects(path):
             raise UserError(f"{path}, after item {number}: the gzip file is cut off") from None
 
 
-def kind(error):
-    """What an error says but for the numbers in it, so that its like can be counted."""
+def error_kind(error):
+    """Return an error's text with # for all numbers, so that errors of one kind can be counted."""
     return re.sub(r"\d+", "#", getattr(error, "reason", str(error)))
 
 
-def convert_each(path, made, bad=None):
+def convert_each(path, convert, skipped=None):
     """
-    What is made of the items of a file, one by one. An item that made(item) refuses is a Problem;
-    where `bad` is a Counter, it is counted there by what is wrong with it.
+    Yield convert(item) for each item of a file.
+
+    Where it raises ValueError, the item is counted in the Counter `skipped` by the kind of error;
+    without a Counter it is a UserError.
     """
     for number, item in numbered_objects(path):
         try:
-            found = made(item)
+            result = convert(item)
         except (ValueError, RecursionError) as error:
-            if bad is None:
+            if skipped is None:
                 raise UserError(f"{path}, item {number}: {error}") from None
-            bad[kind(error)] += 1
+            skipped[error_kind(error)] += 1
         else:
-            yield found
+            yield result
 
 
-def print_skipped(bad):
-    """Print what was passed over, and why."""
-    for why, number in bad.most_common():
-        print(f"{number:>9,} passed over: {why}", flush=True)
+def print_skipped(skipped):
+    """Print how many items were skipped, for each reason."""
+    for reason, number in skipped.most_common():
+        print(f"{number:>9,} passed over: {reason}", flush=True)
 
 
 def read_items(path, check=record_error):
-    """The JSON objects of a file, one by one; one that `check` finds wrong is a Problem."""
+    """Yield the JSON objects of a file; one for which check(item) gives an error is a UserError."""
     return convert_each(path, lambda item: validate(item, check))
 
 
-def read_dialogues(path, bad=None):
+def read_dialogues(path, skipped=None):
     """
-    The dialogues of a file in any format, as records; what is none is a Problem, or counted in
-    `bad`. Other records, like a base model's texts, are passed over. Segments are told so.
+    Yield the dialogues of a file in any format as records; segments are marked as such.
+
+    Items that are no dialogue are counted in the Counter `skipped`, or a UserError without one.
+    Other records, like a base model's texts, are left out.
     """
-    found = convert_each(path, lambda item: to_record(validate(item, None)), bad)
-    return mark_segments(record for record in found if "conversations" in record)
+    records = convert_each(path, lambda item: to_record(validate(item, None)), skipped)
+    return mark_segments(record for record in records if "conversations" in record)
 
 
-def goes_on(record, after):
-    """Whether a dialogue that others have split goes on in the record after it: a_0, a_4, ..."""
-    names = [re.fullmatch(r"(.+)_(\d+)", found.get("id", "")) for found in (record, after)]
-    if not all(names) or names[0][1] != names[1][1]:
+def is_continued(record, following):
+    """
+    Tell whether a record is a segment that goes on in the next record, by their ids and turns.
+
+    A segment "a_4" starts at turn 4 of the dialogue "a". The next one starts where it ends, or
+    one turn earlier with the same answer.
+    """
+    name, start = split_segment_id(record)
+    next_name, next_start = split_segment_id(following)
+    if name is None or name != next_name:
         return False
-    said, step = record["conversations"], int(names[1][2]) - int(names[0][2])
-    # where segments overlap, the next begins with the same answer
-    return step == len(said) or step == len(said) - 1 and after["conversations"][0] == said[-1]
+    turns = record["conversations"]
+    length = next_start - start
+    if length == len(turns) - 1:
+        return following["conversations"][0] == turns[-1]
+    return length == len(turns)
 
 
-def mark_segments(found):
-    """Records as they come; those that are segments are told so, and all but the last are cut."""
-    before, first = None, None
-    for record in chain(found, [None]):
-        if before and record and goes_on(before, record):
-            first = first or before["id"].rpartition("_")[0]
-            yield {"segment_of": first, **before, "end": "cut"}
-        elif before:
-            yield {**({"segment_of": first} if first else {}), **before}
-            first = None
-        before = record
+def split_segment_id(record):
+    """Split the id "a_4" of a segment into ("a", 4); (None, None) for other ids."""
+    match = re.fullmatch(r"(.+)_(\d+)", record.get("id", ""))
+    return (match[1], int(match[2])) if match else (None, None)
 
 
-def as_word(value):
-    """A value of a record as --where knows it: a text as it is, else as in JSON."""
+def mark_segments(records):
+    """Yield the records; segments get "segment_of", and all but a dialogue's last end in "cut"."""
+    previous = None
+    dialogue = None
+    for record in chain(records, [None]):
+        if previous and record and is_continued(previous, record):
+            dialogue = dialogue or split_segment_id(previous)[0]
+            yield {"segment_of": dialogue, **previous, "end": "cut"}
+        elif previous and dialogue:
+            yield {"segment_of": dialogue, **previous}
+            dialogue = None
+        elif previous:
+            yield previous
+        previous = record
+
+
+def as_text(value):
+    """Return a value of a record as --where compares it: a text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def select_records(path, where=(), bad=None):
+def select_records(path, conditions=(), skipped=None):
     """
-    The dialogues of a file that have one of these words under each of these keys [(key, words)],
-    with ids. Where nothing else is told, one that ends with an answer counts as left, one that
-    ends with a question as cut.
+    Yield the dialogues of a file that meet all conditions, each with an id and an end.
+
+    conditions: pairs (key, values), of which one must be under the key; skipped: see
+    `read_dialogues`. A dialogue without an end counts as "left" after an answer, else as "cut".
     """
-    number = count()
-    for item in read_dialogues(path, bad):
-        if all(as_word(item.get(key)) in words for key, words in where):
-            end = "left" if item["conversations"][-1]["from"] == "gpt" else "cut"
-            yield {"id": f"{Path(path).stem}:{next(number)}", "end": end, **item}
+    number = 0
+    for record in read_dialogues(path, skipped):
+        if all(as_text(record.get(key)) in values for key, values in conditions):
+            end = "left" if record["conversations"][-1]["from"] == "gpt" else "cut"
+            yield {"id": f"{Path(path).stem}:{number}", "end": end, **record}
+            number += 1
 
 
-def held_out_split(records, share, held):
+def held_out_split(records, share, held_out):
     """
-    Those held out, about one in `share`, or else the others. A hash decides, so that it is always
-    the same; segments of one dialogue go together, and so do dialogues that begin alike.
+    Yield the held-out records, about one in `share`, or else (held_out=False) all others.
+
+    A hash of the first question decides, so that every run decides alike. Segments of one dialogue
+    stay together, and so do dialogues that begin with the same question.
     """
     for record in records:
-        first = record["conversations"][0]["value"]
-        if (zlib.crc32(str(record.get("segment_of", first)).encode()) % share == 0) == held:
+        question = record["conversations"][0]["value"]
+        key = str(record.get("segment_of", question))
+        if (zlib.crc32(key.encode()) % share == 0) == held_out:
             yield record
 
 
@@ -187,59 +221,69 @@ def held_out_split(records, share, held):
 # writing: records -> the texts of a file
 
 
-def array(records):
-    """One JSON array: ShareGPT's, as FastChat's trainer reads it."""
-    sign = "["
+def record_lines(records):
+    """Yield our own format: one record a line."""
+    return map(to_jsonl, records)
+
+
+def sharegpt_array(records):
+    """Yield one JSON array of records: ShareGPT's format, as FastChat's trainer reads it."""
+    separator = "["
     for record in records:
-        yield sign + to_jsonl(record)
-        sign = ","
+        yield separator + to_jsonl(record)
+        separator = ","
     yield "]\n"
 
 
-def messages(records):
-    """OpenAI's lines, the system first."""
+def openai_lines(records):
+    """Yield OpenAI's format: one {"messages": [...]} a line, the system message first."""
     for record in records:
-        told = [{"role": "system", "content": record["system"]}] if record.get("system") else []
-        yield to_jsonl({"messages": told + to_messages(record["conversations"])})
+        messages = to_messages(record["conversations"])
+        if record.get("system"):
+            messages.insert(0, {"role": "system", "content": record["system"]})
+        yield to_jsonl({"messages": messages})
 
 
-FORMS = {"records": lambda records: map(to_jsonl, records), "sharegpt": array, "messages": messages}
+# the words of --as
+WRITERS = {"records": record_lines, "sharegpt": sharegpt_array, "messages": openai_lines}
 
 
 def save(path, records, form="records"):
-    """Write records in one of these forms; returns how many. None at all are a Problem."""
-    written = Counter()
+    """Write records in one of the formats WRITERS and return how many; UserError if none."""
+    count = 0
 
     def counted():
+        nonlocal count
         for record in records:
-            written[path] += 1
+            count += 1
             yield record
-        if not written:
-            raise UserError(f"there are no dialogues for {path}; is it the right file (and --where)?")
-    write_text(path, FORMS[form](counted()))
-    return written[path]
+        if not count:
+            raise UserError(f"there are no dialogues for {path}; is it the right file "
+                            "(and --where)?")
+    write_text(path, WRITERS[form](counted()))
+    return count
 
 
 # ------------------------------------------------------------------------------------------------
 
 
 def condition(text):
-    """KEY=WORD1,WORD2 as (key, words)."""
+    """Parse KEY=WORD1,WORD2 as (key, words)."""
     key, words = text.split("=", 1)
     return key, words.split(",")
 
 
 def main():
-    """Write the dialogues of a file in another form, some of them held out."""
+    """Write the dialogues of a file in another format, some of them held out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     add = parser.add_argument
     add("file", help="dialogues in any format of dialogues.py, as an array or lines")
     add("--out", required=True, help="file to write")
-    add("--held-out", help="file of those held out")
-    add("--share", type=positive_int, default=10, help="one in so many held out (10)")
+    add("--held-out", help="file to write the held-out dialogues to")
+    add("--share", type=positive_int, default=10, help="hold out one in so many (10)")
     add("--where", type=condition, action="append", default=[], metavar="KEY=WORD[,WORD...]",
-        help="only those that have one of these words under this key; may be said again")
-    add("--as", dest="form", choices=FORMS, default="records",
+        help="only dialogues with one of these words under this key; may be given again")
+    add("--as", dest="form", choices=WRITERS, default="records",
         help="our records, ShareGPT's array, or OpenAI's messages")
     args = parser.parse_args()
     paths = [path for path in (args.file, args.held_out, args.out) if path]
@@ -247,17 +291,19 @@ def main():
         raise UserError(f"{', '.join(paths)}: what is read and what is written must differ")
     if args.held_out and not stat.S_ISREG(os.stat(args.file).st_mode):
         raise UserError(f"{args.file} is no file that can be read twice, as --held-out needs")
-    bad = Counter()
-    # each file written takes a reading of its own, so that nothing is kept in memory
+    # the input is read once for each output, so that nothing is kept in memory
     if args.held_out:
-        held = held_out_split(select_records(args.file, args.where, Counter()), args.share, True)
-        print(f"{args.held_out}: {save(args.held_out, held, args.form):,} dialogues")
-    found = select_records(args.file, args.where, bad)
+        records = select_records(args.file, args.where, Counter())
+        held_out = held_out_split(records, args.share, True)
+        print(f"{args.held_out}: {save(args.held_out, held_out, args.form):,} dialogues")
+    skipped = Counter()
+    records = select_records(args.file, args.where, skipped)
+    if args.held_out:
+        records = held_out_split(records, args.share, False)
     try:
-        number = save(args.out, held_out_split(found, args.share, False) if args.held_out else found,
-                      args.form)
+        number = save(args.out, records, args.form)
     finally:
-        print_skipped(bad)
+        print_skipped(skipped)
     print(f"{args.out}: {number:,} dialogues")
 
 

@@ -1,16 +1,15 @@
 """
-Samples of equal size of the data that the paper compares with, and of its seeds.
+Samples of equal size of the data sets that the paper compares with, and of its seeds.
 
     python -m data.formats.sampling --like ultrachat sector1.json sector2.json --out x.jsonl
 
-    vicuna      ShareGPT's dialogues, of those that were split the first segments
-    baize       from each file in proportion to its size
+    vicuna      ShareGPT's dialogues; of those in segments the first segment
+    baize       dialogues of each file in proportion to its size
     ultrachat   the same
     wizard      seeds: a question and its answer, but none that is from Alpaca
-    dolly       seeds: questions, from each category in proportion; some come with a text
+    dolly       seeds: questions, of each category in proportion to its size; some with a context
 
-The files are read twice, first to count and then to draw, so that they may be larger than the
-memory. Not here: the formats (dialogues.py), the use of seeds (simulate.py --seeds).
+The files are read twice, to count and to draw, so that they may be larger than the memory.
 """
 
 import argparse
@@ -19,76 +18,85 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from data.formats.files import read_dialogues, read_items, save, print_skipped
-from data.program import UserError, require_keys, positive_int, run
+from data.formats.files import print_skipped, read_dialogues, read_items, save
+from data.program import UserError, positive_int, require_keys, run
 
-# what is asked about a text, and the name of such a task
-ABOUT = {"closed_qa": "answering a question from a text", "summarization": "summing up a text",
-         "information_extraction": "finding facts in a text"}
+# Dolly's categories of questions about a given text, and how the question then begins
+CONTEXT_TASKS = {"closed_qa": "answering a question from a text",
+                 "summarization": "summing up a text",
+                 "information_extraction": "finding facts in a text"}
 
 
-def later(record):
-    """Whether it is a segment of a dialogue, and not its first, "abc_0"."""
+def is_later_segment(record):
+    """Tell whether a record is a segment of a dialogue but not its first, which ends in "_0"."""
     return "segment_of" in record and not re.fullmatch(r".*_0", record.get("id", "_0"))
 
 
-def from_alpaca(record):
-    """Whether one of WizardLM's dialogues is an old one of Alpaca's."""
+def is_from_alpaca(record):
+    """Tell whether a dialogue of WizardLM's was taken over from Alpaca."""
     return record.get("id", "").startswith("alpaca_")
 
 
-def asked(row, number):
-    """One of Dolly's rows as the question alone; if it is about a text, with its task and that."""
-    words = row["instruction"]
-    if row["category"] in ABOUT:
-        words = f"The task is {ABOUT[row['category']]}.\n\n{words}\n\n{row.get('context') or ''}"
+def dolly_seed(row, number):
+    """Make a seed of a row of Dolly's: the instruction, with task and context if it has them."""
+    text = row["instruction"]
+    if row["category"] in CONTEXT_TASKS:
+        task = CONTEXT_TASKS[row["category"]]
+        text = f"The task is {task}.\n\n{text}\n\n{row.get('context') or ''}"
     return {"id": f"dolly_{number}", "category": row["category"],
-            "conversations": [{"from": "human", "value": words.strip()}]}
+            "conversations": [{"from": "human", "value": text.strip()}]}
 
 
-def pairs(path, like, bad):
-    """The records of a file that may be drawn, each with the stratum that it belongs to."""
+def candidates(path, like, skipped):
+    """
+    Yield (stratum, record) for the records of a file that may be drawn.
+
+    The stratum is the path or, for Dolly, the category; the Counter `skipped` counts the records
+    that are left out, by reason.
+    """
     if like == "dolly":
-        for number, row in enumerate(read_items(path, require_keys("instruction", "category"))):
-            yield row["category"], asked(row, number)
+        rows = read_items(path, require_keys("instruction", "category"))
+        for number, row in enumerate(rows):
+            yield row["category"], dolly_seed(row, number)
         return
-    for record in read_dialogues(path, bad):
-        if like == "vicuna" and later(record):
-            bad["a later segment"] += 1
-        elif like == "wizard" and from_alpaca(record):
-            bad["from Alpaca"] += 1
+    for record in read_dialogues(path, skipped):
+        if like == "vicuna" and is_later_segment(record):
+            skipped["a later segment"] += 1
+        elif like == "wizard" and is_from_alpaca(record):
+            skipped["from Alpaca"] += 1
         elif like == "wizard" and len(record["conversations"]) != 2:
-            bad["more or less than a question and its answer"] += 1
+            skipped["more or less than a question and its answer"] += 1
         else:
             yield path, record
 
 
 def quotas(sizes, number):
     """
-    So many in proportion to some sizes {name: size}; the largest remainders are rounded up.
+    Divide `number` in proportion to sizes {name: size}; the largest remainders are rounded up.
 
     quotas({"a": 5, "b": 3, "c": 2}, 4)  ->  {"a": 2, "b": 1, "c": 1}
     """
     total = sum(sizes.values())
-    found = {name: number * size // total for name, size in sizes.items()}
-    rest = sorted(sizes, key=lambda name: -(number * sizes[name] % total))
-    for name in rest[:number - sum(found.values())]:
-        found[name] += 1
-    return found
+    shares = {name: number * size // total for name, size in sizes.items()}
+    by_remainder = sorted(sizes, key=lambda name: -(number * sizes[name] % total))
+    missing = number - sum(shares.values())
+    for name in by_remainder[:missing]:
+        shares[name] += 1
+    return shares
 
 
-def sample(files, like, drawn):
-    """The records at these places {stratum: numbers} of the files, in the order of the files."""
+def draw(files, like, indices):
+    """Yield the records with these indices {stratum: set of ints}, in the order of the files."""
     seen = Counter()
     for path in files:
-        for stratum, record in pairs(path, like, Counter()):
-            if seen[stratum] in drawn[stratum]:
+        for stratum, record in candidates(path, like, Counter()):
+            if seen[stratum] in indices[stratum]:
                 yield record
             seen[stratum] += 1
 
 
 def main():
-    """Draw a sample, and say what it is of."""
+    """Draw a sample, and print how much of each stratum it holds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     add = parser.add_argument
     add("files", nargs="+", help="dialogues in any format of dialogues.py; Dolly's own lines")
@@ -99,19 +107,22 @@ def main():
     args = parser.parse_args()
     if Path(args.out).resolve() in [Path(file).resolve() for file in args.files]:
         raise UserError(f"{args.out} is read; write the sample somewhere else")
-    bad = Counter()
-    sizes = Counter(stratum for path in args.files for stratum, _ in pairs(path, args.like, bad))
-    print_skipped(bad)
+    skipped = Counter()
+    sizes = Counter()
+    for path in args.files:
+        sizes.update(stratum for stratum, _ in candidates(path, args.like, skipped))
+    print_skipped(skipped)
     if not sizes:
         raise UserError(f"{', '.join(args.files)}: nothing to draw from")
-    most, rng = min(args.number, sizes.total()), random.Random(args.seed)
-    parts = quotas(sizes, most)
-    drawn = {name: set(rng.sample(range(sizes[name]), part)) for name, part in parts.items()}
-    save(args.out, sample(args.files, args.like, drawn))
-    for name, part in parts.items():
-        print(f"{part:>9,} of {sizes[name]:>9,}  {name}")
-    fewer = f", all there are; {args.number:,} were asked for" * (most < args.number)
-    print(f"{args.out}: {most:,} dialogues{fewer}")
+    number = min(args.number, sizes.total())
+    rng = random.Random(args.seed)
+    shares = quotas(sizes, number)
+    indices = {name: set(rng.sample(range(sizes[name]), share)) for name, share in shares.items()}
+    save(args.out, draw(args.files, args.like, indices))
+    for name, share in shares.items():
+        print(f"{share:>9,} of {sizes[name]:>9,}  {name}")
+    fewer = f", all there are; {args.number:,} were asked for" if number < args.number else ""
+    print(f"{args.out}: {number:,} dialogues{fewer}")
 
 
 if __name__ == "__main__":
