@@ -81,7 +81,7 @@ def make_model(tokenizer):
 def run_command(monkeypatch, capsys):
     """run_command(main, *words) runs a command in this process; returns what subprocess.run would return."""
     def run(main, *words):
-        monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
+        monkeypatch.setattr(sys, "argv", [main.__globals__["__file__"], *map(str, words)])
         capsys.readouterr()
         status = 0
         try:

@@ -1,12 +1,12 @@
 """No arm had more than another: read from the logs of runs, and of a small one made here."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import train
 from data.experiment.talks import dialogues
 from data.harbour.world import asked
 from data.program import write_jsonl
@@ -25,13 +25,15 @@ def small(tmp_path_factory):
         write_jsonl(run / f"chat/{script}.jsonl", dialogues(script, 400, 0, firsts=firsts))
     shape = ["--dim", "16", "--layers", "1", "--heads", "1", "--hidden", "16",
              "--precision", "float32", "--attention", "explicit", "--tokens", "1024"]
-    command = [sys.executable, "train.py", *shape]
-    subprocess.run([*command, "--learn", "all", "--data", run / "chat/human.jsonl",
-                    "--out", run / "base", "--steps", "1"], check=True, capture_output=True)
-    jobs = [subprocess.Popen([*command, "--learn", "gpt", "--data", path, "--base", run / "base",
-                              "--out", run / "assistant" / path.stem, "--steps", "60"],
-                             stdout=subprocess.DEVNULL) for path in sorted(run.glob("chat/*"))]
-    assert not any(job.wait() for job in jobs)
+
+    def run_training(*words):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["train.py", *shape, *map(str, words)])
+            train.main()
+    run_training("--learn", "all", "--data", run / "chat/human.jsonl", "--out", run / "base", "--steps", 1)
+    for path in sorted(run.glob("chat/*")):
+        run_training("--learn", "gpt", "--data", path, "--base", run / "base",
+                     "--out", run / "assistant" / path.stem, "--steps", 60)
     return run
 
 

@@ -194,7 +194,8 @@ def test_many_rows_of_many_lengths_look_in_groups(make_model):
     model = make_model()
     prompts = [ids for _, ids in sorted(enumerate(prompts_for(model, 40)), key=lambda pair: pair[0] * 7 % 40)]
     rows = generate_batch(model, prompts, [2, 3], 6, 40, temperature=0)
-    assert [(row.output, row.finish_reason) for row in rows] == [generate(model, ids, [2, 3], 6, temperature=0) for ids in prompts]
+    alone = [generate(model, ids, [2, 3], 6, temperature=0) for ids in prompts]
+    assert [(row.output, row.finish_reason) for row in rows] == alone
 
 
 @pytest.mark.parametrize("near", [0.0, 0.6])
@@ -208,7 +209,8 @@ def test_where_rounding_could_decide_the_row_is_read_alone(make_model, monkeypat
     monkeypatch.setattr(Engine, "recompute_uncached", lambda *what: alone.append(1) or engine_alone(*what))
     rows = generate_batch(model, prompts, [2], 6, 5, draws, temperature=1.0)
     for i, (row, ids) in enumerate(zip(rows, prompts)):
-        assert (row.output, row.finish_reason) == generate(model, ids, [2], 6, np.random.default_rng([1, i]).random, temperature=1.0)
+        uniform = np.random.default_rng([1, i]).random
+        assert (row.output, row.finish_reason) == generate(model, ids, [2], 6, uniform, temperature=1.0)
     assert len(alone) == (0 if near == 0 else sum(len(row.output) + (row.finish_reason == "stop") for row in rows))
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+import train
 from conftest import record
 from data.checkpoint import save_model, load_model
 from data.program import to_jsonl
@@ -117,8 +118,8 @@ def test_the_large_presets_way_from_base_to_checkpoint(make_model, tokenizer, fi
     tokenizer.save(tmp_path / "base")
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "train.py", "--learn",
-         "human", "--data", files, "--held-out", files, "--base", tmp_path / "base", "--out", tmp_path / "out", "--epochs",
-         "2", "--samples", "3", "--tokens", "100", "--precision", "bf16", "--attention", "fused",
+         "human", "--data", files, "--held-out", files, "--base", tmp_path / "base", "--out", tmp_path / "out",
+         "--epochs", "2", "--samples", "3", "--tokens", "100", "--precision", "bf16", "--attention", "fused",
          "--activation-checkpointing", *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "step      2/2" in done.stdout, done.stderr[-3000:]
     before, after = load_model(tmp_path / "base").state_dict(), load_model(tmp_path / "out").state_dict()
@@ -134,7 +135,6 @@ def test_who_would_have_no_work_is_told(files, tmp_path):
     assert done.returncode and "leaves some of 2 processes without work" in done.stderr
 
 
-def test_parts_need_torchrun():
-    done = subprocess.run([sys.executable, "train.py", "--learn", "all", "--data", "x", "--out", "y", "--shard"],
-                          capture_output=True, text=True)
+def test_parts_need_torchrun(run_command):
+    done = run_command(train.main, "--learn", "all", "--data", "x", "--out", "y", "--shard")
     assert done.returncode == 1 and "torchrun --nproc_per_node N" in done.stderr

@@ -1,8 +1,7 @@
 """What reaches the loss, one update, and a run that is killed."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -316,12 +315,12 @@ def test_another_run_does_not_go_on_with_this_ones_state(make_model, files, tmp_
         train.load_state(path, settings(), model, optimizers)
 
 
-def command(*words):
-    return subprocess.run([sys.executable, "train.py", *map(str, words)], capture_output=True,
-                          text=True)
+@pytest.fixture
+def command(run_command):
+    return partial(run_command, train.main)
 
 
-def test_the_command_line_from_random_weights_to_a_fine_tuned_checkpoint(files, tmp_path):
+def test_the_command_line_from_random_weights_to_a_fine_tuned_checkpoint(command, files, tmp_path):
     forms = ["--precision", "float32", "--attention", "fused"]
     done = command("--learn", "all", "--data", files, "--out", tmp_path / "base", "--steps", 3, "--vocab", 400,
                    "--dim", 24, "--layers", 1, "--hidden", 32, "--held-out", files, "--resume", *forms)
@@ -340,7 +339,7 @@ def test_the_command_line_from_random_weights_to_a_fine_tuned_checkpoint(files, 
     assert done.returncode == 0 and "nothing to do" not in done.stdout, "the data are newer"
 
 
-def test_the_papers_way_by_command(make_model, tokenizer, files, tmp_path):
+def test_the_papers_way_by_command(command, make_model, tokenizer, files, tmp_path):
     """Its template and mask, its epochs and batches, a base in half precision, LoRA beside it."""
     save_model(make_model(tied=False).half(), tmp_path / "base")
     tokenizer.save(tmp_path / "base")
@@ -360,7 +359,8 @@ def test_the_papers_way_by_command(make_model, tokenizer, files, tmp_path):
     # per turn a token more is learnt than here, and nothing else
     compat, ours = (load_samples([files], back, "human", 160, False, compat) for compat in (True, False))
     count = lambda samples: sum(target != IGNORE for _, targets in samples for target in targets)
-    assert count(compat) - count(ours) == sum(turn["from"] == "human" for made in read_records(files) for turn in turns(made))
+    human_turns = sum(turn["from"] == "human" for made in read_records(files) for turn in turns(made))
+    assert count(compat) - count(ours) == human_turns
 
 
 @pytest.mark.parametrize("words, said", [
@@ -368,7 +368,7 @@ def test_the_papers_way_by_command(make_model, tokenizer, files, tmp_path):
     (["--data", "nowhere.jsonl"], "train.py: nowhere.jsonl: No such file or directory"),
     (["--data", "{files}", "--base", "nowhere"], "nowhere/config.json: No such file"),
 ])
-def test_trouble_is_one_sentence(files, tmp_path, words, said):
+def test_trouble_is_one_sentence(command, files, tmp_path, words, said):
     done = command("--learn", "gpt", "--out", tmp_path / "x", "--precision", "float32", "--attention",
                    "fused", *[word.format(files=files) for word in words])
     assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
