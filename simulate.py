@@ -290,7 +290,8 @@ class Socratic:
     """
 
     def __init__(self, model, tokenizer, slots, settings=UserSettings()):
-        self.engine = Engine(model, slots, settings.temperature, settings.top_k, settings.top_p)
+        self.engine = Engine(model, slots, temperature=settings.temperature,
+                             top_k=settings.top_k, top_p=settings.top_p)
         self.tokenizer, self.settings = tokenizer, settings
         self.inbox, self.waiting = queue.Queue(), {}
         self.thread = threading.Thread(target=self.work, daemon=True)
