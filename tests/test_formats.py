@@ -1,4 +1,7 @@
-"""The formats of others: each by hand, as an array and as lines; there and back; what is wrong; much of it."""
+"""
+Other formats of dialogues: each by hand, as an array and as lines; converted and back; errors; large files. Tests
+data/formats/dialogues.py, files.py and sampling.py.
+"""
 
 import gzip
 import io
@@ -11,15 +14,13 @@ from collections import Counter
 
 import pytest
 
-from platolm import read_records
-from data.formats import files as formats
-
-from data.formats import sampling
+from data.formats import clean, files, sampling
 from data.formats.dialogues import to_record
 from data.formats.files import read_dialogues, read_items, select_records
-from data.program import UserError, to_jsonl
+from data.program import UserError, to_jsonl, write_jsonl
+from platolm import read_records
 
-SAID = ["who mends clocks?", "ada does.", "and bells?"]
+TEXTS = ["who mends clocks?", "ada does.", "and bells?"]
 
 
 def turns(*texts, first=0):
@@ -30,7 +31,7 @@ def talk(*texts, first=0, **more):
     return {"conversations": turns(*texts, first=first), **more}
 
 
-def told(*pairs):
+def messages(*pairs):
     return [{"role": role, "content": content} for role, content in pairs]
 
 
@@ -38,13 +39,14 @@ def node(role, text, *replies, **more):
     return {"message_id": text, "role": role, "text": text, "replies": list(replies), **more}
 
 
-TREE = node("prompter", "q", node("assistant", "a, but worse", rank=1), node("assistant", "gone", rank=-1, deleted=True),
-            node("assistant", "no rank"), node("assistant", "a", node("prompter", "p", node("assistant", "end")),
-                                               node("prompter", "not first"), rank=0), lang="de")
+TREE = node("prompter", "q", node("assistant", "a, but worse", rank=1),
+            node("assistant", "gone", rank=-1, deleted=True), node("assistant", "no rank"),
+            node("assistant", "a", node("prompter", "p", node("assistant", "end")),
+                 node("prompter", "not first"), rank=0), lang="de")
 
 # name: (item, record)
 ITEMS = {
-    "ours": (talk(*SAID, id="7", end="cut", kinds=["x"]), talk(*SAID, id="7", end="cut", kinds=["x"])),
+    "ours": (talk(*TEXTS, id="7", end="cut", kinds=["x"]), talk(*TEXTS, id="7", end="cut", kinds=["x"])),
     "ours, how a turn ended": (
         {"id": "a", "conversations": turns("q") + [{"from": "gpt", "value": "a", "finish": "length"}]},) * 2,
     "ShareGPT": ({"id": 7, "model": "m", "conversations": [
@@ -52,30 +54,31 @@ ITEMS = {
         {"from": "HUMAN", "value": "r"}, {"from": "bing", "value": "b"}, {"from": "human", "value": "s"},
         {"from": "bard", "value": "c"}]}, talk(*"qarbsc", id="7", model="m", system="be brief")),
     "ShareGPT, a later segment": (talk("a", "q", "b", first=1, id="x_4"), talk("a", "q", "b", first=1, id="x_4")),
-    "FastChat, a key system": (talk(*SAID, id="1", system="be"), talk(*SAID, id="1", system="be")),
-    "SocraticChat": (talk(*SAID, session_id=3, num_of_rounds=1),
-                     talk(*SAID, id="3", session_id=3, num_of_rounds=1)),
+    "FastChat, a key system": (talk(*TEXTS, id="1", system="be"), talk(*TEXTS, id="1", system="be")),
+    "SocraticChat": (talk(*TEXTS, session_id=3, num_of_rounds=1),
+                     talk(*TEXTS, id="3", session_id=3, num_of_rounds=1)),
     "WizardLM": (talk("q", "a", idx="w1"), talk("q", "a", id="w1", idx="w1")),
-    "OpenAI": ({"messages": told(("developer", "be"), ("user", "q"), ("assistant", "a"), ("system", "brief"))},
+    "OpenAI": ({"messages": messages(("developer", "be"), ("user", "q"), ("assistant", "a"), ("system", "brief"))},
                talk("q", "a", system="be\n\nbrief")),
-    "OpenAI, parts": ({"messages": told(("user", [{"type": "text", "text": "q"}, {"type": "text", "text": "r"}]),
+    "OpenAI, parts": ({"messages": messages(("user", [{"type": "text", "text": "q"}, {"type": "text", "text": "r"}]),
                                         ("assistant", ["a"]))}, talk("q\nr", "a")),
-    "UltraChat-200k": ({"prompt": "q", "prompt_id": "9f", "messages": told(("user", "q"), ("assistant", "a"))},
+    "UltraChat-200k": ({"prompt": "q", "prompt_id": "9f", "messages": messages(("user", "q"), ("assistant", "a"))},
                        talk("q", "a", id="9f", prompt_id="9f")),
-    "UltraChat": ({"id": "0", "data": SAID}, talk(*SAID, id="0")),
+    "UltraChat": ({"id": "0", "data": TEXTS}, talk(*TEXTS, id="0")),
     "Baize": ({"topic": "clocks", "input": "A talk.\n[|Human|] q\n[|AI|] a\nb\n[|Human|] r\n[|AI|] c\n[|Human|] "},
               talk("q", "a\nb", "r", "c", topic="clocks")),
     "Baize, the human last": ({"topic": "t", "input": "A.\n[|Human|]q[|AI|]a[|Human|]r"},
                               talk("q", "a", "r", topic="t")),
     "WildChat": ({"conversation_id": "c", "toxic": False, "conversation": [
-        {"role": "user", "content": "q", "language": "English"}, {"role": "assistant", "content": "a", "toxic": False}]},
+        {"role": "user", "content": "q", "language": "English"},
+        {"role": "assistant", "content": "a", "toxic": False}]},
         talk("q", "a", id="c", conversation_id="c", toxic=False)),
-    "WildChat, hashed": ({"conversation_hash": "h", "conversation": told(("user", "q"))},
+    "WildChat, hashed": ({"conversation_hash": "h", "conversation": messages(("user", "q"))},
                          talk("q", id="h", conversation_hash="h")),
     "OASST": ({"message_tree_id": "t", "tree_state": "ready", "prompt": TREE},
               talk("q", "a", "p", "end", id="t", lang="de", message_tree_id="t", tree_state="ready")),
-    "OASST, no ranks": ({"prompt": node("prompter", "q", node("assistant", "1st"), node("assistant", "2nd"), lang="en")},
-                        talk("q", "1st", lang="en")),
+    "OASST, no ranks": ({"prompt": node("prompter", "q", node("assistant", "1st"), node("assistant", "2nd"),
+                                        lang="en")}, talk("q", "1st", lang="en")),
 }
 
 
@@ -99,15 +102,16 @@ def test_an_array_and_lines_of_all_formats_give_the_same(tmp_path):
         (tmp_path / "x").write_text(form, encoding="utf-8")
         assert list(read_dialogues(tmp_path / "x")) == expected
     (tmp_path / "x").write_text(to_jsonl({"id": "a", "text": "once"}) + text[0])
-    assert list(read_dialogues(tmp_path / "x")) == expected[:1] and to_record({"id": 1, "text": "a"}) == {"id": 1, "text": "a"}
+    assert list(read_dialogues(tmp_path / "x")) == expected[:1]
+    assert to_record({"id": 1, "text": "a"}) == {"id": 1, "text": "a"}
 
 
 WRONG = [
     (talk("q", "", "r"), "turn 2 says nothing"), (talk(), "an empty dialogue"),
-    ({"messages": told(("user", "q"), ("user", "r"))}, "roles do not alternate: turns 1 and 2"),
-    ({"messages": told(("user", "q"), ("tool", "r"))}, "an unknown role 'tool'"),
-    ({"messages": told(("user", "q"), ("assistant", None))}, "turn 2 says nothing"),
-    ({"messages": told(("user", [{"type": "image_url"}]))}, 'something in "messages" is no turn'),
+    ({"messages": messages(("user", "q"), ("user", "r"))}, "roles do not alternate: turns 1 and 2"),
+    ({"messages": messages(("user", "q"), ("tool", "r"))}, "an unknown role 'tool'"),
+    ({"messages": messages(("user", "q"), ("assistant", None))}, "turn 2 says nothing"),
+    ({"messages": messages(("user", [{"type": "image_url"}]))}, 'something in "messages" is no turn'),
     ({"conversations": ["q", "a"]}, 'something in "conversations" is no turn'), ({"conversations": [5]}, "is no turn"),
     ({"data": ["q", 5]}, "turn 2 says nothing"), ({"data": ["q", {}]}, "turn 2 says nothing"),
     ({"instruction": "q", "input": "", "output": "a"}, "no format known here .its keys: input, instruction, output"),
@@ -122,12 +126,12 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("item, said", WRONG)
-def test_what_cannot_be_used_is_a_sentence(tmp_path, item, said):
-    with pytest.raises(ValueError, match=said):
+@pytest.mark.parametrize("item, error", WRONG)
+def test_what_cannot_be_used_is_a_sentence(tmp_path, item, error):
+    with pytest.raises(ValueError, match=error):
         to_record(item)
     (tmp_path / "x").write_text(to_jsonl(talk("q")) + to_jsonl(item))
-    with pytest.raises(UserError, match=f"item 2: .*{said}"):
+    with pytest.raises(UserError, match=f"item 2: .*{error}"):
         list(read_dialogues(tmp_path / "x"))
 
 
@@ -141,23 +145,24 @@ def test_what_cannot_be_used_is_counted_by_what_is_wrong(tmp_path):
                    'roles do not alternate: turns # and # are "human"': 1}
 
 
-@pytest.mark.parametrize("data, said", [
+@pytest.mark.parametrize("data, error", [
     (b"\x1f\x8b\x08\x00", "gzip file is cut off"), (b"PAR1\x15", "is a parquet file"), (b"PK\x03\x04", "is a zip file"),
     (b"\xff\xfe{\x00", "not a UTF-8 text file"), (b"\x00\x01", "after item 0: not JSON"), (b"a,b\n1,2", "not JSON"),
     (b'[{"text": "a"}', "after item 1: not JSON .it ends too early"), (b'{"text": "a', "item 0: .* too early"),
     (b'{"text": "a"\n{"text": "b"}' + b" " * 20, "after item 0: not JSON .Expecting ','"),
     (b'{"text": "a"}\n5', "things other than objects"), (b'{"text": "a"}]', "after item 1: .* other than objects")])
-def test_a_file_that_is_no_json_is_a_sentence(tmp_path, data, said):
+def test_a_file_that_is_no_json_is_a_sentence(tmp_path, data, error):
     (tmp_path / "x").write_bytes(data)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=error):
         list(read_dialogues(tmp_path / "x", Counter()))
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 64])
 def test_pieces_may_end_anywhere(tmp_path, monkeypatch, piece):
-    monkeypatch.setattr(formats, "PIECE", piece)
+    monkeypatch.setattr(files, "PIECE", piece)
     given = [{"text": 'é🙂 "\\ \n', "n": [1.5e-7, -12, True, None, float("inf")], "more": {"a": {}}}] * 3
-    for form in (json.dumps(given), json.dumps(given, ensure_ascii=False, indent=1), "\n \n".join(map(json.dumps, given))):
+    for form in (json.dumps(given), json.dumps(given, ensure_ascii=False, indent=1),
+                 "\n \n".join(map(json.dumps, given))):
         (tmp_path / "x").write_text(form, encoding="utf-8")
         assert list(read_items(tmp_path / "x", None)) == given
 
@@ -186,16 +191,16 @@ class Counting(io.StringIO):
 
 
 def test_an_item_much_longer_than_a_piece_is_read_in_few_steps(monkeypatch):
-    monkeypatch.setattr(formats, "PIECE", 100)
+    monkeypatch.setattr(files, "PIECE", 100)
     file = Counting(json.dumps([talk("q" * 1_000_000), talk("r")]))
-    assert len(list(formats.json_objects(file))) == 2 and file.reads < 20
+    assert len(list(files.json_objects(file))) == 2 and file.reads < 20
 
 
 def test_what_is_broken_early_is_not_read_to_the_end(monkeypatch):
-    monkeypatch.setattr(formats, "PIECE", 100)
+    monkeypatch.setattr(files, "PIECE", 100)
     file = Counting('[{"text": nil}' + ', {"text": "a"}' * 10_000)
     with pytest.raises(ValueError):
-        list(formats.json_objects(file))
+        list(files.json_objects(file))
     assert file.reads < 3
 
 
@@ -203,8 +208,10 @@ def test_what_is_broken_early_is_not_read_to_the_end(monkeypatch):
 # as a command
 
 
-def run(program, *words):
-    return subprocess.run([sys.executable, "-m", program, *map(str, words)], capture_output=True, text=True)
+@pytest.fixture
+def importer(run_command):
+    """importer(*words) runs data.formats.files on a command line."""
+    return lambda *words: run_command(files.main, *words)
 
 
 @pytest.fixture
@@ -217,44 +224,46 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_one_file_or_two(folder):
-    done = run("data.formats.files", folder / "x.json", "--out", folder / "all")
+def test_one_file_or_two(folder, importer):
+    done = importer(folder / "x.json", "--out", folder / "all")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:3] == ["        2 passed over: turn # says nothing",
                                           "        1 passed over: a dialogue in no format known here (its keys: id)",
                                           f"{folder}/all: 200 dialogues"]
     whole = list(read_records(folder / "all"))
     assert [record["id"] for record in whole] == [f"t{n}" for n in range(200)] and whole[0]["end"] == "left"
-    run("data.formats.files", folder / "x.json", "--out", folder / "a", "--held-out", folder / "b", "--share", 4)
-    kept, held = list(read_records(folder / "a")), list(read_records(folder / "b"))
-    assert 25 < len(held) < 75 and len(kept) + len(held) == 200
-    assert sorted(map(to_jsonl, kept + held)) == sorted(map(to_jsonl, whole))
-    run("data.formats.files", folder / "x.json", "--out", folder / "c", "--where", "lang=en,de", "--where", "id=t3,t5,t6")
+    importer(folder / "x.json", "--out", folder / "a", "--held-out", folder / "b", "--share", 4)
+    rest, held_out = list(read_records(folder / "a")), list(read_records(folder / "b"))
+    assert 25 < len(held_out) < 75 and len(rest) + len(held_out) == 200
+    assert sorted(map(to_jsonl, rest + held_out)) == sorted(map(to_jsonl, whole))
+    importer(folder / "x.json", "--out", folder / "c", "--where", "lang=en,de", "--where", "id=t3,t5,t6")
     assert [record["id"] for record in read_records(folder / "c")] == ["t5", "t6"]
 
 
-def test_there_and_back(folder):
-    run("data.formats.files", folder / "x.json", "--out", folder / "all")
+def test_there_and_back(folder, importer):
+    importer(folder / "x.json", "--out", folder / "all")
     whole = list(read_records(folder / "all"))
-    run("data.formats.files", folder / "all", "--out", folder / "s", "--as", "sharegpt")
+    importer(folder / "all", "--out", folder / "s", "--as", "sharegpt")
     assert json.loads((folder / "s").read_text()) == whole
-    run("data.formats.files", folder / "s", "--out", folder / "m", "--as", "messages")
+    importer(folder / "s", "--out", folder / "m", "--as", "messages")
     rows = [json.loads(text) for text in (folder / "m").read_text().splitlines()]
-    assert rows[0] == {"messages": told(("user", "q 0"), ("assistant", "a 0"))}
+    assert rows[0] == {"messages": messages(("user", "q 0"), ("assistant", "a 0"))}
     assert rows[3]["messages"][0] == {"role": "system", "content": "be brief"}
-    run("data.formats.files", folder / "m", "--out", folder / "back")
-    said = [(record["conversations"], record.get("system"), record["end"]) for record in whole]
-    assert [(record["conversations"], record.get("system"), record["end"]) for record in read_records(folder / "back")] == said
+    importer(folder / "m", "--out", folder / "back")
+    before = [(record["conversations"], record.get("system"), record["end"]) for record in whole]
+    after = [(record["conversations"], record.get("system"), record["end"])
+             for record in read_records(folder / "back")]
+    assert after == before
 
 
-@pytest.mark.parametrize("words, said", [
+@pytest.mark.parametrize("words, error", [
     ("--out {}/OUT --where lang=xx", "there are no dialogues for"), ("--out {}/OUT --where lang", "invalid condition"),
     ("--out {}/OUT --held-out {}/HELD --share 1", "there are no dialogues for"),
     ("--out {}/OUT --held-out {}/OUT", "must differ"), ("--out {0}/../{0.name}/x.json", "must differ")])
-def test_what_a_user_may_do_wrong(folder, words, said):
+def test_what_a_user_may_do_wrong(folder, importer, words, error):
     words = words.replace("{}", "{0}").format(folder).split()
-    done = run("data.formats.files", folder / "x.json", *words)
-    assert done.returncode and said in done.stderr and "Traceback" not in done.stderr
+    done = importer(folder / "x.json", *words)
+    assert done.returncode and error in done.stderr and "Traceback" not in done.stderr
     assert not (folder / "OUT").exists()
 
 
@@ -269,41 +278,46 @@ def test_quotas_are_those_of_the_paper():
     assert sampling.quotas({"a": 5, "b": 3, "c": 2}, 4) == {"a": 2, "b": 1, "c": 1}
 
 
-def sampled(folder, like, *files, number=10_000):
-    done = run("data.formats.sampling", "--like", like, *files, "--out", folder / "out", "--number", number)
-    assert done.returncode == 0, done.stderr
-    return list(read_records(folder / "out")), done.stdout
+@pytest.fixture
+def sample(folder, run_command):
+    """sample(like, *files, number=...) draws a sample; gives its records and what is printed."""
+    def draw(like, *paths, number=10_000):
+        done = run_command(sampling.main, "--like", like, *paths, "--out", folder / "out", "--number", number)
+        assert done.returncode == 0, done.stderr
+        return list(read_records(folder / "out")), done.stdout
+    return draw
 
 
-def test_first_segments_and_seeds(folder):
+def test_first_segments_and_seeds(folder, sample):
     ids = ["a_0", "a_2", "b_0", "b_10", "c", "alpaca_1"]
     # b_10 is a name as any: b_0 has two turns and would go on at b_2
-    (folder / "v").write_text("".join(to_jsonl(talk("q", "a", id=name)) for name in ids) + to_jsonl(talk("q", "a", "r", id="long")))
-    found, said = sampled(folder, "vicuna", folder / "v")
-    assert [record["id"] for record in found] == ["a_0", "b_0", "b_10", "c", "alpaca_1", "long"]
-    assert "1 passed over: a later segment" in said and "6 of         6" in said
-    assert "6 dialogues, all there are; 10,000 were asked for" in said
-    found, _ = sampled(folder, "wizard", folder / "v", number=3)
-    assert len(found) == 3 and {record["id"] for record in found} < set(ids[:5])
+    talks = [talk("q", "a", id=name) for name in ids] + [talk("q", "a", "r", id="long")]
+    (folder / "v").write_text("".join(map(to_jsonl, talks)))
+    records, printed = sample("vicuna", folder / "v")
+    assert [record["id"] for record in records] == ["a_0", "b_0", "b_10", "c", "alpaca_1", "long"]
+    assert "1 passed over: a later segment" in printed and "6 of         6" in printed
+    assert "6 dialogues, all there are; 10,000 were asked for" in printed
+    records, _ = sample("wizard", folder / "v", number=3)
+    assert len(records) == 3 and {record["id"] for record in records} < set(ids[:5])
 
 
-def test_files_in_proportion(folder):
+def test_files_in_proportion(folder, sample):
     for name, number in (("p", 60), ("q", 30), ("r", 10)):
-        (folder / name).write_text("".join(to_jsonl({"id": f"{name}{n}", "data": SAID}) for n in range(number)))
-    found, said = sampled(folder, "ultrachat", folder / "p", folder / "q", folder / "r", number=20)
-    assert Counter(record["id"][0] for record in found) == {"p": 12, "q": 6, "r": 2}
-    assert len({record["id"] for record in found}) == 20 and "20 dialogues\n" in said
-    assert sampled(folder, "baize", folder / "p", folder / "q", folder / "r", number=20)[0] == found
+        (folder / name).write_text("".join(to_jsonl({"id": f"{name}{n}", "data": TEXTS}) for n in range(number)))
+    records, printed = sample("ultrachat", folder / "p", folder / "q", folder / "r", number=20)
+    assert Counter(record["id"][0] for record in records) == {"p": 12, "q": 6, "r": 2}
+    assert len({record["id"] for record in records}) == 20 and "20 dialogues\n" in printed
+    assert sample("baize", folder / "p", folder / "q", folder / "r", number=20)[0] == records
 
 
-def test_dolly_by_category(folder):
+def test_dolly_by_category(folder, sample):
     rows = [{"instruction": f"i{n}", "context": "c", "response": "a", "category": kind}
             for kind, number in (("open_qa", 30), ("closed_qa", 10)) for n in range(number)]
     (folder / "d").write_text("".join(map(to_jsonl, rows)))
-    found, said = sampled(folder, "dolly", folder / "d", number=8)
-    assert Counter(record["category"] for record in found) == {"open_qa": 6, "closed_qa": 2}
-    assert "6 of        30  open_qa" in said
-    for record in found:
+    records, printed = sample("dolly", folder / "d", number=8)
+    assert Counter(record["category"] for record in records) == {"open_qa": 6, "closed_qa": 2}
+    assert "6 of        30  open_qa" in printed
+    for record in records:
         (turn,) = record["conversations"]
         number = int(record["id"].removeprefix("dolly_"))
         question = rows[number]["instruction"]
@@ -315,9 +329,9 @@ def test_segments_of_one_dialogue_are_held_out_together():
     """Or who learns from one has read the beginning of the other."""
     pieces = [talk(f"{n} {start}") | {"id": f"{n}_{start}", "segment_of": str(n)} for n in range(300)
               for start in (0, 3, 6)]
-    held = {piece["segment_of"] for piece in formats.held_out_split(pieces, 4, True)}
-    kept = {piece["segment_of"] for piece in formats.held_out_split(pieces, 4, False)}
-    assert not held & kept and len(held) + len(kept) == 300 and 40 < len(held) < 110
+    held_out = {piece["segment_of"] for piece in files.held_out_split(pieces, 4, True)}
+    rest = {piece["segment_of"] for piece in files.held_out_split(pieces, 4, False)}
+    assert not held_out & rest and len(held_out) + len(rest) == 300 and 40 < len(held_out) < 110
 
 
 def test_segments_that_others_made_are_known(tmp_path):
@@ -325,16 +339,16 @@ def test_segments_that_others_made_are_known(tmp_path):
     long = talk("q", "a", "r", "b", "s", "c")["conversations"]
     pieces = [("x_0", long[:2]), ("x_2", long[2:6]), ("y_0", long[:4]), ("y_3", long[3:]), ("z_0", long[:2]),
               ("z_1", long[:2]), ("z", long)]
-    (tmp_path / "x").write_text("".join(to_jsonl({"id": name, "conversations": said}) for name, said in pieces))
-    found = list(select_records(tmp_path / "x"))
-    assert [record["id"] for record in found] == [name for name, _ in pieces]
-    assert [record["end"] for record in found] == ["cut", "left", "cut", "left", "left", "left", "left"]
-    assert [record.get("segment_of") for record in found] == ["x", "x", "y", "y", None, None, None]
+    (tmp_path / "x").write_text("".join(to_jsonl({"id": name, "conversations": turns}) for name, turns in pieces))
+    records = list(select_records(tmp_path / "x"))
+    assert [record["id"] for record in records] == [name for name, _ in pieces]
+    assert [record["end"] for record in records] == ["cut", "left", "cut", "left", "left", "left", "left"]
+    assert [record.get("segment_of") for record in records] == ["x", "x", "y", "y", None, None, None]
 
 
-def test_a_turn_in_which_nobody_spoke_is_no_turn_if_it_is_the_last():
-    found = to_record(talk("q", "a", " \n", end="bored"))
-    assert [turn["value"] for turn in found["conversations"]] == ["q", "a"] and found["end"] == "cut"
+def test_an_empty_last_turn_is_dropped():
+    record = to_record(talk("q", "a", " \n", end="bored"))
+    assert [turn["value"] for turn in record["conversations"]] == ["q", "a"] and record["end"] == "cut"
 
 
 def test_gzip_is_read_and_pipes_lose_nothing(folder):
@@ -351,18 +365,18 @@ def test_gzip_is_read_and_pipes_lose_nothing(folder):
     assert done.returncode == 1 and b"read twice" in done.stderr
 
 
-def test_what_is_no_text_is_asked_for_as_in_json(folder):
+def test_where_compares_other_values_as_json(folder, importer):
     (folder / "w").write_text("".join(to_jsonl(talk("q", toxic=toxic)) for toxic in (True, False, None)))
-    run("data.formats.files", folder / "w", "--out", folder / "o", "--where", "toxic=false,null")
+    importer(folder / "w", "--out", folder / "o", "--where", "toxic=false,null")
     assert [record["toxic"] for record in read_records(folder / "o")] == [False, None]
 
 
-def test_segments_of_others_stay_segments_when_they_are_cleaned(tmp_path, tokenizer):
+def test_segments_of_others_stay_segments_when_they_are_cleaned(tmp_path, tokenizer, run_command):
     """Also where they are divided again: nobody has left inside of a dialogue."""
-    said = talk(*"abcdef")["conversations"]
-    (tmp_path / "x").write_text("".join(to_jsonl({"id": f"x_{n}", "conversations": said[n:n + 2]}) for n in (0, 2, 4)))
+    conversation = talk(*"abcdef")["conversations"]
+    write_jsonl(tmp_path / "x", [{"id": f"x_{n}", "conversations": conversation[n:n + 2]} for n in (0, 2, 4)])
     tokenizer.save(tmp_path)
-    run("data.formats.clean", tmp_path / "x", "--out", tmp_path / "y", "--paper", "--tokenizer", tmp_path)
-    found = list(select_records(tmp_path / "y"))
-    assert [(record["id"], record["segment_of"], record["end"]) for record in found] == [
+    run_command(clean.main, tmp_path / "x", "--out", tmp_path / "y", "--paper", "--tokenizer", tmp_path)
+    records = list(select_records(tmp_path / "y"))
+    assert [(record["id"], record["segment_of"], record["end"]) for record in records] == [
         ("x_0_0", "x", "cut"), ("x_2_0", "x", "cut"), ("x_4_0", "x", "left")]

@@ -3,235 +3,319 @@ What the commands of a run would take: memory, hours, requests, tokens and dolla
 
     make -n all PRESET=7b | python -m data.experiment.cost_plan 7b --gpu a100
 
-It reads the flags of the commands themselves; the sizes of the data are the authors'. Figures are
-arithmetic on these, the shape of the model and the GPU's data sheet; what is assumed is printed
-below them. Not here: the price table and the forecast of a simulation (budget.py), which
-`simulate.py --dry-run` prints, too.
+The commands' own flags are read; the sizes of the data are the authors'. The figures follow from
+these, from the model's shape and from the GPU's data sheet; the assumptions are printed below them.
 """
 
 import argparse
 import re
 import shlex
 import sys
+from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from types import SimpleNamespace
+from typing import NamedTuple
 
 import simulate
 import train
-from data.api.budget import PAPER_MEANS, teacher_tokens, cost_in_dollars, forecast, price_of
+from data.api.budget import PAPER_MEANS, cost_in_dollars, forecast, price_of, teacher_tokens
 from data.checkpoint import read_config
 from data.program import run
 from model import Config
 
-# TinyLlama-1.1B and LLaMA-7B, where no config.json is at hand
+
+class GPU(NamedTuple):
+    """A GPU by its maker's data sheet, without sparsity."""
+    tflops: int         # 10^12 operations a second in bf16
+    memory: int         # GB
+    bandwidth: int      # GB a second
+
+
+GPUS = {"4090": GPU(165, 24, 1008), "a100": GPU(312, 80, 2039), "h100": GPU(989, 80, 3350),
+        "h200": GPU(989, 141, 4800)}
+# TinyLlama-1.1B and LLaMA-7B, used where the base's config.json is not on this machine
 SHAPES = {"1b": Config(vocab=32000, dim=2048, layers=22, heads=32, kv_heads=4, hidden=5632,
                        context=2048, tied=False),
           "7b": Config(vocab=32000, dim=4096, layers=32, heads=32, kv_heads=32, hidden=11008,
                        context=2048, tied=False)}
-# bf16 TFLOP/s, GB, GB/s: of the makers' data sheets, without sparsity
-GPUS = {"4090": (165, 24, 1008), "a100": (312, 80, 2039), "h100": (989, 80, 3350),
-        "h200": (989, 141, 4800)}
-# what is reached of a GPU's products of matrices in training, of its memory's speed in generation
-REACHED, STREAMED = 0.4, 0.5
-# the authors' counts (PAPER.md, "Data"): segments of ShareGPT; mean tokens of one; mean tokens of
-# a simulated dialogue
-SEGMENTS, SEGMENT, SIMULATED = 34_435, 1137, 2184
-# seconds that a teacher takes to answer; tokens of a judgment, read and written
-PATIENCE, JUDGMENT = 5, (1500, 300)
+DEFAULT_GPU = {"1b": "4090", "7b": "a100"}
+
+# the fraction of a GPU's operations that training reaches, and of its bandwidth in generation
+TRAINING_UTILISATION = 0.4
+BANDWIDTH_UTILISATION = 0.5
+# the authors' counts (PAPER.md, "Data"): segments of ShareGPT, mean tokens of a segment, mean
+# tokens of a simulated dialogue
+SEGMENTS = 34_435
+SEGMENT_TOKENS = 1137
+SIMULATED_TOKENS = 2184
+# seconds in which a teacher answers
+ANSWER_SECONDS = 5
+# MT-Bench has 80 questions of two turns
+BENCH_TURNS = 160
+# tokens of a judgment, read and written
+JUDGMENT_READ = 1500
+JUDGMENT_WRITTEN = 300
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """How a model is trained, as far as memory and time depend on it."""
+    tokens: int             # of a micro-batch
+    weight_bytes: int       # 4 in float32, 2 in bf16
+    mixed: bool             # float32 weights, matrix products in bf16
+    added: float            # weights that LoRA adds; 0: all weights are trained
+    processes: int          # one on each GPU
+    sharded: bool           # each process holds a part of the weights
+    checkpointing: bool     # activations are computed again in the backward pass
+
+
+@dataclass
+class Plan:
+    """What the commands so far take in sum, and what later commands have to know of them."""
+    shape: Config           # of a base that is not on this machine
+    gpu: str                # a key of GPUS
+    dialogues: int = 10_000     # of the last simulation: an assistant is trained on them
+    hours: float = 0
+    dollars: float = 0
+    too_large: int = 0      # commands that do not fit on the GPU
+
+
+# ------------------------------------------------------------------------------------------------
+# arithmetic: c is a model's Config
 
 
 def weights_of(c):
-    """The number of weights in the layers' matrices, and in all."""
-    E = c.dim // c.heads
-    layer = 2 * c.dim * E * (c.heads + c.kv_heads) + 3 * c.dim * c.hidden
-    return c.layers * layer, c.layers * layer + (1 if c.tied else 2) * c.vocab * c.dim
+    """Count the weights of a model: (in the layers' matrices, in all matrices)."""
+    head = c.dim // c.heads
+    layer = 2 * c.dim * head * (c.heads + c.kv_heads) + 3 * c.dim * c.hidden
+    embeddings = c.vocab * c.dim if c.tied else 2 * c.vocab * c.dim
+    return c.layers * layer, c.layers * layer + embeddings
 
 
-def lora_of(c, args):
-    """The number of weights that LoRA adds to a model of this shape."""
+def lora_weights(c, rank, names):
+    """Count the weights that LoRA of this rank adds to the named matrices."""
     kv = c.kv_heads * c.dim // c.heads
+    # inputs + outputs of each matrix; there is one lm_head for all layers
     sides = {"q_proj": 2 * c.dim, "o_proj": 2 * c.dim, "k_proj": c.dim + kv, "v_proj": c.dim + kv,
              "gate_proj": c.dim + c.hidden, "up_proj": c.dim + c.hidden,
              "down_proj": c.dim + c.hidden, "lm_head": (c.dim + c.vocab) / c.layers}
-    return args.lora * c.layers * sum(sides[name] for name in args.lora_names)
+    return rank * c.layers * sum(sides[name] for name in names)
 
 
-def memory(c, args, processes):
-    """Bytes on each GPU while training: of weights and their like, and of activations."""
-    _, total = weights_of(c)
-    held = 2 if args.weights == "bf16" else 4
-    if args.lora:
-        # the frozen weights, and each added one with its gradient and two averages
-        state = held * total + 16 * lora_of(c, args)
+def training_memory(c, setup):
+    """Estimate the bytes on each GPU in training: (weights and optimizer state, activations)."""
+    total = weights_of(c)[1]
+    if setup.added:
+        # frozen weights; each added weight, its gradient and AdamW's two averages in float32
+        state = setup.weight_bytes * total + 16 * setup.added
     else:
         # weight, gradient, AdamW's two averages
-        state = 4 * held * total / (processes if args.shard else 1)
-    # float32 weights are rounded anew for each forward pass; where sharded, a layer at a time
-    if args.precision == "bf16" and held == 4:
-        state += 2 * total / (c.layers if args.shard else 1)
-    # about 17 vectors as wide as the stream, in bf16, for each layer that is remembered in full
-    full, kept = (1, c.layers) if args.activation_checkpointing else (c.layers, 0)
-    tokens = max(args.tokens, c.context)
-    activations = 2 * tokens * c.dim * (17 * full + kept)
-    # scores of every token, if all are learnt: in bf16, in float32, and their gradients
-    return state, activations + tokens * c.vocab * 12
+        parts = setup.processes if setup.sharded else 1
+        state = 4 * setup.weight_bytes * total / parts
+    if setup.mixed:
+        # a bf16 copy of the weights in each forward pass; of sharded ones a layer at a time
+        state += 2 * total / (c.layers if setup.sharded else 1)
+    # a layer keeps about 17 bf16 vectors of width dim for each token; with checkpointing one
+    # layer does at a time, and each keeps its input
+    vectors = 17 + c.layers if setup.checkpointing else 17 * c.layers
+    tokens = max(setup.tokens, c.context)
+    activations = 2 * tokens * c.dim * vectors
+    # if every token is a target, its logits: in bf16 and float32, and their gradients in both
+    logits = 12 * tokens * c.vocab
+    return state, activations + logits
 
 
-def seconds(c, args, tokens, flops):
-    """Seconds to train on so many tokens with so many FLOP a second."""
-    body, total = weights_of(c)
-    # forward 2 per weight and token, backward to the stream 2, to the weights 2
-    again = 2 if args.activation_checkpointing else 0
-    each = (4 if args.lora else 6) + again
+def training_seconds(c, setup, tokens, flops):
+    """Estimate the seconds to train on so many tokens at so many FLOPs a second."""
+    body = weights_of(c)[0]
+    # FLOPs for each weight and token: 2 forward, 2 for the gradient of the activations, 2 for the
+    # gradient of the weights (not of frozen ones), 2 for a second forward pass
+    repeated = 2 if setup.checkpointing else 0
+    each = (4 if setup.added else 6) + repeated
     # attention scores involve no weights, so that LoRA saves nothing there
-    attention = (6 + again) * c.layers * c.dim * min(c.context, SEGMENT)
+    attention = (6 + repeated) * c.layers * c.dim * min(c.context, SEGMENT_TOKENS)
     return tokens * (each * (body + c.vocab * c.dim) + attention) / flops
 
 
-def fits(need, plan):
-    """Whether so many bytes fit on a GPU, with a little to spare."""
-    room = GPUS[plan.gpu][1]
-    if need / 1e9 < 0.95 * room:
-        return f"fits in {room} GB"
-    plan.large += 1
-    return f"DOES NOT FIT in {room} GB"
-
-
-def simulated(paths):
-    """Whether dialogues are simulated ones, by the name of their file."""
-    return any("socratic" in Path(path).name for path in paths)
-
-
-def training(words, plan):
-    """Lines about a command of train.py."""
-    args = train.arguments(words)
-    gpus = plan.processes
-    config = Path(args.base or "", "config.json")
-    c = read_config(config.parent) if args.base and config.exists() else plan.shape
-    n = plan.dialogues if args.learn == "gpt" else SEGMENTS
-    tokens = n * min(c.context, SIMULATED if simulated(args.data) else SEGMENT)
-    if args.epochs:
-        steps, tokens = args.epochs * (n // (args.samples or n)), tokens * args.epochs
-    else:
-        steps, tokens = args.steps, args.steps * args.tokens * args.accumulate
-    state, rest = memory(c, args, gpus)
-    hours = seconds(c, args, tokens, gpus * GPUS[plan.gpu][0] * 1e12 * REACHED) / 3600
-    who = {"human": "Socratic", "gpt": "an assistant", "all": "a base"}[args.learn]
-    plan.hours += hours
-    return [f"{who}: {weights_of(c)[1] / 1e9:.2f} billion weights"
-            + (f", {lora_of(c, args) / 1e6:.0f} million of LoRA's" if args.lora else "")
-            + f"; {n:,} dialogues, {steps:,} updates, {tokens / 1e6:,.0f} million tokens",
-            f"{state / 1e9:.1f} GB of weights and their like, {rest / 1e9:.1f} GB of activations "
-            f"on each of {gpus} {plan.gpu}: {fits(state + rest, plan)}",
-            f"{memory_beside(c, args, gpus)}; {hours:,.1f} hours"]
-
-
-def memory_beside(c, args, processes):
-    """What the machine around the GPUs needs, in words."""
-    _, total = weights_of(c)
-    trained = lora_of(c, args) if args.lora else total
-    held = 4 if args.lora or args.weights == "float32" else 2
-    return (f"{2 * total * processes / 1e9:,.0f} GB of RAM to begin with (each process reads the "
-            f"base), {3 * held * trained / 1e9:,.1f} GB on disk to go on after a kill, "
+def machine_memory(c, setup):
+    """Describe the RAM and disk that a training needs beside its GPUs."""
+    total = weights_of(c)[1]
+    trained = setup.added or total
+    trained_bytes = 4 if setup.added else setup.weight_bytes
+    ram = 2 * total * setup.processes
+    # the trained weights and AdamW's two averages
+    state = 3 * trained_bytes * trained
+    return (f"{ram / 1e9:,.0f} GB of RAM to begin with (each process reads the base), "
+            f"{state / 1e9:,.1f} GB on disk to resume after a kill, "
             f"{2 * total / 1e9:,.1f} GB for the model")
 
 
-def simulating(words, plan):
-    """Lines about a command of simulate.py."""
-    args = simulate.arguments(unpriced(words))
-    price = price_of(args.teacher, args.model, args.price)
-    plan.dialogues, c = args.dialogues, plan.shape
-    _, total = weights_of(c)
-    rounds, question, _ = like = simulate_like(args)
-    # there is room for every dialogue at its longest
-    cache = args.in_flight * c.context * 4 * c.layers * c.kv_heads * c.dim // c.heads
-    # each step reads all weights, and what was read before: of a dialogue half, on average
-    step = (2 * total + cache / 2) / (GPUS[plan.gpu][2] * 1e9 * STREAMED)
-    turns = args.dialogues * rounds
-    writing = turns * question * step / args.in_flight / 3600
-    waiting = turns * PATIENCE / args.in_flight / 3600
-    plan.hours += max(writing, waiting)
-    plan.dollars += cost_in_dollars(price, *(args.dialogues * n for n in teacher_tokens(*like, 0)[1:]))
-    lines = forecast(args.dialogues, (args.rounds, args.max_question, args.max_tokens),
-                     [(price, partial(teacher_tokens, system=0))])
-    return [*lines, f"{2 * total / 1e9:.1f} GB of weights, {cache / 1e9:.1f} GB for "
-            f"{args.in_flight} dialogues on one {plan.gpu}: {fits(2 * total + cache, plan)}",
-            f"{max(writing, waiting):,.1f} hours (Socratic writes for {writing:,.1f}, the teacher "
-            f"for {waiting:,.1f})"]
+def generation_seconds(c, in_flight, bandwidth):
+    """Estimate the seconds to generate one token in each dialogue, at so many bytes a second."""
+    # each step reads all weights, and the cache, which is half full on average
+    return (2 * weights_of(c)[1] + cache_bytes(c, in_flight) / 2) / bandwidth
 
 
-def simulate_like(args):
-    """Rounds, tokens of a question and of an answer, as the authors counted them."""
-    sizes = PAPER_MEANS["rounds"], PAPER_MEANS["tokens"], PAPER_MEANS["tokens"]
-    return tuple(map(min, sizes, (args.rounds, args.max_question, args.max_tokens)))
+def cache_bytes(c, in_flight):
+    """Count the bytes of a bf16 key/value cache for so many dialogues of full length."""
+    return in_flight * c.context * 4 * c.layers * c.kv_heads * c.dim // c.heads
 
 
-def unpriced(words):
-    """The words of a command without its cap, which in a plan may be a name and no number."""
+# ------------------------------------------------------------------------------------------------
+# commands: each function adds to the plan, and returns lines of text
+
+
+def note_memory(needed, plan):
+    """Say whether so many bytes fit on the plan's GPU, with 5 % to spare; count it if not."""
+    memory = GPUS[plan.gpu].memory
+    if needed / 1e9 < 0.95 * memory:
+        return f"fits in {memory} GB"
+    plan.too_large += 1
+    return f"DOES NOT FIT in {memory} GB"
+
+
+def plan_training(words, processes, plan):
+    """Plan a command of train.py, given its words and the number of its processes."""
+    args = train.arguments(words)
+    c = plan.shape
+    if args.base and Path(args.base, "config.json").exists():
+        c = read_config(Path(args.base))
+    added = lora_weights(c, args.lora, args.lora_names) if args.lora else 0
+    setup = TrainingSetup(
+        tokens=args.tokens, weight_bytes=2 if args.weights == "bf16" else 4,
+        mixed=args.precision == "bf16" and args.weights == "float32", added=added,
+        processes=processes, sharded=args.shard, checkpointing=args.activation_checkpointing)
+
+    dialogues = plan.dialogues if args.learn == "gpt" else SEGMENTS
+    if args.epochs:
+        # simulated dialogues are known by the name of their file
+        simulated = any("socratic" in Path(path).name for path in args.data)
+        length = min(c.context, SIMULATED_TOKENS if simulated else SEGMENT_TOKENS)
+        steps = args.epochs * (dialogues // (args.samples or dialogues))
+        tokens = args.epochs * dialogues * length
+    else:
+        steps = args.steps
+        tokens = args.steps * args.tokens * args.accumulate
+    flops = processes * GPUS[plan.gpu].tflops * 1e12 * TRAINING_UTILISATION
+    hours = training_seconds(c, setup, tokens, flops) / 3600
+    plan.hours += hours
+
+    name = {"human": "Socratic", "gpt": "an assistant", "all": "a base"}[args.learn]
+    lora = f", {added / 1e6:.0f} million of LoRA's" if added else ""
+    state, activations = training_memory(c, setup)
+    return [f"{name}: {weights_of(c)[1] / 1e9:.2f} billion weights{lora}; {dialogues:,} dialogues, "
+            f"{steps:,} updates, {tokens / 1e6:,.0f} million tokens",
+            f"{state / 1e9:.1f} GB of weights and optimizer state, {activations / 1e9:.1f} GB of "
+            f"activations on each of {processes} {plan.gpu}: "
+            f"{note_memory(state + activations, plan)}",
+            f"{machine_memory(c, setup)}; {hours:,.1f} hours"]
+
+
+def without_cap(words):
+    """Return a command's words without --max-dollars, whose value in a plan may be no number."""
     if "--max-dollars" not in words:
         return words
-    place = words.index("--max-dollars")
-    return words[:place] + words[place + 2:]
+    index = words.index("--max-dollars")
+    return words[:index] + words[index + 2:]
 
 
-def judging(words, plan):
-    """Lines about `evaluate.py judge`: MT-Bench's 80 questions of two turns."""
-    names = list(takewhile(lambda word: not word.startswith("--"), words[1:]))
-    pairs = "pairwise" in " ".join(words)
-    calls = 160 * (len(names) * (len(names) - 1) if pairs else len(names))
-    # a pair has two answers to read
-    read, written = calls * JUDGMENT[0] * (1 + pairs), calls * JUDGMENT[1]
+def plan_simulation(words, plan):
+    """Plan a command of simulate.py, given its words."""
+    args = simulate.arguments(without_cap(words))
+    plan.dialogues = args.dialogues
+    c = plan.shape
+    # dialogues like the authors', as far as the flags allow
+    rounds = min(PAPER_MEANS["rounds"], args.rounds)
+    question = min(PAPER_MEANS["tokens"], args.max_question)
+    answer = min(PAPER_MEANS["tokens"], args.max_tokens)
+
+    bandwidth = GPUS[plan.gpu].bandwidth * 1e9 * BANDWIDTH_UTILISATION
+    step = generation_seconds(c, args.in_flight, bandwidth)
+    questions = args.dialogues * rounds
+    writing = questions * question * step / args.in_flight / 3600
+    waiting = questions * ANSWER_SECONDS / args.in_flight / 3600
+    hours = max(writing, waiting)
+    plan.hours += hours
+
+    price = price_of(args.teacher, args.model, args.price)
+    _, read, written = teacher_tokens(rounds, question, answer, 0)
+    plan.dollars += cost_in_dollars(price, args.dialogues * read, args.dialogues * written)
+    limits = (args.rounds, args.max_question, args.max_tokens)
+    lines = forecast(args.dialogues, limits, [(price, partial(teacher_tokens, system=0))])
+    weights = 2 * weights_of(c)[1]
+    cache = cache_bytes(c, args.in_flight)
+    return [*lines, f"{weights / 1e9:.1f} GB of weights, {cache / 1e9:.1f} GB for "
+            f"{args.in_flight} dialogues on one {plan.gpu}: {note_memory(weights + cache, plan)}",
+            f"{hours:,.1f} hours (Socratic writes for {writing:,.1f}, the teacher for "
+            f"{waiting:,.1f})"]
+
+
+def plan_judging(words, plan):
+    """Plan a command `evaluate.py judge`, given its words after "judge"."""
+    names = list(takewhile(lambda word: not word.startswith("--"), words))
+    pairwise = "pairwise" in " ".join(words)
+    # each pair of models is judged in both orders
+    comparisons = len(names) * (len(names) - 1) if pairwise else len(names)
+    calls = BENCH_TURNS * comparisons
+    # a comparison has two answers to read
+    read = calls * JUDGMENT_READ * (2 if pairwise else 1)
+    written = calls * JUDGMENT_WRITTEN
     judge = words[words.index("--judge-model") + 1]
-    # at an address that is not this machine
+    # at any address but this machine's, where a judge costs nothing
     cost = cost_in_dollars(price_of("https://judge", judge), read, written)
     plan.dollars += cost
     return [f"{calls:,} requests, {read:,} tokens read, {written:,} written, {cost:,.2f} dollars"]
 
 
-def explain(command, plan):
-    """What there is to say about one command."""
+def plan_command(command, plan):
+    """Plan one command line of the Makefile; return no lines for commands that take little."""
     words = shlex.split(command)
     scripts = [i for i, word in enumerate(words) if word.endswith(".py")]
     if not scripts:
         return []
-    script, rest = words[scripts[0]], words[scripts[0] + 1:]
+    script = words[scripts[0]]
+    rest = words[scripts[0] + 1:]
+    processes = 1
     if "--nproc_per_node" in words:
-        plan.processes = int(words[words.index("--nproc_per_node") + 1])
+        processes = int(words[words.index("--nproc_per_node") + 1])
     if script == "train.py":
-        return training(rest, plan)
+        return plan_training(rest, processes, plan)
     if script == "simulate.py":
-        return simulating(rest, plan)
-    return judging(rest, plan) if rest[:1] == ["judge"] else []
+        return plan_simulation(rest, plan)
+    if rest[:1] == ["judge"]:
+        return plan_judging(rest[1:], plan)
+    return []
 
 
 def main():
-    """Read commands, and say what they would take."""
+    """Read commands from stdin, and print what each would take, and all together."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("shape", choices=SHAPES, help="of a base that is not at hand")
+    parser.add_argument("shape", choices=SHAPES, help="of a base that is not on this machine")
     parser.add_argument("--gpu", type=str.lower, choices=GPUS, help="its kind (1b: 4090, 7b: a100)")
     args = parser.parse_args()
-    gpu = args.gpu or {"1b": "4090", "7b": "a100"}[args.shape]
-    plan = SimpleNamespace(shape=SHAPES[args.shape], gpu=gpu, processes=1, dialogues=10_000,
-                           hours=0, dollars=0, large=0)
+    plan = Plan(SHAPES[args.shape], args.gpu or DEFAULT_GPU[args.shape])
     # a command may go on over several lines
     for command in re.sub(r"\s*\\\n\s*", " ", sys.stdin.read()).splitlines():
         # the shell's own lines are no stages
         if command.startswith(("for ", "echo", "test ", "case ")):
             continue
         print(f"$ {command}")
-        for text in explain(command, plan):
-            print(f"      {text}")
-    large = f"; {plan.large} stages DO NOT FIT on this GPU" * (plan.large > 0)
+        for line in plan_command(command, plan):
+            print(f"      {line}")
+    too_large = f"; {plan.too_large} stages DO NOT FIT on this GPU" if plan.too_large else ""
     print(f"\nin all, as estimated: {plan.hours:,.1f} hours of computing, {plan.dollars:,.0f} "
-          f"dollars{large}")
-    tflops, room, speed = GPUS[gpu]
-    print(f"""assumed, not measured: {gpu} with {tflops} TFLOP/s in bf16, {room} GB, {speed:,} GB/s;
-{REACHED:.0%} of the first reached in training, {STREAMED:.0%} of the last in writing;
-{SEGMENTS:,} segments of {SEGMENT:,} tokens from people, {SIMULATED:,} tokens in a simulated
-dialogue, as the authors counted (DATA is not read); {PATIENCE} s for an answer; prices of
-data/api/budget.py, unverified. Answering a bench and the card are not counted.""")
+          f"dollars{too_large}")
+    gpu = GPUS[plan.gpu]
+    print(f"assumed, not measured: {plan.gpu} with {gpu.tflops} TFLOP/s in bf16, {gpu.memory} GB, "
+          f"{gpu.bandwidth:,} GB/s;\n"
+          f"{TRAINING_UTILISATION:.0%} of the first reached in training, "
+          f"{BANDWIDTH_UTILISATION:.0%} of the last in generation;\n"
+          f"{SEGMENTS:,} segments of {SEGMENT_TOKENS:,} tokens from people, {SIMULATED_TOKENS:,} "
+          "tokens in a simulated\n"
+          f"dialogue, as the authors counted (DATA is not read); {ANSWER_SECONDS} s for an answer; "
+          "prices of\n"
+          "data/api/budget.py, unverified. Answering a bench and the card are not counted.")
 
 
 if __name__ == "__main__":
