@@ -1,17 +1,15 @@
 """
-Ask assistants the questions of a bench, have a judge compare what they say, and say how sure one
-may be; and measure users: what they say, and whether they listen.
+Evaluate assistants and simulated users.
 
-    python evaluate.py answer NAME=DIR ... --bench bench            answers of checkpoints
-    python evaluate.py judge NAME ... --bench bench --judge URL     ratings, or winners of pairs
-    python evaluate.py score NAME ... --bench bench                 the tables, and results.json
-    python evaluate.py stats FILE ...                               what dialogues are like
-    python evaluate.py card --user DIR --human FILE                 how like people is a user?
+    python evaluate.py answer NAME=DIR ... --bench bench            answer a bench's questions
+    python evaluate.py judge NAME ... --bench bench --judge URL     rate the answers, or compare them
+    python evaluate.py score NAME ... --bench bench                 print tables, write results.json
+    python evaluate.py stats FILE ...                               statistics of dialogues
+    python evaluate.py card --user DIR --human FILE                 how human-like is a user?
 
-A bench is a directory in MT-Bench's layout (data/measure/mtbench.py). Not here: the judge
-(data/measure/judge.py, data/harbour/grader.py), what is counted in texts (data/text_metrics.py),
-what a card and statistics are made of
-(data/measure/card.py, data/measure/dataset_stats.py), the page (data/experiment/report.py).
+A bench is a directory in MT-Bench's layout (data/measure/mtbench.py). The file reads in the order
+of the work: assistants answer, a judge rates the answers or compares two of them, the scores are
+put together with their intervals. What `card` and `stats` measure is in data/measure.
 Read before: platolm.py, model.py, simulate.py.
 """
 
@@ -20,26 +18,29 @@ import re
 import threading
 import time
 from functools import partial
-from itertools import combinations, product
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from data.api.budget import Endpoint
 from data.api.journal import Journal
-from data.api.request_pool import tally, ask_all, raise_if_incomplete
-from data.machine import named_checkpoint
-from data.measure import card, dataset_stats as sets, mtbench
-from data.measure.intervals import bootstrap, bounded, kappa, mean_of, paired, permutation
-from data.measure.judge import Case, Judge, prompt_messages, require_one_budget
-from data.measure.likelihood import UserLikelihoods
-from data.measure.mtbench import read_questions
-from data.measure.tables import arm_lines, pair_lines, vote_lines
-from data.program import (UserError, Progress, url, name_and_value, natural_int, positive_int,
-                          read_jsonl, read_json, run, write_jsonl, write_json)
+from data.api.request_pool import ask_all, raise_if_incomplete, tally
+from data.machine import load_checkpoint
+from data.measure import card, dataset_stats, mtbench
+from data.measure.intervals import (bootstrap, bounded, label_agreement, length_controlled_interval,
+                                    mean_of, paired, permutation)
+from data.measure.judge import (Case, Judge, JudgeSettings, open_journal, prompt_messages,
+                                require_one_budget)
+from data.measure.mtbench import read_questions, read_scores
+from data.measure.tables import arm_lines, card_lines, column_lines, pair_lines, vote_lines
+from data.measure.turns import AskSettings
+from data.program import (Progress, UserError, name_and_value, natural_int, positive_int, read_json,
+                          read_jsonl, run, url, write_json, write_jsonl)
+from data.text_metrics import vectors
 from model import generate_batch
 from platolm import prompt
-from simulate import client_factory, client_settings, money_flags
+from simulate import client_factory, client_settings, money_flags, user_settings
 
 
 # ------------------------------------------------------------------------------------------------
@@ -48,58 +49,77 @@ from simulate import client_factory, client_settings, money_flags
 
 def answer(model, tokenizer, questions, limit, slots=64, seed=0):
     """
-    An assistant's answers, turn by turn, at most `limit` tokens each, as freely drawn as their
-    category asks for (mtbench.temperature).
+    Let a model answer questions of one or more turns, with at most `limit` tokens an answer.
 
-    questions: [{"category", "turns": [text, ...]}, ...]. Returns for each its answers, and why
-    some of them do not end where the assistant ended: {turn, from 1: "length"}.
+    questions: [{"category", "turns": [text, ...]}, ...]; an answer is sampled at the temperature of
+    its question's category (mtbench.temperature), `slots` answers at a time. Returns two lists with
+    an item for each question: its answers [text, ...], and which of them the model did not end
+    itself: {turn, counted from 1: "length" or "context"}.
     """
-    talks, ends = [[] for _ in questions], [{} for _ in questions]
-    freely = [mtbench.temperature(question) for question in questions]
-    turns_of = [len(question["turns"]) for question in questions]
-    for turn, heat in product(range(max(turns_of)), sorted(set(freely))):
-        asked = [i for i, n in enumerate(turns_of) if turn < n and freely[i] == heat]
-        for i in asked:
-            talks[i].append({"from": "human", "value": questions[i]["turns"][turn]})
-        prompts = [prompt(talks[i], tokenizer, "gpt") for i in asked]
-        draws = [np.random.default_rng([seed, i, turn]).random for i in asked]
-        rows = generate_batch(model, prompts, [tokenizer.eos], limit, slots, draws,
-                              temperature=heat)
-        for i, row in zip(asked, rows):
-            talks[i].append({"from": "gpt", "value": tokenizer.decode(row.output)})
-            ends[i] |= {turn + 1: row.finish_reason} if row.finish_reason != "stop" else {}
-    return [[said["value"] for said in talk if said["from"] == "gpt"] for talk in talks], ends
+    histories = [[] for _ in questions]
+    cut_short = [{} for _ in questions]
+    temperatures = [mtbench.temperature(question) for question in questions]
+    most_turns = max(len(question["turns"]) for question in questions)
+    for turn in range(most_turns):
+        for temperature in sorted(set(temperatures)):
+            # all questions of this temperature that have such a turn make one batch
+            batch = []
+            for i, question in enumerate(questions):
+                if turn < len(question["turns"]) and temperatures[i] == temperature:
+                    histories[i].append({"from": "human", "value": question["turns"][turn]})
+                    batch.append(i)
+            prompts = [prompt(histories[i], tokenizer, "gpt") for i in batch]
+            # a random stream of its own for each answer: the batch does not change what is drawn
+            uniforms = [np.random.default_rng([seed, i, turn]).random for i in batch]
+            rows = generate_batch(model, prompts, [tokenizer.eos], limit, slots, uniforms,
+                                  temperature=temperature)
+            for i, row in zip(batch, rows):
+                histories[i].append({"from": "gpt", "value": tokenizer.decode(row.output)})
+                if row.finish_reason != "stop":
+                    cut_short[i][turn + 1] = row.finish_reason
+    answers = [[turn["value"] for turn in history[1::2]] for history in histories]
+    return answers, cut_short
 
 
-def answer_over(client, model, questions, limit, journal, in_flight, stop):
+def answer_remote(client, model, questions, limit, journal, in_flight, stop):
     """
-    The same from a model behind an address. Every answer is in the journal before it counts; one
-    that is refused stays empty, and so do those after it.
+    Let a model on a server answer questions; arguments and result as for `answer`.
+
+    Every answer is written to the journal before it counts, and found there by the next start. If
+    the server refuses a question (a content filter, say), this answer and all later ones of the
+    question are "", and the second list has the reason.
     """
-    answers, ends = [[] for _ in questions], [{} for _ in questions]
-    refused = [None] * len(questions)
-    for turn in range(max(len(question["turns"]) for question in questions)):
-        names, tasks = {}, {}
+    answers = [[] for _ in questions]
+    cut_short = [{} for _ in questions]
+    refusals = [None] * len(questions)
+    most_turns = max(len(question["turns"]) for question in questions)
+    for turn in range(most_turns):
+        keys, tasks = {}, {}
         for i, question in enumerate(questions):
-            if turn < len(question["turns"]) and not refused[i]:
-                talk = mtbench.messages_so_far(question["turns"], answers[i])
-                names[i] = mtbench.text_hash(repr(talk), str(question["question_id"]))
-                if not journal.turns(names[i]):
-                    tasks[names[i]] = partial(client.chat, model, talk, limit,
-                                              temperature=mtbench.temperature(question))
-        told = Progress(f"{model}, turn {turn + 1}", len(tasks), client.ledger, unit="answers")
-        failed = ask_all(journal, tasks, in_flight, stop, told)
-        raise_if_incomplete(failed.values(), "answers")
+            if turn < len(question["turns"]) and not refusals[i]:
+                messages = mtbench.messages_so_far(question["turns"], answers[i])
+                keys[i] = mtbench.text_hash(repr(messages), str(question["question_id"]))
+                if not journal.turns(keys[i]):
+                    tasks[keys[i]] = partial(client.chat, model, messages, limit,
+                                             temperature=mtbench.temperature(question))
+        progress = Progress(f"{model}, turn {turn + 1}", len(tasks), client.ledger, unit="answers")
+        failures = ask_all(journal, tasks, in_flight, stop, progress)
+        raise_if_incomplete(failures.values(), "answers")
         for i, question in enumerate(questions):
-            if turn < len(question["turns"]):
-                refused[i] = refused[i] or failed.get(names[i])
-                row = {"value": "", "finish": refused[i]} if refused[i] else \
-                    journal.turns(names[i])[0]
-                answers[i].append(row["value"])
-                # servers have many words for an end; that it was cut short has one
-                if row["finish"] in ("length", refused[i]):
-                    ends[i][turn + 1] = row["finish"]
-    return answers, ends
+            if turn >= len(question["turns"]):
+                continue
+            if not refusals[i]:
+                refusals[i] = failures.get(keys[i])
+            if refusals[i]:
+                answers[i].append("")
+                cut_short[i][turn + 1] = refusals[i]
+                continue
+            row = journal.turns(keys[i])[0]
+            answers[i].append(row["value"])
+            # servers have many names for a normal end, but one for an answer at its limit
+            if row["finish"] == "length":
+                cut_short[i][turn + 1] = "length"
+    return answers, cut_short
 
 
 # ------------------------------------------------------------------------------------------------
@@ -107,440 +127,533 @@ def answer_over(client, model, questions, limit, journal, in_flight, stop):
 
 
 def rating(judgment):
-    """The number in [[7]] or [[7.5]], otherwise in [7]; None if there is none from 1 to 10."""
+    """
+    Read a rating from a judge's text: the number in [[7]] or [[7.5]], or else the one in [7].
+
+    None if there is no such number, or if it is not from 1 to 10.
+    """
     for pattern in (r"\[\[(\d+\.?\d*)\]\]", r"\[(\d+\.?\d*)\]"):
-        if found := re.search(pattern, judgment):
-            number = float(found[1])
+        match = re.search(pattern, judgment)
+        if match:
+            number = float(match[1])
             return number if 1 <= number <= 10 else None
     return None
 
 
 def verdict(judgment):
     """
-    What the answer that was shown first gets: 1 for [[A]], 0 for [[B]], 0.5 for [[C]]; None without
-    any. Of several, [[A]] goes before [[B]] before [[C]], wherever they stand, as in FastChat.
+    Read from a judge's text what answer A gets: 1 for [[A]], 0 for [[B]], 0.5 for [[C]], a tie.
+
+    None if there is no such mark. If there are several, [[A]] goes before [[B]], and [[B]] before
+    [[C]], whatever their order in the text; FastChat does the same.
     """
-    for mark, share in (("[[A]]", 1.0), ("[[B]]", 0.0), ("[[C]]", 0.5)):
+    for mark, score in (("[[A]]", 1.0), ("[[B]]", 0.0), ("[[C]]", 0.5)):
         if mark in judgment:
-            return share
+            return score
     return None
 
 
 def judgment_cases(bench, names, pairs, prompts, judge):
     """
-    The judgments of a bench: of each assistant's answers alone or, with pairs [(a, b), ...], of
-    two together, in both orders.
+    Yield a Case for every judgment that a bench needs.
+
+    names: assistants that are rated alone, one case for each question and turn; or pairs: [(a, b),
+    ...], two assistants that are compared, with a prompt for each order of the two. prompts: rows
+    of mtbench.read_prompts; judge: its name, for the reference answers. A case whose answers were
+    refused has no prompts.
     """
-    questions, references = read_questions(bench), mtbench.read_references(bench, judge)
-    answers = {name: mtbench.answers_to(bench, name, questions)
-               for name in dict.fromkeys([*names, *(name for pair in pairs for name in pair)])}
-    for who, (i, question) in product(pairs or [(name,) for name in names], enumerate(questions)):
-        right = mtbench.reference(question, references)
-        shown = [answers[name][i] for name in who]
-        about = {"model_1": who[0], "model_2": who[1]} if pairs else {"model": who[0]}
-        for turn in range(1, len(question["turns"]) + 1):
-            orders = (shown, shown[::-1]) if pairs else (shown,)
-            refused = any(None in texts[:turn] for texts in shown)
-            asked = [] if refused else [mtbench.fill_prompt(prompts, question, turn, order, right)
-                                        for order in orders]
-            row = {"question_id": question["question_id"], **about, "turn": turn}
-            yield Case(row | {"answers": mtbench.answers_hash(shown, turn)}, asked)
+    questions = read_questions(bench)
+    references = mtbench.read_references(bench, judge)
+    groups = pairs or [(name,) for name in names]
+    answers = {}
+    for group in groups:
+        for name in group:
+            if name not in answers:
+                answers[name] = mtbench.answers_to(bench, name, questions)
+    for group in groups:
+        if pairs:
+            assistants = {"model_1": group[0], "model_2": group[1]}
+        else:
+            assistants = {"model": group[0]}
+        for i, question in enumerate(questions):
+            reference = mtbench.reference(question, references)
+            texts = [answers[name][i] for name in group]
+            orders = [texts, texts[::-1]] if pairs else [texts]
+            for turn in range(1, len(question["turns"]) + 1):
+                refused = any(None in own[:turn] for own in texts)
+                filled = []
+                if not refused:
+                    filled = [mtbench.fill_prompt(prompts, question, turn, order, reference)
+                              for order in orders]
+                yield Case({"question_id": question["question_id"], **assistants, "turn": turn,
+                            "answers": mtbench.answers_hash(texts, turn)}, filled)
 
 
 # ------------------------------------------------------------------------------------------------
-# how sure may one be?
-
-
-def length_controlled(outcomes, longer, weights=None, ridge=0.01, steps=25):
-    """
-    The win rate at equal length (Dubois et al. 2024, arXiv 2404.04475, in its smallest form).
-
-    Fits logit P(win) = a + b tanh(longer / its standard deviation) by Newton's steps and gives P at
-    longer = 0. The ridge keeps both finite, and draws P a little towards 1/2. outcomes (n): 1, 0.5
-    or 0; longer (n): by how many characters; weights (draws, n): how often each counts. Returns
-    (draws,), or (1,) without weights.
-    """
-    x = np.tanh(longer / (np.std(longer) or 1))
-    weights = np.ones((1, len(outcomes))) if weights is None else weights
-    a, b = np.zeros(len(weights)), np.zeros(len(weights))
-    for _ in range(steps):
-        p = 1 / (1 + np.exp(-(a[:, None] + b[:, None] * x)))
-        missed, curve = weights * (outcomes - p), weights * p * (1 - p)
-        # the gradient (2) and the curvature (2 x 2) of the penalised log-likelihood
-        ga, gb = missed.sum(1) - ridge * a, (missed * x).sum(1) - ridge * b
-        haa, hab, hbb = curve.sum(1) + ridge, (curve * x).sum(1), (curve * x * x).sum(1) + ridge
-        det = haa * hbb - hab * hab
-        a, b = a + (hbb * ga - hab * gb) / det, b + (haa * gb - hab * ga) / det
-    return 1 / (1 + np.exp(-a))
-
-
-# ------------------------------------------------------------------------------------------------
-# scores of one
-
-
-def to_unit_scale(ratings):
-    """Ratings of 1 to 10 as scores of 0 to 1."""
-    return (np.asarray(ratings, dtype=float) - 1) / 9
+# compare: the scores of one assistant
 
 
 def summary(scores, questions):
     """
-    One assistant in numbers. scores (questions, turns), in 0..1, NaN where nothing was rated  ->
-    {"overall", "low", "high", "failed", "worst", "best", "asked", ...}. A question's "asked" tells
-    whether the humans of the training data ever ask about what it is about; without the key it
-    counts as asked.
+    Sum up one assistant's scores: the overall mean with its interval, and means by group.
+
+    scores (questions, turns): from 0 to 1, NaN where no rating is. "worst" and "best": the mean if
+    all failed ratings had been 0, or 1. "asked" and "never_asked": means over the questions about
+    facts that the humans of the training data do, or do not, ask about (a question without this key
+    counts as asked). Returns {"overall", "low", "high", "worst", ..., "categories", "kinds"}.
     """
     rated = ~np.isnan(scores)
-    mean, low, high = bootstrap(np.nansum(scores, axis=1), rated.sum(axis=1))
+    turn_counts = np.array([len(question["turns"]) for question in questions])
+    turns = range(scores.shape[1])
+    exists = np.array(turns) < turn_counts[:, None]                  # (questions, turns)
     asked = np.array([question.get("asked", True) for question in questions])
-    there = np.array([[turn < len(question["turns"]) for turn in range(scores.shape[1])]
-                      for question in questions])
-    categories = np.array([question["category"] for question in questions])
-    worst, best = bounded(scores[there], 0, 1)
-    return {"overall": mean, "low": low, "high": high, "worst": worst, "best": best,
-            "rating": None if mean is None else 1 + 9 * mean, "failed": int((there & ~rated).sum()),
-            "asked": mean_of(scores[asked]), "never_asked": mean_of(scores[~asked]),
-            **{f"turn{i + 1}": mean_of(scores[:, i]) for i in range(scores.shape[1])},
-            "categories": {name: mean_of(scores[categories == name])
-                           for name in dict.fromkeys(categories.tolist())},
-            "kinds": by_kind(scores, questions)}
+
+    mean, low, high = bootstrap(np.nansum(scores, axis=1), rated.sum(axis=1))
+    worst, best = bounded(scores[exists], 0, 1)
+    row = {"overall": mean, "low": low, "high": high, "worst": worst, "best": best,
+           "rating": None if mean is None else 1 + 9 * mean,
+           "failed": int((exists & ~rated).sum()),
+           "asked": mean_of(scores[asked]),
+           "never_asked": mean_of(scores[~asked])}
+    for turn in turns:
+        row[f"turn{turn + 1}"] = mean_of(scores[:, turn])
+    row["categories"] = {}
+    for category in dict.fromkeys(question["category"] for question in questions):
+        members = [question["category"] == category for question in questions]
+        row["categories"][category] = mean_of(scores[np.array(members)])
+    row["kinds"] = by_kind(scores, questions)
+    return row
 
 
 def by_kind(scores, questions):
-    """Mean score of each kind of turn, for questions that name them: {"doubt": 0.93, ...}."""
-    found = {}
+    """
+    Average scores (questions, turns) by kind of turn: {"doubt": 0.93, ...}, sorted by name.
+
+    A question may name the kinds of its turns: {"kinds": ["question", "doubt"]}.
+    """
+    scores_of = {}
     for row, question in zip(scores, questions):
         for score, kind in zip(row, question.get("kinds", ())):
-            found.setdefault(kind, []).append(score)
-    return {kind: mean_of(np.array(found[kind])) for kind in sorted(found)}
+            scores_of.setdefault(kind, []).append(score)
+    return {kind: mean_of(np.array(scores_of[kind])) for kind in sorted(scores_of)}
 
 
 # ------------------------------------------------------------------------------------------------
-# scores of two
+# compare: pairs of assistants
 
 
 def outcome(row):
     """
-    What model 1 gets of a judgment of two: a win or a loss counts only where both orders agree.
+    What model 1 gets for a row of judgments in both orders: 1, 0.5 or 0; NaN if one failed.
 
-    1, 0; 0.5 for a tie, also of one order alone, and for a disagreement; NaN where a game has no
-    winner. (Old files of FastChat have but one "winner".)
+    A win or a loss counts only if both orders agree; everything else is a tie. Old files of
+    FastChat have but one "winner".
     """
-    games = row.get("g1_winner", row.get("winner")), row.get("g2_winner", row.get("winner"))
-    if "error" in games:
+    winners = row.get("g1_winner", row.get("winner")), row.get("g2_winner", row.get("winner"))
+    if "error" in winners:
         return np.nan
-    return {("model_1", "model_1"): 1.0, ("model_2", "model_2"): 0.0}.get(games, 0.5)
+    if winners == ("model_1", "model_1"):
+        return 1.0
+    if winners == ("model_2", "model_2"):
+        return 0.0
+    return 0.5
 
 
 def pairwise(rows, longer):
     """
-    Model 1 against model 2, from all judgments of the pair; longer: for each, by how many
-    characters the answer of model 1 was longer.
+    Compare model 1 with model 2, from all judgments of the pair.
 
-    Of all judgments, one a turn: "win_rate", "loss_rate", and "adjusted" (FastChat's word), the
-    share of wins and half the ties, with its interval over questions, and "p" of no difference;
-    "controlled" is that at equal length. "flips": the share in which the orders disagree, a win
-    against a tie included. "first": of the games that somebody won, the share won by who was shown
-    first. "worst", "best": "adjusted" if all that failed were losses, or wins.
+    rows: judgments (mtbench.py), one for each question and turn; longer (n): by how many characters
+    model 1's answer was longer. Returns the counts and rates of wins, ties and losses, and
+    "adjusted": the share of wins and half the ties, with its interval over questions and "p", the
+    p-value of no difference;
+    "flips": the share of rows whose two orders disagree in any way (win against tie, too);
+    "first": of all games with a winner, the share won by the answer that was shown first;
+    "worst", "best": "adjusted" if all failed judgments had been losses, or wins;
+    "controlled": "adjusted" at equal length (length_controlled_interval).
     """
     outcomes = np.array([outcome(row) for row in rows])
-    _, group = np.unique([str(row["question_id"]) for row in rows], return_inverse=True)
     judged = ~np.isnan(outcomes)
-    sums = np.bincount(group, np.where(judged, outcomes, 0))
-    counts = np.bincount(group, judged)
-    rate, low, high = bootstrap(sums, counts)
-    games = [(row["g1_winner"], row["g2_winner"]) for row, fine in zip(rows, judged)
-             if fine and "g1_winner" in row]
-    won = [game == first for both in games for game, first in zip(both, ("model_1", "model_2"))
-           if game != "tie"]
-    wins, losses, n = (outcomes == 1).sum(), (outcomes == 0).sum(), judged.sum()
-    worst, best = bounded(outcomes, 0, 1)
+    names = [str(row["question_id"]) for row in rows]
+    _, question = np.unique(names, return_inverse=True)              # (n,) numbers of questions
+    sums = np.bincount(question, np.where(judged, outcomes, 0))
+    counts = np.bincount(question, judged)
+    adjusted, low, high = bootstrap(sums, counts)
     seen = counts > 0
-    return {"wins": int(wins), "ties": int(n - wins - losses), "losses": int(losses),
+    p = permutation(sums[seen] / counts[seen] - 0.5) if seen.any() else None
+
+    # game 1 shows model 1 first, game 2 shows model 2 first
+    comparisons = order_disagreement = games_won = first_position_wins = 0
+    for row, ok in zip(rows, judged):
+        if not ok or "g1_winner" not in row:
+            continue
+        comparisons += 1
+        order_disagreement += row["g1_winner"] != row["g2_winner"]
+        for winner, shown_first in ((row["g1_winner"], "model_1"), (row["g2_winner"], "model_2")):
+            games_won += winner != "tie"
+            first_position_wins += winner == shown_first
+
+    n = int(judged.sum())
+    wins = int((outcomes == 1).sum())
+    losses = int((outcomes == 0).sum())
+    worst, best = bounded(outcomes, 0, 1)
+    controlled = length_controlled_interval(outcomes[judged], np.asarray(longer)[judged],
+                                            question[judged])
+    return {"wins": wins, "ties": n - wins - losses, "losses": losses,
             "win_rate": ratio(wins, n), "loss_rate": ratio(losses, n),
-            "adjusted": rate, "low": low, "high": high,
-            "p": permutation(sums[seen] / counts[seen] - 0.5) if seen.any() else None,
-            "flips": ratio(sum(a != b for a, b in games), len(games)),
-            "first": ratio(sum(won), len(won)),
-            "failed": int((~judged).sum()), "worst": worst, "best": best,
-            "controlled": length_controlled_interval(outcomes[judged], np.asarray(longer)[judged], group[judged])}
+            "adjusted": adjusted, "low": low, "high": high, "p": p,
+            "flips": ratio(order_disagreement, comparisons),
+            "first": ratio(first_position_wins, games_won),
+            "failed": len(rows) - n, "worst": worst, "best": best, "controlled": controlled}
 
 
-def ratio(part, whole):
-    """part / whole, or None of nothing."""
-    return float(part / whole) if whole else None
-
-
-def length_controlled_interval(outcomes, longer, group, draws=500, seed=0):
-    """
-    The win rate at equal length with its interval over questions: {"rate", "low", "high"}; None
-    where there are no two questions, or every answer is longer by as much.
-    """
-    _, group = np.unique(group, return_inverse=True)
-    if len(set(group)) < 2 or np.std(longer) == 0 and np.any(longer):
-        return None
-    questions = group.max() + 1
-    picks = np.random.default_rng(seed).integers(questions, size=(draws, questions))
-    weights = np.array([np.bincount(pick, minlength=questions)[group] for pick in picks])
-    rate, = length_controlled(outcomes, longer)
-    low, high = np.percentile(length_controlled(outcomes, longer, weights), [2.5, 97.5])
-    return {"rate": rate, "low": low, "high": high}
+def ratio(part, total):
+    """part / total; None if total is 0."""
+    return float(part / total) if total else None
 
 
 def agreement(rows, votes):
     """
-    A judge against human votes (question, turn, a, b, winner) on the same pairs of answers:
-    {"n", "agreed", "low", "high", "kappa"} over three labels, and without the ties of either.
+    Compare a judge with humans who voted on the same pairs of answers.
+
+    rows: judgments of pairs; votes: [(question, turn, model a, model b, "a" | "b" | "tie"), ...].
+    Returns {"all", "without_ties"}: agreement over three labels, and over the votes for which
+    neither side says "tie", as label_agreement gives it.
     """
-    judged = {}
+    verdicts = {}
     for row in rows:
-        if not np.isnan(outcome(row)):
-            place, one, two = mtbench.judgment_key(row)[:2], row["model_1"], row["model_2"]
-            judged[(*place, one, two)] = {1.0: "a", 0.0: "b"}.get(outcome(row), "tie")
-            judged[(*place, two, one)] = {1.0: "b", 0.0: "a"}.get(outcome(row), "tie")
-    both = [(vote[0], judged[vote[:4]], vote[4]) for vote in votes if vote[:4] in judged]
-    strict = [row for row in both if "tie" not in row]
-    return {"all": agreed(both), "without_ties": agreed(strict)}
+        score = outcome(row)
+        if not np.isnan(score):
+            question, turn, (one, two) = mtbench.judgment_key(row)
+            # votes may name the two in either order
+            verdicts[question, turn, one, two] = {1.0: "a", 0.0: "b"}.get(score, "tie")
+            verdicts[question, turn, two, one] = {1.0: "b", 0.0: "a"}.get(score, "tie")
+    labels = [(vote[0], verdicts[vote[:4]], vote[4]) for vote in votes if vote[:4] in verdicts]
+    decided = [row for row in labels if "tie" not in row]
+    return {"all": label_agreement(labels), "without_ties": label_agreement(decided)}
 
 
-def agreed(both):
-    """[(question, label, label)] -> {"n", "agreed", "low", "high", "kappa"}; None of nothing."""
-    if not both:
-        return None
-    names, group = np.unique([str(question) for question, _, _ in both], return_inverse=True)
-    same = np.array([a == b for _, a, b in both])
-    share, low, high = bootstrap(np.bincount(group, same), np.bincount(group))
-    return {"n": len(both), "agreed": share, "low": low, "high": high,
-            "kappa": kappa([a for _, a, _ in both], [b for _, _, b in both])}
+def pairwise_results(bench, judge_model, names, questions):
+    """
+    Compare all pairs of these assistants that were judged: [{"model_1", "model_2", **pairwise}].
+
+    A UserError if an answer has changed since it was judged.
+    """
+    numbers = {question["question_id"]: i for i, question in enumerate(questions)}
+    path = mtbench.judgments_path(bench, judge_model, "pair")
+    pairs = {}
+    for row in mtbench.read_judgments(path):
+        question, turn, pair = mtbench.judgment_key(row)
+        known = question in numbers and 1 <= turn <= len(questions[numbers[question]]["turns"])
+        if known and set(pair) <= set(names):
+            pairs.setdefault(pair, []).append(row)
+    outdated = mtbench.stale(bench, [row for rows in pairs.values() for row in rows])
+    if outdated:
+        raise UserError(f"{len(outdated)} judgments of pairs are about other answers than those "
+                        "there are now; `evaluate.py judge` asks for just those")
+    results = []
+    for (one, two), rows in pairs.items():
+        answers_one = mtbench.answers_to(bench, one, questions)
+        answers_two = mtbench.answers_to(bench, two, questions)
+        longer = []
+        for row in rows:
+            i, turn = numbers[row["question_id"]], row.get("turn", 1) - 1
+            # a refused answer is None, and has no characters
+            length_one = len(answers_one[i][turn] or "")
+            longer.append(length_one - len(answers_two[i][turn] or ""))
+        results.append({"model_1": one, "model_2": two, **pairwise(rows, longer)})
+    return results
 
 
 # ------------------------------------------------------------------------------------------------
-# a user's card: what people say, and when they leave, as a trained user expects it
+# the commands
 
 
-# ------------------------------------------------------------------------------------------------
-# commands
+def is_address(text):
+    """Whether a text is a URL, and not a directory."""
+    return text.startswith(("http://", "https://"))
 
 
-def is_address(word):
-    """Whether it is NAME=URL, and not NAME=DIR."""
-    return word.partition("=")[2].startswith(("http://", "https://"))
-
-
-def answers_from(word, benches, args):
-    """The answers of NAME=DIR or NAME=URL, bench by bench: (name, bench, answers, ends)."""
-    name, _, url = word.partition("=")
-    if not is_address(word):
-        name, model, tokenizer = named_checkpoint(word)
-        for bench, questions in benches.items():
-            yield name, bench, *answer(model, tokenizer, questions, args.limit, seed=args.seed)
-        return
-    for bench, questions in benches.items():
-        stop = threading.Event()
-        journal = Journal(mtbench.answers_path(bench, name).with_suffix(".journal"),
-                          {"model": name, "limit": args.limit})
-        client_for, _ = client_factory(client_settings(args), url, journal, stop, bool(args.price))
-        client = client_for(Endpoint(url, name, args.price))
-        try:
-            yield name, bench, *answer_over(client, name, questions,
-                                            args.limit, journal, args.in_flight, stop)
-        finally:
-            journal.close()
+def parse_assistant(text):
+    """Read NAME=URL, NAME=DIR or DIR, whose last part is the name then: (name, URL or DIR)."""
+    name, _, address = text.partition("=")
+    if is_address(address):
+        return name, address
+    name, _, directory = text.rpartition("=")
+    return name or Path(directory).name, directory
 
 
 def command_answer(args):
+    """Let every assistant answer every bench, and write BENCH/model_answer/NAME.jsonl."""
     benches = {bench: read_questions(bench) for bench in args.bench}
-    addresses = [word.partition("=")[2] for word in args.models if is_address(word)]
+    assistants = [parse_assistant(text) for text in args.models]
+    addresses = [source for _, source in assistants if is_address(source)]
     if len(set(addresses)) > 1:
         raise UserError("one address at a time: OPENAI_API_KEY and --price are for one")
-    require_one_budget(args, addresses * len(benches), "bench and model")
-    names = [word.partition("=")[0] if is_address(word) else word.rpartition("=")[0]
-             or Path(word).name for word in args.models]
+    require_one_budget(args.max_dollars, len(addresses) * len(benches), "bench and model")
+    names = [name for name, _ in assistants]
     if len(set(names)) < len(names):
         raise UserError(f"two of {', '.join(names)} have one name: NAME=DIR tells them apart")
-    for word in args.models:
-        began, why = time.time(), []
-        for name, bench, texts, ends in answers_from(word, benches, args):
-            rows = mtbench.answer_rows(name, benches[bench], texts, ends)
-            write_jsonl(mtbench.answers_path(bench, name), rows)
-            why += [end for one in ends for end in one.values()]
-        print(f"{name}: answers to {sum(map(len, benches.values()))} questions in "
-              f"{time.time() - began:.0f} s"
-              + (f"; not ended by itself: {tally(why)}" if why else ""), flush=True)
+
+    for name, source in assistants:
+        began = time.time()
+        if not is_address(source):
+            model, tokenizer = load_checkpoint(source)
+        reasons = []
+        for bench, questions in benches.items():
+            path = mtbench.answers_path(bench, name)
+            if is_address(source):
+                answers, cut_short = answer_endpoint(
+                    Endpoint(source, name, args.price), questions, args.limit,
+                    path.with_suffix(".journal"), client_settings(args), args.in_flight)
+            else:
+                answers, cut_short = answer(model, tokenizer, questions, args.limit, seed=args.seed)
+            write_jsonl(path, mtbench.answer_rows(name, questions, answers, cut_short))
+            for ends in cut_short:
+                reasons += ends.values()
+        line = (f"{name}: answers to {sum(map(len, benches.values()))} questions in "
+                f"{time.time() - began:.0f} s")
+        if reasons:
+            line += f"; not ended by itself: {tally(reasons)}"
+        print(line, flush=True)
 
 
-def make_pairs(args):
-    """Which assistants are held against each other, as (a, b); none where each is rated alone."""
-    if args.mode == "single":
-        return []
-    found = list(combinations(dict.fromkeys(args.names), 2))
-    if args.mode == "pairwise-baseline":
-        if not args.baseline:
-            raise UserError("--mode pairwise-baseline needs --baseline NAME")
-        found = [(name, args.baseline) for name in args.names if name != args.baseline]
-    if not found:
-        raise UserError(f"--mode {args.mode} of {' '.join(args.names)} makes no pair")
-    return found
-
-
-def judge_bench(bench, args, prompts, stop):
-    """Have one bench judged; returns how failures came about."""
-    kind, parse = ("single", rating) if args.mode == "single" else ("pair", verdict)
-    path = mtbench.judgments_path(bench, args.judge_model, kind)
-    found = list(judgment_cases(bench, args.names, make_pairs(args), prompts, args.judge_model))
-    wanted = {mtbench.text_hash(*asked): prompt_messages(asked)
-              for case in found for asked in case.asked}
-    systems = {row["name"]: row.get("system_prompt") or "" for row in prompts}
-    judge = Judge(path, args, stop, systems)
+def answer_endpoint(endpoint, questions, limit, journal_path, settings, in_flight):
+    """Answer questions by the model at an Endpoint (answer_remote), with a journal of its own."""
+    stop = threading.Event()
+    journal = Journal(journal_path, {"model": endpoint.model, "limit": limit})
     try:
-        new = judge.ask(wanted, lambda text: parse(text) is not None)
-        rows = [judge.row(case, parse) for case in found]
+        client_for, _ = client_factory(settings, endpoint.url, journal, stop, bool(endpoint.price))
+        return answer_remote(client_for(endpoint), endpoint.model, questions, limit, journal,
+                             in_flight, stop)
+    finally:
+        journal.close()
+
+
+def make_pairs(mode, names, baseline=None):
+    """
+    List the pairs (a, b) of assistants to compare; [] if each is rated alone (mode "single").
+
+    "pairwise-all": every pair; "pairwise-baseline": every assistant against the baseline.
+    """
+    if mode == "single":
+        return []
+    if mode == "pairwise-all":
+        pairs = list(combinations(dict.fromkeys(names), 2))
+    elif baseline:
+        pairs = [(name, baseline) for name in names if name != baseline]
+    else:
+        raise UserError("--mode pairwise-baseline needs --baseline NAME")
+    if not pairs:
+        raise UserError(f"--mode {mode} of {' '.join(names)} makes no pair")
+    return pairs
+
+
+def judge_bench(bench, names, pairs, prompts, settings, clients, stop):
+    """
+    Have a judge judge one bench, write its file of judgments, and return the list of failures.
+
+    names, pairs, prompts: as for judgment_cases; settings: JudgeSettings; clients: ClientSettings.
+    Prompts with a judgment, in the file or the journal, are not sent again.
+    """
+    model = settings.endpoint.model
+    kind, parse = ("pair", verdict) if pairs else ("single", rating)
+    path = mtbench.judgments_path(bench, model, kind)
+    cases = list(judgment_cases(bench, names, pairs, prompts, model))
+    requests = {}
+    for case in cases:
+        for filled in case.prompts:
+            requests[mtbench.text_hash(*filled)] = prompt_messages(filled)
+    systems = {row["name"]: row.get("system_prompt") or "" for row in prompts}
+    judge = Judge(path, settings, clients, stop, systems)
+    try:
+        new = judge.ask(requests, parse)
+        rows = [judge.row(case, parse) for case in cases]
     finally:
         judge.journal.close()
     write_jsonl(path, mtbench.merge_judgments(mtbench.read_judgments(path), rows))
-    failures = [row["failure"] for row in rows if "failure" in row]
-    print(f"{path}: {len(rows):,} judgments of {len(wanted):,} prompts, {new:,} of which had none "
+
+    failed = [row for row in rows if "failure" in row]
+    failures = [row["failure"] for row in failed]
+    print(f"{path}: {len(rows):,} judgments of {len(requests):,} prompts, {new:,} of which had none "
           f"before; failed: {tally(failures) or 'none'}{judge.spent()}", flush=True)
     if "unparsed" in failures:
-        row = rows[[row.get("failure") for row in rows].index("unparsed")]
+        row = failed[failures.index("unparsed")]
         text = row.get("judgment") or row.get("g1_judgment") or row.get("g2_judgment") or ""
         print(f"such as: {text[-200:]!r}")
     return failures
 
 
 def command_judge(args):
-    require_one_budget(args, args.bench, "bench")
-    prompts, stop = mtbench.read_prompts(args.prompts), threading.Event()
-    # the first comes last: where its judgments are, all are
-    failures = [why for bench in reversed(args.bench)
-                for why in judge_bench(bench, args, prompts, stop)]
+    """Have a judge rate the answers of every bench, or compare them in pairs."""
+    require_one_budget(args.max_dollars, len(args.bench), "bench")
+    prompts = mtbench.read_prompts(args.prompts)
+    settings = JudgeSettings(Endpoint(args.judge, args.judge_model, args.price), args.repeats,
+                             args.max_tokens, args.in_flight)
+    stop = threading.Event()
+    failures = []
+    # make looks for the file of the first bench: written last, it means that all are there
+    for bench in reversed(args.bench):
+        pairs = make_pairs(args.mode, args.names, args.baseline)
+        failures += judge_bench(bench, args.names, pairs, prompts, settings, client_settings(args),
+                                stop)
     raise_if_incomplete(failures, "judgments")
 
 
-def read_scores(bench, judge_model, names, questions):
-    """{name: scores (questions, turns) in 0..1}; NaN where a judgment failed, or no turn is."""
-    path = mtbench.judgments_path(bench, judge_model, "single")
-    if not path.exists():
-        raise UserError(f"no {path}; `evaluate.py judge` writes it")
-    rows = [row for row in mtbench.read_judgments(path) if row["model"] in names]
-    old = [mtbench.judgment_key(row) for row in mtbench.stale(bench, rows)]
-    rated = {mtbench.judgment_key(row): row["score"] for row in rows if mtbench.judgment_key(row) not in old}
-    width, found = max(len(question["turns"]) for question in questions), {}
-    for name in names:
-        keys = [[(q["question_id"], turn + 1, (name,)) for turn in range(len(q["turns"]))]
-                for q in questions]
-        missing = sum(key not in rated for row in keys for key in row)
-        if missing:
-            raise UserError(f"{missing} answers of {name} have not been judged as they are now; "
-                          "`evaluate.py judge` asks for just those")
-        rows = [[rated[key] for key in row] + [-1] * (width - len(row)) for row in keys]
-        found[name] = to_unit_scale(np.where(np.array(rows) < 0, np.nan, rows))
-    return found
+def score_arms(bench, judge_model, names, beside=(), probes=None):
+    """
+    Read and sum up the ratings of some assistants: ({name: scores}, {name: summary}).
 
-
-def pairwise_results(bench, judge_model, names, questions):
-    """The pairs of these assistants that were judged: [{"model_1", "model_2", ...}], by `duel`."""
-    place = {(question["question_id"], turn): (i, turn - 1) for i, question in enumerate(questions)
-             for turn in range(1, len(question["turns"]) + 1)}
-    rows = [row for row in mtbench.read_judgments(mtbench.judgments_path(bench, judge_model, "pair"))
-            if mtbench.judgment_key(row)[:2] in place and {row["model_1"], row["model_2"]} <= set(names)]
-    if old := mtbench.stale(bench, rows):
-        raise UserError(f"{len(old)} judgments of pairs are about other answers than those there are "
-                      "now; `evaluate.py judge` asks for just those")
-    found, lengths = [], {}
-    for one, two in dict.fromkeys((row["model_1"], row["model_2"]) for row in rows):
-        for name in {one, two} - set(lengths):
-            lengths[name] = [[len(text or "") for text in texts]
-                             for texts in mtbench.answers_to(bench, name, questions)]
-        pair = [row for row in rows if (row["model_1"], row["model_2"]) == (one, two)]
-        places = [place[mtbench.judgment_key(row)[:2]] for row in pair]
-        longer = [lengths[one][i][turn] - lengths[two][i][turn] for i, turn in places]
-        found.append({"model_1": one, "model_2": two, **pairwise(pair, longer)})
-    return found
-
-
-def make_results(args):
-    """All that `score` finds, as results.json has it."""
-    questions = read_questions(args.bench)
-    pairs_only = not mtbench.judgments_path(args.bench, args.judge_model, "single").exists() and \
-        mtbench.judgments_path(args.bench, args.judge_model, "pair").exists()
-    scores = {} if pairs_only else read_scores(args.bench, args.judge_model, args.names, questions)
+    beside: [(column, bench), ...], further benches whose means become columns; probes: a JSON file
+    of further columns, {name: {column: number}}.
+    """
+    questions = read_questions(bench)
+    scores = read_scores(bench, judge_model, names, questions)
     arms = {name: summary(scores[name], questions) for name in scores}
-    for column, bench in args.beside:
-        found = read_scores(Path(bench), args.judge_model, args.names, read_questions(Path(bench)))
-        for name in arms:
-            if column in arms[name]:
+    for column, other in beside:
+        other_scores = read_scores(Path(other), judge_model, names, read_questions(Path(other)))
+        for name, arm in arms.items():
+            if column in arm:
                 raise UserError(f"--beside {column}=... is a column already: take another name")
-            arms[name][column] = mean_of(found[name])
-    if args.probes:
-        probes = read_json(Path(args.probes))
-        if missing := [name for name in arms if name not in probes]:
-            raise UserError(f"{args.probes} says nothing about {', '.join(missing)}")
-        arms = {name: arm | probes[name] for name, arm in arms.items()}
-    pairs = {f"{args.against}-{name}": paired(scores[args.against], scores[name])
-             for name in scores if args.against in scores and name != args.against}
-    results = {"questions": len(questions), "arms": arms,
-               "paired": {name: pair for name, pair in pairs.items() if pair},
-               "duels": pairwise_results(args.bench, args.judge_model, args.names, questions)}
-    if args.votes:
-        rows = mtbench.read_judgments(mtbench.judgments_path(args.bench, args.judge_model, "pair"))
-        results["votes"] = agreement(rows, list(mtbench.read_votes(args.votes)))
-    if args.seconds:
-        results["seconds"] = {row["stage"]: row["seconds"] for row in read_jsonl(args.seconds, None)}
-    return results
+            arm[column] = mean_of(other_scores[name])
+    if probes:
+        columns = read_json(Path(probes))
+        missing = [name for name in arms if name not in columns]
+        if missing:
+            raise UserError(f"{probes} says nothing about {', '.join(missing)}")
+        for name, arm in arms.items():
+            arm.update(columns[name])
+    return scores, arms
 
 
 def command_score(args):
-    results = make_results(args)
+    """Write results.json, and print its tables."""
+    questions = read_questions(args.bench)
+    pairs_file = mtbench.judgments_path(args.bench, args.judge_model, "pair")
+    ratings_file = mtbench.judgments_path(args.bench, args.judge_model, "single")
+    scores, arms = {}, {}
+    # a bench may have been judged in pairs alone
+    if ratings_file.exists() or not pairs_file.exists():
+        scores, arms = score_arms(args.bench, args.judge_model, args.names, args.beside, args.probes)
+    differences = {}
+    for name in scores:
+        if args.against in scores and name != args.against:
+            difference = paired(scores[args.against], scores[name])
+            if difference:
+                differences[f"{args.against}-{name}"] = difference
+    results = {"questions": len(questions), "arms": arms, "paired": differences,
+               "duels": pairwise_results(args.bench, args.judge_model, args.names, questions)}
+    if args.votes:
+        votes = list(mtbench.read_votes(args.votes))
+        results["votes"] = agreement(mtbench.read_judgments(pairs_file), votes)
+    if args.seconds:
+        stages = read_jsonl(args.seconds)
+        results["seconds"] = {row["stage"]: row["seconds"] for row in stages}
     write_json(args.out, results)
-    print("\n".join([*arm_lines(results), *pair_lines(results["duels"]),
-                     *vote_lines(results.get("votes"))]))
-    print(f"\nall numbers: {args.out}")
+    lines = arm_lines(results) + pair_lines(results["duels"]) + vote_lines(results.get("votes"))
+    print("\n".join([*lines, "", f"all numbers: {args.out}"]))
+
+
+def command_stats(args):
+    """Write statistics of some files of dialogues, and print them side by side."""
+    stop = threading.Event()
+    embed = vectors
+    judge = None
+    if args.judge or args.embedder:
+        names = {"judge_model": args.judge_model, "embed_model": args.embed_model, "seed": None}
+        journal, client_for = open_journal(args.out, names, args.judge or args.embedder,
+                                           client_settings(args),
+                                           bool(args.price or args.embed_price), stop)
+    if args.embedder:
+        # --price is the judge's, if there is one
+        price = args.embed_price or (None if args.judge else args.price)
+        client = client_for(Endpoint(args.embedder, args.embed_model, price))
+        embed = dataset_stats.remote_embedder(client, args.embed_model, journal, args.in_flight,
+                                              stop)
+    if args.judge:
+        client = client_for(Endpoint(args.judge, args.judge_model, args.price))
+        judge = partial(dataset_stats.judge_sessions, most=args.judged, client=client,
+                        model=args.judge_model, journal=journal, in_flight=args.in_flight, stop=stop)
+    numbers_of, threshold = dataset_stats.compare_files(args.files, args.human, args.tokenizer,
+                                                        args.bench, embed, judge)
+    write_json(args.out, numbers_of)
+    print("\n".join(["", *column_lines(numbers_of), "", "turns have to do with each other from a "
+                     f"cosine of {threshold:.3f} on", f"all numbers: {args.out}"]))
+
+
+def command_card(args):
+    """Write the report card of a simulated user, and print it."""
+    stop = threading.Event()
+    settings = AskSettings(user_settings(args), Endpoint(args.teacher, args.model, args.price),
+                           args.user_model, args.user_price, args.tokenizer, args.in_flight)
+    names = {"judge_model": None, "embed_model": None, "seed": args.seed}
+    journal, client_for = open_journal(args.out, names, args.teacher, client_settings(args),
+                                       bool(args.price or args.user_price), stop)
+    try:
+        simulated = card.read_simulated(args.simulated)
+        users = card.card_users(args.user, args.twin, args.teacher, args.beside)
+        report = card.make_card(users, args.human, args.dialogues, simulated, settings, client_for,
+                                journal, stop)
+    finally:
+        journal.close()
+    write_json(args.out, report)
+    print("\n".join([*card_lines(report), "", f"all numbers: {args.out}"]))
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=" ".join(__doc__.split("\n\n")[0].split()))
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("answer", help="let assistants answer a bench")
-    one.add_argument("models", nargs="+", metavar="NAME=DIR", help="checkpoint directories, or "
-                     "NAME=URL for the model NAME at an OpenAI-compatible address")
-    one.add_argument("--limit", type=positive_int, default=1024, help="longest answer (1024 tokens)")
-    one.add_argument("--seed", type=natural_int, default=0)
-    two = commands.add_parser("judge", help="let a judge rate answers, or compare them")
-    two.add_argument("--judge", type=url, required=True, metavar="URL",
-                     help="OpenAI-compatible address; its key is read from OPENAI_API_KEY")
-    two.add_argument("--mode", default="single", help="rate each alone (%(default)s), or pairs",
-                     choices=["single", "pairwise-baseline", "pairwise-all"])
-    two.add_argument("--baseline", metavar="NAME", help="whom all others are held against")
-    two.add_argument("--prompts", metavar="FILE", help="judge_prompts.jsonl of FastChat, not ours")
-    two.add_argument("--repeats", type=positive_int, default=1, help="judgments of each; the median "
-                     "counts")
-    two.add_argument("--max-tokens", type=positive_int, default=2048, help="longest judgment (2048)")
-    three = commands.add_parser("score", help="compare what was judged")
-    three.add_argument("--against", default="socratic", help="the arm that others are held against")
-    three.add_argument("--beside", nargs="+", default=[], metavar="COLUMN=BENCH", type=name_and_value,
-                       help="further benches, one column each")
-    three.add_argument("--votes", metavar="FILE", help="human votes: does the judge agree?")
-    three.add_argument("--probes", help="what data/experiment/probes.py wrote: further columns")
-    three.add_argument("--seconds", help="JSONL of stages and how long they took, to be kept too")
-    three.add_argument("--out", default="results.json")
-    sets.flags(commands.add_parser("stats", help="what the dialogues of some files are like"))
-    card.flags(commands.add_parser("card", help="how like people is a user, and does it listen?"))
-    for command in (two, three):
+    answering = commands.add_parser("answer", help="let assistants answer a bench")
+    add = answering.add_argument
+    add("models", nargs="+", metavar="NAME=DIR", help="checkpoint directories, or NAME=URL for the "
+        "model NAME at an OpenAI-compatible address")
+    add("--limit", type=positive_int, default=1024, help="longest answer (1024 tokens)")
+    add("--seed", type=natural_int, default=0)
+
+    judging = commands.add_parser("judge", help="let a judge rate answers, or compare them")
+    add = judging.add_argument
+    add("--judge", type=url, required=True, metavar="URL",
+        help="OpenAI-compatible address; its key is read from OPENAI_API_KEY")
+    add("--mode", default="single", choices=["single", "pairwise-baseline", "pairwise-all"],
+        help="rate each alone (%(default)s), or pairs")
+    add("--baseline", metavar="NAME", help="the assistant that all others are compared with")
+    add("--prompts", metavar="FILE", help="judge_prompts.jsonl of FastChat, not ours")
+    add("--repeats", type=positive_int, default=1, help="judgments of each; the median counts")
+    add("--max-tokens", type=positive_int, default=2048, help="longest judgment (2048)")
+
+    scoring = commands.add_parser("score", help="compare what was judged")
+    add = scoring.add_argument
+    add("--bench", type=Path, required=True, help="directory of the bench")
+    add("--against", default="socratic", help="the arm that others are compared with")
+    add("--beside", nargs="+", default=[], metavar="COLUMN=BENCH", type=name_and_value,
+        help="further benches, one column each")
+    add("--votes", metavar="FILE", help="human votes: does the judge agree?")
+    add("--probes", help="what data/experiment/probes.py wrote: further columns")
+    add("--seconds", help="JSONL of stages and how long they took, copied into the results")
+    add("--out", default="results.json")
+
+    for command in (judging, scoring):
         command.add_argument("names", nargs="+", help="assistants, as in model_answer/")
         command.add_argument("--judge-model", required=True, help="the judge's name there")
-    for command in (one, two):
-        command.add_argument("--bench", type=Path, nargs="+", required=True, help="directories")
-        command.add_argument("--in-flight", type=positive_int, default=16, help="questions at a time")
+    for command in (answering, judging):
+        add = command.add_argument
+        add("--bench", type=Path, nargs="+", required=True, help="directories")
+        add("--in-flight", type=positive_int, default=16, help="questions at a time")
         money_flags(command)
-    three.add_argument("--bench", type=Path, required=True, help="directory of the bench")
+    dataset_stats.add_stats_arguments(
+        commands.add_parser("stats", help="what the dialogues of some files are like"))
+    card.add_card_arguments(
+        commands.add_parser("card", help="how human-like is a user, and does it listen?"))
     return parser.parse_args()
 
 
 def main():
+    """Run the command that the command line names."""
     args = arguments()
-    {"answer": command_answer, "judge": command_judge, "score": command_score,
-     "stats": sets.command, "card": partial(card.command, expected=UserLikelihoods())}[args.command](args)
+    commands = {"answer": command_answer, "judge": command_judge, "score": command_score,
+                "stats": command_stats, "card": command_card}
+    commands[args.command](args)
 
 
 if __name__ == "__main__":

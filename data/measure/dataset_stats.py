@@ -1,38 +1,335 @@
 """
 What the dialogues of a file are like, in numbers: the paper's statistics (PAPER.md, "Statistics").
 
-`statistics` goes through a file once, in pieces, so that it may be larger than the memory.
-Not here: the measures themselves (text_metrics.py), the table (tables.py).
+`statistics` reads a file in pieces, so that it may be larger than the memory. Embeddings may come
+from a server, and sessions may be rated by a judge; both are kept in a journal, asked for once.
 """
 
-import argparse
 import re
-import threading
-import time
 from base64 import b64decode, b64encode
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from time import time
 
 import numpy as np
 
-from data.api.budget import Endpoint, worst_case
+from data.api.budget import worst_case
 from data.api.protocol import RetryableError
-from data.api.request_pool import tally, ask_all, journalled_texts, raise_if_incomplete
-from data.formats import clean
+from data.api.request_pool import ask_all, journalled_texts, raise_if_incomplete, tally
+from data.formats.clean import bench_rule
 from data.formats.files import read_dialogues
-from data.measure.judge import open_journal
 from data.measure.mtbench import text_hash
-from data.measure.tables import column_lines
-from data.program import UserError, Progress, url, nonnegative, positive_int, write_json
+from data.program import Progress, UserError, nonnegative, positive_int, url
 from data.text_metrics import auc, mean_cosine, mtld, out_of_fold, unit, vectors, words_of
 from platolm import Tokenizer
 from simulate import money_flags
 
 # dialogues at a time
 PIECE = 256
-# turns of each side that a classifier learns from, and is tried on
+# turns of each side that a classifier learns from, and is tested on
 SAMPLE = 1500
+
+
+def pieces(records, size=PIECE):
+    """Cut an iterable of records into lists of `size`, one after another."""
+    records = iter(records)
+    while piece := list(islice(records, size)):
+        yield piece
+
+
+def human_texts(record):
+    """The texts of a record's human turns."""
+    return [turn["value"] for turn in record["conversations"] if turn["from"] == "human"]
+
+
+def count_words(text):
+    """The tokens of a text where no tokenizer is given: its words and its punctuation marks."""
+    return len(words_of(text)) + len(re.findall(r"[^\w\s]", text))
+
+
+# ------------------------------------------------------------------------------------------------
+# counts
+
+
+class Counts:
+    """Sessions, turns, tokens and lexical diversity; count_tokens(text) gives a text's tokens."""
+
+    def __init__(self, count_tokens):
+        self.count_tokens = count_tokens
+        self.sessions = 0
+        self.turns = {"human": 0, "gpt": 0}
+        self.tokens = {"human": 0, "gpt": 0}
+        self.mtld = []
+
+    def add(self, record):
+        """Count one more dialogue."""
+        self.sessions += 1
+        for turn in record["conversations"]:
+            self.turns[turn["from"]] += 1
+            self.tokens[turn["from"]] += self.count_tokens(turn["value"])
+        for text in human_texts(record):
+            value = mtld(words_of(text))
+            if value is not None:
+                self.mtld.append(value)
+
+    def numbers(self):
+        """The totals and means: {name: number}, None for a mean of nothing."""
+        utterances = sum(self.turns.values())
+        tokens = sum(self.tokens.values())
+        return {"sessions": self.sessions, "utterances": utterances,
+                "rounds": mean(utterances / 2, self.sessions),
+                "tokens an utterance": mean(tokens, utterances),
+                "tokens a human turn": mean(self.tokens["human"], self.turns["human"]),
+                "tokens an answer": mean(self.tokens["gpt"], self.turns["gpt"]),
+                "tokens a session": mean(tokens, self.sessions),
+                "MTLD of a human turn": mean(sum(self.mtld), len(self.mtld)),
+                "share of turns with an MTLD": mean(len(self.mtld), self.turns["human"])}
+
+
+def mean(total, count):
+    """total / count; None if count is 0."""
+    return total / count if count else None
+
+
+# ------------------------------------------------------------------------------------------------
+# topics
+
+
+def related_threshold(rows, owner, share=0.95):
+    """
+    The cosine that 95 % of pairs of turns from different dialogues stay below.
+
+    Two turns with a larger cosine count as related. rows (N, D): vectors of length 1; owner (N):
+    the dialogue of each. 1 if all are of one dialogue.
+    """
+    other = np.random.default_rng(0).permutation(len(rows))
+    is_apart = owner != owner[other]
+    cosines = (rows * rows[other]).sum(axis=1)[is_apart]
+    return float(np.quantile(cosines, share)) if len(cosines) else 1.0
+
+
+def embed_humans(piece, embed):
+    """The human turns of some dialogues as unit vectors (N, D), and the dialogue of each (N,)."""
+    texts, owner = [], []
+    for i, record in enumerate(piece):
+        for text in human_texts(record):
+            texts.append(text)
+            owner.append(i)
+    rows = unit(embed(texts)) if texts else np.zeros((0, 1))
+    return rows, np.array(owner)
+
+
+def file_threshold(records, embed=vectors):
+    """The related_threshold of the first dialogues of a file; 1 without any human turn."""
+    rows, owner = embed_humans(next(pieces(records), []), embed)
+    return related_threshold(rows, owner) if len(rows) else 1.0
+
+
+def topic_moves(rows, threshold):
+    """
+    What each later human turn of a dialogue does to its topic.
+
+    rows (T, D): unit vectors of the turns. Returns (T - 1,): "maintained" (related to the first
+    turn), "drifted" (related to the turn before it alone) or "shifted".
+    """
+    to_first = rows[1:] @ rows[0]
+    to_previous = (rows[1:] * rows[:-1]).sum(axis=1)
+    otherwise = np.where(to_previous >= threshold, "drifted", "shifted")
+    return np.where(to_first >= threshold, "maintained", otherwise)
+
+
+class Topics:
+    """
+    How alike human turns are, and how dialogues move from topic to topic.
+
+    embed(texts) -> (N, D); threshold: the cosine from which on two turns are related, the same for
+    all files that are compared.
+    """
+
+    def __init__(self, embed, threshold):
+        self.embed, self.threshold = embed, threshold
+        self.total, self.n = 0.0, 0
+        self.moves = []
+
+    def add(self, piece):
+        """Add some dialogues."""
+        rows, owner = embed_humans(piece, self.embed)
+        if not len(rows):
+            return
+        self.total = self.total + rows.sum(axis=0, dtype=float)
+        self.n += len(rows)
+        for i in range(len(piece)):
+            own = rows[owner == i]
+            if len(own) > 1:
+                self.moves += topic_moves(own, self.threshold).tolist()
+
+    def numbers(self):
+        """Mean cosines (the lower, the more different the turns) and shares of topic moves."""
+        if not self.n:
+            return {}
+        with_itself, of_pairs = mean_cosine(self.total, self.n)
+        numbers = {"mean cosine of human turns": of_pairs,
+                   "the same, each with itself, too": with_itself}
+        for move in ("maintained", "drifted", "shifted"):
+            numbers[f"topic {move}"] = mean(self.moves.count(move), len(self.moves))
+        return numbers
+
+
+# ------------------------------------------------------------------------------------------------
+# statistics of a file
+
+
+def sample_turns(records, part, most=SAMPLE):
+    """
+    Sample human turns for a classifier: the first `most`, and the dialogue of each.
+
+    Every second dialogue counts, the even ones (part 0) or the odd ones (part 1): a file that is
+    compared with itself is split in two by that.
+    """
+    texts, owners = [], []
+    for i, record in enumerate(records):
+        if i % 2 == part:
+            own = human_texts(record)
+            texts += own
+            owners += [i] * len(own)
+        if len(texts) >= most:
+            break
+    return texts[:most], owners[:most]
+
+
+def human_share(texts, owners, human, human_owners):
+    """
+    Train a classifier to tell turns from people's turns.
+
+    owners, human_owners: the dialogue of each turn; it is cross-validated over dialogues. Returns
+    the share of the texts that it takes for people's, and its AUC; 0.5 and 0.5 if it cannot tell.
+    """
+    x = vectors([*human, *texts])
+    y = np.r_[np.ones(len(human)), np.zeros(len(texts))]
+    groups = [f"h{owner}" for owner in human_owners] + [f"s{owner}" for owner in owners]
+    scores = out_of_fold(x, y, groups)
+    return float((scores[y == 0] > 0).mean()), auc(scores, y)
+
+
+def statistics(read, threshold=1.0, count_tokens=count_words, embed=vectors, human=None,
+               overlap=None):
+    """
+    Compute the statistics of some dialogues: {name: number}.
+
+    read(): the records, anew with each call; threshold: as of Topics; human: sample_turns of people
+    to tell the turns from; overlap(record): whether it shares words with a bench (clean.bench_rule).
+    """
+    counts, topics = Counts(count_tokens), Topics(embed, threshold)
+    overlapping = 0
+    for piece in pieces(read()):
+        for record in piece:
+            counts.add(record)
+            if overlap and overlap(record):
+                overlapping += 1
+        topics.add(piece)
+    numbers = counts.numbers() | topics.numbers()
+    if human:
+        texts, owners = sample_turns(read(), 1)
+        if texts:
+            taken, value = human_share(texts, owners, *human)
+            numbers["taken for human"] = taken
+            numbers["AUC against people"] = value
+    if overlap:
+        numbers["sessions that share words with a bench"] = overlapping
+    return numbers
+
+
+def compare_files(files, human=None, tokenizer=None, benches=None, embed=vectors, judge=None):
+    """
+    Compute the statistics of several files: ({name of the file: numbers}, related_threshold).
+
+    human: a file of people's dialogues to compare with; tokenizer: a checkpoint directory; benches:
+    question.jsonl files whose words are looked for; judge(path): further numbers of a file.
+    """
+    count_tokens = count_words
+    human_turns = overlap = None
+    if tokenizer:
+        learnt = Tokenizer.load(tokenizer)
+
+        def count_tokens(text):
+            return len(learnt.encode(text))
+    if human:
+        human_turns = sample_turns(read_dialogues(human), 0)
+        if not human_turns[0]:
+            raise UserError(f"in {human} nobody says anything")
+    if benches:
+        overlap = bench_rule(benches, 8)
+    # one threshold for all: that of the first file with several dialogues
+    threshold = 1.0
+    for path in [human, *files] if human else files:
+        threshold = file_threshold(read_dialogues(path), embed)
+        if threshold < 1:
+            break
+    numbers_of = {}
+    for path in files:
+        began = time()
+        numbers = statistics(partial(read_dialogues, path), threshold, count_tokens, embed,
+                             human_turns, overlap)
+        if judge:
+            numbers |= judge(path)
+        # two files in different directories may have one name
+        name = Path(path).stem if Path(path).stem not in numbers_of else str(path)
+        numbers_of[name] = numbers
+        print(f"{path}: {numbers['sessions']:,} sessions in {time() - began:.0f} s", flush=True)
+    return numbers_of, threshold
+
+
+# ------------------------------------------------------------------------------------------------
+# with a server: embeddings
+
+BATCH = 16
+
+
+def pack_embeddings(page, n):
+    """
+    Read the n vectors of a reply of /v1/embeddings: (text that a journal can hold, "stop").
+
+    A RetryableError if it has not n vectors of one length.
+    """
+    try:
+        items = sorted(page["data"], key=lambda item: item["index"])
+        rows = np.array([item["embedding"] for item in items], dtype=np.float32)
+        if rows.ndim != 2 or len(rows) != n or not np.isfinite(rows).all():
+            raise ValueError
+    except (LookupError, TypeError, ValueError):
+        raise RetryableError(f"a reply without an embedding for each of {n} texts") from None
+    return f"{len(rows)} {b64encode(rows.tobytes()).decode()}", "stop"
+
+
+def unpack_embeddings(text):
+    """The vectors (n, D) that pack_embeddings wrote."""
+    n, data = text.split()
+    return np.frombuffer(b64decode(data), dtype=np.float32).reshape(int(n), -1)
+
+
+def remote_embedder(client, model, journal, in_flight, stop):
+    """Make embed(texts) -> (N, D), by a model on a server; batches in the journal are not sent."""
+    def embed(texts):
+        # servers refuse texts that are empty or too long
+        texts = [text[:8000] or " " for text in texts]
+        batches = [texts[i:i + BATCH] for i in range(0, len(texts), BATCH)]
+        keys = [text_hash(*batch) for batch in batches]
+        tasks = {}
+        for key, batch in zip(keys, batches):
+            if not journal.turns(key):
+                tasks[key] = partial(client.post, "/embeddings", {"model": model, "input": batch},
+                                     worst_case(batch, 0), partial(pack_embeddings, n=len(batch)))
+        failures = ask_all(journal, tasks, in_flight, stop)
+        if failures:
+            raise UserError(f"{len(failures)} batches of turns have no embedding "
+                            f"({tally(failures.values())}); what was embedded is kept")
+        return np.vstack([unpack_embeddings(journalled_texts(journal, key)[0]) for key in keys])
+    return embed
+
+
+# ------------------------------------------------------------------------------------------------
+# with a server: a judge of sessions
 
 JUDGED = ("complexity", "relevancy", "logicality", "diversity")
 QUESTION = """\
@@ -51,244 +348,77 @@ Write four lines and nothing else, each with a name and its number, as in: compl
 [end of conversation]"""
 
 
-def size_of(text):
-    """Tokens of a text where no tokenizer is given: words, and signs one by one."""
-    return len(words_of(text)) + len(re.findall(r"[^\w\s]", text))
-
-
-def pieces(records, size=PIECE):
-    """Lists of so many records."""
-    records = iter(records)
-    while piece := list(islice(records, size)):
-        yield piece
-
-
-def asked_in(record):
-    """What the human said."""
-    return [turn["value"] for turn in record["conversations"] if turn["from"] == "human"]
-
-
-def unrelated(rows, owner, share=0.95):
-    """
-    The cosine that turns of different dialogues reach in one of twenty cases: rows (N, D) of unit
-    length, owner (N): whose they are. Above it, two turns have something to do with each other.
-    """
-    other = np.random.default_rng(0).permutation(len(rows))
-    apart = owner != owner[other]
-    cosines = (rows * rows[other]).sum(axis=1)[apart]
-    return float(np.quantile(cosines, share)) if len(cosines) else 1.0
-
-
-def moves(rows, near):
-    """
-    What each later turn of a dialogue does to the topic, from the vectors of its turns (T, D):
-    "maintained" (near the first turn), "drifted" (near the turn before it alone), "shifted".
-    """
-    first, before = rows[1:] @ rows[0], (rows[1:] * rows[:-1]).sum(axis=1)
-    return np.where(first >= near, "maintained", np.where(before >= near, "drifted", "shifted"))
-
-
-def human_share(turns, owners, human, human_owners):
-    """
-    A classifier trained on these turns against people's: (share of the turns that it takes for
-    people's, AUC). Cross-validated over dialogues; 0.5 and 0.5 where nobody could tell.
-    """
-    x = vectors([*human, *turns])
-    y = np.r_[np.ones(len(human)), np.zeros(len(turns))]
-    groups = [f"h{owner}" for owner in human_owners] + [f"s{owner}" for owner in owners]
-    scores = out_of_fold(x, y, groups)
-    return float((scores[y == 0] > 0).mean()), auc(scores, y)
-
-
-def sampled(records, part, most=SAMPLE):
-    """
-    Human turns of every second dialogue (part 0 or 1), and whose they are, up to so many. A file
-    that is compared with itself is split in two by that.
-    """
-    turns, owners = [], []
-    for i, record in enumerate(records):
-        if i % 2 == part:
-            turns += asked_in(record)
-            owners += [i] * (len(turns) - len(owners))
-        if len(turns) >= most:
-            break
-    return turns[:most], owners[:most]
-
-
-class Sizes:
-    """Counts and sums, one dialogue after another."""
-
-    def __init__(self, count):
-        self.count, self.sessions, self.utterances = count, 0, 0
-        self.tokens, self.turns = {"human": 0, "gpt": 0}, {"human": 0, "gpt": 0}
-        self.mtld = []
-
-    def add(self, record):
-        """One more dialogue."""
-        self.sessions += 1
-        for turn in record["conversations"]:
-            self.utterances += 1
-            self.turns[turn["from"]] += 1
-            self.tokens[turn["from"]] += self.count(turn["value"])
-        found = [mtld(words_of(text)) for text in asked_in(record)]
-        self.mtld += [value for value in found if value is not None]
-
-    def numbers(self):
-        """What they come to."""
-        total, per = sum(self.tokens.values()), lambda n, of: n / of if of else None
-        return {"sessions": self.sessions, "utterances": self.utterances,
-                "rounds": per(self.utterances / 2, self.sessions),
-                "tokens an utterance": per(total, self.utterances),
-                "tokens a human turn": per(self.tokens["human"], self.turns["human"]),
-                "tokens an answer": per(self.tokens["gpt"], self.turns["gpt"]),
-                "tokens a session": per(total, self.sessions),
-                "MTLD of a human turn": per(sum(self.mtld), len(self.mtld)),
-                "share of turns with an MTLD": per(len(self.mtld), self.turns["human"])}
-
-
-class Topics:
-    """
-    What the human turns are about: how alike they are, and how a dialogue moves on. near: the
-    cosine from which on two turns have something to do with each other, the same for all sets.
-    """
-
-    def __init__(self, embed, near):
-        self.embed, self.total, self.n, self.near = embed, 0.0, 0, near
-        self.moves = []
-
-    def add(self, piece):
-        """Some more dialogues."""
-        owner = np.array([i for i, record in enumerate(piece) for _ in asked_in(record)])
-        if not len(owner):
-            return
-        rows = unit(self.embed([text for record in piece for text in asked_in(record)]))
-        self.total, self.n = self.total + rows.sum(axis=0, dtype=float), self.n + len(rows)
-        for i in range(len(piece)):
-            own = rows[owner == i]
-            self.moves += moves(own, self.near).tolist() if len(own) > 1 else []
-
-    def numbers(self):
-        """What they come to; the lower a cosine, the more different the topics."""
-        if not self.n:
-            return {}
-        whole, pairs = mean_cosine(self.total, self.n)
-        shares = {f"topic {word}": self.moves.count(word) / len(self.moves) if self.moves else None
-                  for word in ("maintained", "drifted", "shifted")}
-        return {"mean cosine of human turns": pairs, "the same, each with itself, too": whole,
-                **shares}
-
-
-def nearness(records, embed=vectors):
-    """What `unrelated` finds in the first dialogues of a file."""
-    piece = next(pieces(records), [])
-    owner = np.array([i for i, record in enumerate(piece) for _ in asked_in(record)])
-    texts = [text for record in piece for text in asked_in(record)]
-    return unrelated(unit(embed(texts)), owner) if texts else 1.0
-
-
-def statistics(read, near=1.0, count=size_of, embed=vectors, human=None, overlap=None):
-    """
-    Numbers about dialogues: {name: number}. read() gives the records anew each time.
-
-    near: the cosine of turns that have to do with each other (nearness); human: turns of people and
-    whose they are, to be told from; overlap: a rule of clean.py that finds words of a bench.
-    """
-    sizes, topics, found = Sizes(count), Topics(embed, near), 0
-    for piece in pieces(read()):
-        for record in piece:
-            sizes.add(record)
-            found += bool(overlap and overlap(record))
-        topics.add(piece)
-    numbers = sizes.numbers() | topics.numbers()
-    if human:
-        turns, owners = sampled(read(), 1)
-        if turns:
-            numbers["taken for human"], numbers["AUC against people"] = human_share(
-                turns, owners, *human)
-    if overlap:
-        numbers["sessions that share words with a bench"] = found
-    return numbers
-
-
-# ------------------------------------------------------------------------------------------------
-# by others: an embedder, a judge
-
-BATCH = 16
-
-
-def embeddings(page, n):
-    """The n vectors of a reply of /v1/embeddings, as a text that a journal can hold."""
-    try:
-        rows = [row["embedding"] for row in sorted(page["data"], key=lambda row: row["index"])]
-        found = np.array(rows, dtype=np.float32)
-        if found.ndim != 2 or len(found) != n or not np.isfinite(found).all():
-            raise ValueError
-    except (LookupError, TypeError, ValueError):
-        raise RetryableError(f"a reply without an embedding for each of {n} texts") from None
-    return f"{len(found)} {b64encode(found.tobytes()).decode()}", "stop"
-
-
-def embed_over(client, model, journal, in_flight, stop):
-    """embed(texts) -> (N, D) by a model behind an address, a batch at a time; no batch twice."""
-    def embed(texts):
-        # what is empty, or too long, no server takes
-        texts = [text[:8000] or " " for text in texts]
-        batches = [texts[i:i + BATCH] for i in range(0, len(texts), BATCH)]
-        tasks = {text_hash(*batch): partial(
-            client.post, "/embeddings", {"model": model, "input": batch},
-            worst_case(batch, 0), partial(embeddings, n=len(batch))) for batch in batches}
-        new = {name: task for name, task in tasks.items() if not journal.turns(name)}
-        if failed := ask_all(journal, new, in_flight, stop):
-            raise UserError(f"{len(failed)} batches of turns have no embedding "
-                          f"({tally(failed.values())}); what was embedded is kept")
-        found = [journalled_texts(journal, text_hash(*batch))[0].split() for batch in batches]
-        return np.vstack([np.frombuffer(b64decode(data), dtype=np.float32).reshape(int(n), -1)
-                          for n, data in found])
-    return embed
-
-
 def session_prompts(records, most, longest=20000):
     """
-    What a judge is asked about the first dialogues: prompts, and how many of them were too long
-    (in characters) to be shown.
+    Make prompts for a judge about the first `most` dialogues: (prompts, number left out).
+
+    Dialogues of more than `longest` characters are left out.
     """
-    talks = ["\n".join(("user: " if turn["from"] == "human" else "assistant: ") + turn["value"]
-                       for turn in record["conversations"]) for record in islice(records, most)]
-    asked = [QUESTION.format(talk=talk) for talk in talks if len(talk) <= longest]
-    return asked, len(talks) - len(asked)
+    labels = {"human": "user", "gpt": "assistant"}
+    prompts = []
+    too_long = 0
+    for record in islice(records, most):
+        talk = "\n".join(f"{labels[turn['from']]}: {turn['value']}"
+                         for turn in record["conversations"])
+        if len(talk) <= longest:
+            prompts.append(QUESTION.format(talk=talk))
+        else:
+            too_long += 1
+    return prompts, too_long
 
 
 def session_ratings(text):
-    """The four numbers of a judgment, in the order of JUDGED; None unless all are there."""
-    found = [re.search(rf"\b{name}\b[^:\n]*:\W*(\d+(?:\.\d+)?)", text, re.I) for name in JUDGED]
-    marks = [float(match[1]) for match in found if match]
-    return marks if len(marks) == len(JUDGED) and all(1 <= mark <= 10 for mark in marks) else None
+    """Read four numbers from 1 to 10 from a judgment, in the order of JUDGED; else None."""
+    ratings = []
+    for name in JUDGED:
+        match = re.search(rf"\b{name}\b[^:\n]*:\W*(\d+(?:\.\d+)?)", text, re.I)
+        if not match or not 1 <= float(match[1]) <= 10:
+            return None
+        ratings.append(float(match[1]))
+    return ratings
 
 
-def judged_sessions(path, args, client, journal, stop):
-    """Means of what a judge says of the first dialogues of a file, and how many he did not rate."""
-    asked, long = session_prompts(read_dialogues(path), args.judged)
-    names = [text_hash(text) for text in asked]
-    tasks = {name: partial(client.chat, args.judge_model, [{"role": "user", "content": text}], 100,
-                           temperature=0)
-             for name, text in zip(names, asked) if not any(map(session_ratings, journalled_texts(journal, name)))}
-    failed = ask_all(journal, tasks, args.in_flight, stop,
-                     Progress(Path(path).stem, len(tasks), client.ledger, unit="judgments"))
-    raise_if_incomplete(failed.values(), "judgments")
-    marks = [next(filter(None, map(session_ratings, journalled_texts(journal, name))), None)
-             for name in names]
-    rated = np.array([mark for mark in marks if mark]).reshape(-1, len(JUDGED))
-    found = {name: float(column.mean()) if len(rated) else None
-             for name, column in zip(JUDGED, rated.T)}
-    return found | {"sessions judged": len(rated), "failed": len(marks) - len(rated),
-                    "too long to be judged": long}
+def journalled_ratings(journal, key):
+    """The first ratings that can be read in the journalled judgments of a prompt; None without."""
+    for text in journalled_texts(journal, key):
+        ratings = session_ratings(text)
+        if ratings:
+            return ratings
+    return None
+
+
+def judge_sessions(path, most, client, model, journal, in_flight, stop):
+    """
+    Have a judge rate the users of the first `most` dialogues of a file.
+
+    Returns the mean of each rating in JUDGED, and how many sessions were judged, failed, or were
+    too long. Sessions with ratings in the journal are not sent again.
+    """
+    prompts, too_long = session_prompts(read_dialogues(path), most)
+    keys = [text_hash(prompt) for prompt in prompts]
+    tasks = {}
+    for key, prompt in zip(keys, prompts):
+        if not journalled_ratings(journal, key):
+            messages = [{"role": "user", "content": prompt}]
+            tasks[key] = partial(client.chat, model, messages, 100, temperature=0)
+    progress = Progress(Path(path).stem, len(tasks), client.ledger, unit="judgments")
+    failures = ask_all(journal, tasks, in_flight, stop, progress)
+    raise_if_incomplete(failures.values(), "judgments")
+    rated = [ratings for ratings in (journalled_ratings(journal, key) for key in keys) if ratings]
+    numbers = dict.fromkeys(JUDGED)
+    if rated:
+        for name, column in zip(JUDGED, np.array(rated).T):
+            numbers[name] = float(column.mean())
+    return numbers | {"sessions judged": len(rated), "failed": len(keys) - len(rated),
+                      "too long to be judged": too_long}
 
 
 # ------------------------------------------------------------------------------------------------
-# the command: evaluate.py stats
+# the command line of evaluate.py stats
 
 
-def flags(parser):
+def add_stats_arguments(parser):
+    """Add the flags of evaluate.py stats to a parser."""
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="dialogues: ShareGPT's array, or a record a line")
     add("--tokenizer", metavar="DIR", help="of a checkpoint directory; without it tokens are words "
@@ -307,39 +437,3 @@ def flags(parser):
     add("--in-flight", type=positive_int, default=16, help="requests at a time (%(default)s)")
     add("--out", default="stats.json", help="JSON file to write (%(default)s)")
     money_flags(parser)
-
-
-def command(args):
-    """Print the numbers of some files beside each other, and write them."""
-    stop, others, found = threading.Event(), {}, {}
-    if args.judge or args.embedder:
-        journal, client_for = open_journal(args, stop, args.judge or args.embedder)
-    if args.embedder:
-        price = args.embed_price or (None if args.judge else args.price)
-        client = client_for(Endpoint(args.embedder, args.embed_model, price))
-        others["embed"] = embed_over(client, args.embed_model, journal, args.in_flight, stop)
-    if args.tokenizer:
-        tokenizer = Tokenizer.load(args.tokenizer)
-        others["count"] = lambda text: len(tokenizer.encode(text))
-    if args.human:
-        others["human"] = sampled(read_dialogues(args.human), 0)
-        if not others["human"][0]:
-            raise UserError(f"in {args.human} nobody says anything")
-    if args.bench:
-        others["overlap"] = clean.bench_rule(args.bench, 8)
-    found_near = (nearness(read_dialogues(path), others.get("embed", vectors))
-                  for path in [*filter(None, [args.human]), *args.files])
-    near = next((cosine for cosine in found_near if cosine < 1), 1.0)
-    for path in args.files:
-        began = time.time()
-        numbers = statistics(partial(read_dialogues, path), near, **others)
-        if args.judge:
-            client = client_for(Endpoint(args.judge, args.judge_model, args.price))
-            numbers |= judged_sessions(path, args, client, journal, stop)
-        # two files may have one name
-        found[Path(path).stem if Path(path).stem not in found else str(path)] = numbers
-        print(f"{path}: {numbers['sessions']:,} sessions in {time.time() - began:.0f} s",
-              flush=True)
-    write_json(args.out, found)
-    print("\n".join(["", *column_lines(found), "", f"turns have to do with each other from a cosine of "
-                     f"{near:.3f} on", f"all numbers: {args.out}"]))

@@ -1,5 +1,8 @@
 """
-How sure one may be of a mean or a difference: intervals, p-values, agreement beyond chance.
+How sure one may be of a mean, a difference or a win rate: bootstrap intervals, permutation tests,
+win rates at equal length, and agreement beyond chance (kappa).
+
+Values that failed are NaN throughout. None stands for a number that cannot be computed.
 """
 
 from collections import Counter
@@ -8,73 +11,179 @@ from itertools import product
 import numpy as np
 
 
+# ------------------------------------------------------------------------------------------------
+# means and differences
+
+
+def mean_of(values):
+    """The mean of an array without its NaNs; None if nothing is left."""
+    if np.isnan(values).all():
+        return None
+    return float(np.nanmean(values))
+
+
 def bootstrap(sums, counts=None, draws=2000, seed=0):
     """
-    A mean and its 95 % interval (Efron 1979): (mean, low, high).
+    A mean and its 95 % bootstrap interval (Efron 1979): (mean, low, high).
 
-    sums: one value a question or, with `counts`, the sum of so many values; the mean is over all
-    of them. Questions (or dialogues) are drawn again with replacement, as wholes.
+    sums (N): one value for each question or, with counts (N), the sum of that many values; the mean
+    is over all values. Whole questions (or dialogues) are resampled, since the values of one
+    question are not independent. All three are None without any value, low and high are None if
+    only one question has values.
     """
     sums = np.asarray(sums, dtype=float)
     counts = np.ones(len(sums)) if counts is None else np.asarray(counts, dtype=float)
-    if not counts.sum():
+    if counts.sum() == 0:
         return None, None, None
+    mean = sums.sum() / counts.sum()
     if (counts > 0).sum() == 1:
-        # one question says nothing of others
-        return sums.sum() / counts.sum(), None, None
+        return mean, None, None
+
     picks = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
-    drawn = counts[picks].sum(axis=1)
-    low, high = np.percentile(sums[picks].sum(axis=1)[drawn > 0] / drawn[drawn > 0], [2.5, 97.5])
-    return sums.sum() / counts.sum(), low, high
+    drawn_sums = sums[picks].sum(axis=1)                             # (draws,)
+    drawn_counts = counts[picks].sum(axis=1)                         # (draws,)
+    # a draw may hold nothing but questions without values
+    usable = drawn_counts > 0
+    low, high = np.percentile(drawn_sums[usable] / drawn_counts[usable], [2.5, 97.5])
+    return mean, low, high
 
 
 def permutation(differences, draws=10000, seed=0):
     """
-    The p-value of a mean difference over questions, two-sided (Fisher 1935): how often it is as
-    large when each difference might as well have had the other sign. Exact for up to 12 of them.
+    The two-sided p-value of a mean difference over questions (Fisher 1935).
+
+    If there were no difference, each question's could as well have the other sign: p is how often
+    random signs give a mean at least as large. All sign patterns for up to 12 questions, `draws`
+    random ones for more.
     """
     differences = np.asarray(differences, dtype=float)
     n = len(differences)
-    if n <= 12:
+    exact = n <= 12
+    if exact:
         signs = np.array(list(product((-1, 1), repeat=n)))
     else:
         signs = np.random.default_rng(seed).choice((-1, 1), size=(draws, n))
-    # rounding must not tell apart what is equal
+    # the tolerance keeps rounding from telling equal sums apart
     as_large = np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9
-    return as_large.mean() if n <= 12 else (as_large.sum() + 1) / (draws + 1)
+    if exact:
+        return as_large.mean()
+    # the observed signs count as one more draw, so that p is never 0
+    return (as_large.sum() + 1) / (draws + 1)
 
 
 def paired(a, b):
     """
-    Mean difference a - b of scores (questions, turns), over the turns that both were rated for:
-    {"difference", "low", "high", "p"}; None if there are none.
+    The mean difference a - b of scores (questions, turns), over the turns that both have.
+
+    Returns {"difference", "low", "high", "p"}; None if no turn has both.
     """
     gaps = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
     counts = (~np.isnan(gaps)).sum(axis=1)
-    sums, counts = np.nansum(gaps, axis=1)[counts > 0], counts[counts > 0]
-    if not len(sums):
+    sums = np.nansum(gaps, axis=1)
+    sums, counts = sums[counts > 0], counts[counts > 0]
+    if len(sums) == 0:
         return None
-    found = dict(zip(("difference", "low", "high"), bootstrap(sums, counts)))
-    return found | {"p": permutation(sums / counts)}
+    difference, low, high = bootstrap(sums, counts)
+    p = permutation(sums / counts)
+    return {"difference": difference, "low": low, "high": high, "p": p}
 
 
 def bounded(values, worst, best):
-    """What a mean would be if all that failed (NaN) had turned out as the worst, as the best."""
+    """What a mean would be if all failures (NaN) had been the worst value, or the best: [a, b]."""
     values = np.asarray(values, dtype=float)
-    return [float(np.where(np.isnan(values), fill, values).mean()) for fill in (worst, best)]
+    failed = np.isnan(values)
+    return [float(np.where(failed, fill, values).mean()) for fill in (worst, best)]
+
+
+# ------------------------------------------------------------------------------------------------
+# win rates at equal length
+
+
+def length_controlled(outcomes, longer, weights=None, ridge=0.01, steps=25):
+    """
+    The win rate at equal length (Dubois et al. 2024, arXiv 2404.04475, in its smallest form).
+
+    Fits the logistic regression P(win) = sigmoid(a + b x), x = tanh(longer / its standard
+    deviation), by Newton's method, and returns P at x = 0.
+
+    outcomes (n): 1, 0.5 or 0; longer (n): by how many characters the answer was longer; weights
+    (draws, n): how often each outcome counts; ridge: a penalty that keeps a and b finite, and draws
+    P slightly towards 1/2. Returns (draws,), or (1,) without weights.
+    """
+    x = np.tanh(longer / (np.std(longer) or 1))
+    if weights is None:
+        weights = np.ones((1, len(outcomes)))
+    a = np.zeros(len(weights))
+    b = np.zeros(len(weights))
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-(a[:, None] + b[:, None] * x)))         # (draws, n)
+        residual = weights * (outcomes - p)
+        curvature = weights * p * (1 - p)
+        # the gradient of the penalised log-likelihood ...
+        gradient_a = residual.sum(1) - ridge * a
+        gradient_b = (residual * x).sum(1) - ridge * b
+        # ... and its negative second derivatives, a 2 x 2 matrix
+        h_aa = curvature.sum(1) + ridge
+        h_ab = (curvature * x).sum(1)
+        h_bb = (curvature * x * x).sum(1) + ridge
+        determinant = h_aa * h_bb - h_ab * h_ab
+        # Newton's step: the inverse of that matrix times the gradient
+        a = a + (h_bb * gradient_a - h_ab * gradient_b) / determinant
+        b = b + (h_aa * gradient_b - h_ab * gradient_a) / determinant
+    return 1 / (1 + np.exp(-a))
+
+
+def length_controlled_interval(outcomes, longer, questions, draws=500, seed=0):
+    """
+    The win rate at equal length with its 95 % interval over questions: {"rate", "low", "high"}.
+
+    outcomes, longer (n): as for length_controlled; questions (n): the number of each outcome's
+    question. None if there is but one question, or if all lengths differ by the same amount.
+    """
+    _, questions = np.unique(questions, return_inverse=True)
+    if len(set(questions)) < 2:
+        return None
+    if np.std(longer) == 0 and np.any(longer):
+        return None
+    n = questions.max() + 1
+    picks = np.random.default_rng(seed).integers(n, size=(draws, n))
+    # an outcome counts as often as its question was drawn
+    weights = np.array([np.bincount(pick, minlength=n)[questions] for pick in picks])
+    rate, = length_controlled(outcomes, longer)
+    low, high = np.percentile(length_controlled(outcomes, longer, weights), [2.5, 97.5])
+    return {"rate": rate, "low": low, "high": high}
+
+
+# ------------------------------------------------------------------------------------------------
+# agreement
 
 
 def kappa(a, b):
     """
-    Agreement of two lists of labels beyond chance (Cohen 1960): 1 for perfect, 0 for what the
-    frequencies of the labels alone would give, None where that is perfect already.
+    Agreement of two lists of labels beyond chance (Cohen 1960).
+
+    1 for perfect agreement, 0 for what the frequencies of the labels alone would give; None if the
+    frequencies alone would give perfect agreement.
     """
     agreed = np.mean([x == y for x, y in zip(a, b)])
-    first, second = Counter(a), Counter(b)
-    chance = sum(first[label] * second[label] for label in first) / len(a) ** 2
-    return None if chance == 1 else (agreed - chance) / (1 - chance)
+    frequencies_a, frequencies_b = Counter(a), Counter(b)
+    products = [frequencies_a[label] * frequencies_b[label] for label in frequencies_a]
+    chance = sum(products) / len(a) ** 2
+    if chance == 1:
+        return None
+    return (agreed - chance) / (1 - chance)
 
 
-def mean_of(values):
-    """The mean of what was rated, or None of nothing."""
-    return float(np.nanmean(values)) if (~np.isnan(values)).any() else None
+def label_agreement(rows):
+    """
+    How often two labels of [(question, label, label), ...] are the same, with its interval.
+
+    Returns {"n", "agreed", "low", "high", "kappa"}, the interval over questions; None for no rows.
+    """
+    if not rows:
+        return None
+    _, question = np.unique([str(row[0]) for row in rows], return_inverse=True)
+    same = np.array([a == b for _, a, b in rows])
+    share, low, high = bootstrap(np.bincount(question, same), np.bincount(question))
+    return {"n": len(rows), "agreed": share, "low": low, "high": high,
+            "kappa": kappa([a for _, a, _ in rows], [b for _, _, b in rows])}

@@ -1,5 +1,5 @@
 """
-What a trained user expects of people: bits per byte of what they say, and chances of leaving.
+What a trained user expects of people: bits per byte of their turns, and probabilities of leaving.
 """
 
 from itertools import groupby
@@ -9,7 +9,7 @@ import torch
 
 from data.machine import load_checkpoint
 from data.measure.intervals import bootstrap
-from data.measure.turns import swap_answers, human_turns
+from data.measure.turns import human_turns, swap_answers
 from model import nll
 from platolm import IGNORE, blanked, encode, shift, turns
 from train import batches, pad
@@ -18,28 +18,38 @@ from train import batches, pad
 @torch.no_grad()
 def turn_losses(model, tokenizer, records, blind=False, budget=8192):
     """
-    How surprised a user is by what humans say: per record, per human turn, the nats of each token.
+    The negative log-likelihood of every token that humans write.
 
-    A turn's end counts as a token of it; who left said one turn more, of nothing but its end.
+    blind: whether the answers before it are blanked; budget: tokens in a batch. Returns, for each
+    record, for each of its human turns, the nats of its tokens [[[nats, ...], ...], ...]. The end
+    of a turn is its last token; a human who left has one turn more, of nothing but its end.
     """
-    talks = [blanked(turns(record)) if blind else turns(record) for record in records]
-    samples = [shift(*encode(talk, tokenizer, "human", record.get("intent", "")))
-               for talk, record in zip(talks, records)]
-    found = [None] * len(samples)
-    for batch in batches([len(ids) for ids, _ in samples], budget, np.random.default_rng(0)):
-        inputs = pad([samples[i] for i in batch], model.embed_tokens.weight.device)
-        losses = iter(nll(model, *inputs).tolist())
+    samples = []
+    for record in records:
+        conversation = blanked(turns(record)) if blind else turns(record)
+        samples.append(shift(*encode(conversation, tokenizer, "human", record.get("intent", ""))))
+    lengths = [len(ids) for ids, _ in samples]
+    device = model.embed_tokens.weight.device
+    result = [None] * len(samples)
+    for batch in batches(lengths, budget, np.random.default_rng(0)):
+        ids, targets = pad([samples[i] for i in batch], device)
+        # one loss for each target token of the batch, sample after sample
+        losses = iter(nll(model, ids, targets).tolist())
         for i in batch:
-            # what one human turn says is one unbroken run of learnt tokens
-            runs = groupby(samples[i][1], key=lambda target: target != IGNORE)
-            found[i] = [[next(losses) for _ in run] for learnt, run in runs if learnt]
-    return found
+            result[i] = []
+            # a human turn is one unbroken run of target tokens
+            for is_turn, run in groupby(samples[i][1], key=lambda target: target != IGNORE):
+                if is_turn:
+                    result[i].append([next(losses) for _ in run])
+    return result
 
 
 def turn_bits(model, tokenizer, records, blind=False):
-    """The same in bits, one sum for each turn: [[bits, ...], ...]."""
-    return [[sum(nats) / np.log(2) for nats in talk]
-            for talk in turn_losses(model, tokenizer, records, blind)]
+    """The negative log-likelihood of each human turn in bits: [[bits, ...], ...], by record."""
+    bits = []
+    for losses in turn_losses(model, tokenizer, records, blind):
+        bits.append([sum(nats) / np.log(2) for nats in losses])
+    return bits
 
 
 def fits_context(model, tokenizer, record):
@@ -50,75 +60,105 @@ def fits_context(model, tokenizer, record):
 
 def bits_per_byte(model, tokenizer, records, blind=False):
     """
-    Bits per byte of what humans say, so that tokenizers compare; a turn's end counts as a byte, and
-    who leaves says nothing but an end. And how many bits a byte more later turns cost a user whose
-    answers are blanked, or exchanged for another dialogue's; for each kind of turn, too.
+    Bits per byte of what humans say, which compares models with different tokenizers.
+
+    The end of a turn counts as one byte. Each number is {"mean", "low", "high"}, an interval over
+    dialogues. Returns "bits", over all human turns; "blanked" and "exchanged": how many bits per
+    byte more the turns after the first cost if all answers are blanked, or are another dialogue's;
+    "without intent": the same without the record's intent, if any has one; "kinds": these numbers
+    by kind of turn; "by number": bits per byte of the first, second, ... human turn, up to eight;
+    "dialogues" (records, 2): the bits and bytes of each.
     """
-    swapped, untold = swap_answers(records), [record | {"intent": ""} for record in records]
-    heard = turn_bits(model, tokenizer, records, blind)
-    ways = {"blanked": turn_bits(model, tokenizer, records, True),
-            "exchanged": turn_bits(model, tokenizer, swapped, blind)}
+    swapped = swap_answers(records)
+    true_bits = turn_bits(model, tokenizer, records, blind)
+    changed_bits = {"blanked": turn_bits(model, tokenizer, records, True),
+                    "exchanged": turn_bits(model, tokenizer, swapped, blind)}
     if any(record.get("intent") for record in records):
-        ways["without intent"] = turn_bits(model, tokenizer, untold, blind)
-    # what longer answers of another's push out of the context cannot be told
-    fits = {"exchanged": [fits_context(model, tokenizer, record) for record in swapped]}
-    rows = [(place, len((place.said or "").encode()) + 1) for place in human_turns(records)]
+        without = [record | {"intent": ""} for record in records]
+        changed_bits["without intent"] = turn_bits(model, tokenizer, without, blind)
+    # exchanged answers may be longer: a dialogue that no longer fits the context is not compared
+    comparable = {change: [True] * len(records) for change in changed_bits}
+    comparable["exchanged"] = [fits_context(model, tokenizer, record) for record in swapped]
+    rows = human_turns(records)
 
-    def summed(wanted, way=None):
-        """Bits and bytes of the places that are wanted, by dialogue; with a way, how many more."""
-        sums = np.zeros((len(records), 2))
-        for place, size in rows:
-            i, t = place.dialogue, place.number
-            if wanted(place) and fits.get(way, [True] * len(records))[i]:
-                sums[i] += ways[way][i][t] - heard[i][t] if way else heard[i][t], size
-        return sums
+    def sums(chosen, change=None):
+        """Bits and bytes (records, 2) of the chosen turns; with a change, how many bits more."""
+        table = np.zeros((len(records), 2))
+        for turn in chosen:
+            i, number = turn.dialogue, turn.number
+            bits = true_bits[i][number]
+            if change:
+                if not comparable[change][i]:
+                    continue
+                bits = changed_bits[change][i][number] - bits
+            table[i] += bits, len((turn.text or "").encode()) + 1
+        return table
 
-    def mean(wanted, way=None):
-        """The same per byte, with an interval."""
-        return dict(zip(("mean", "low", "high"), bootstrap(*summed(wanted, way).T)))
+    def per_byte(chosen, change=None):
+        """The same per byte: {"mean", "low", "high"}."""
+        mean, low, high = bootstrap(*sums(chosen, change).T)
+        return {"mean": mean, "low": low, "high": high}
 
-    later = lambda place: place.number > 0
-    found = {"bits": mean(lambda place: True), "kinds": {},
-             "dialogues": summed(lambda place: True),
-             "by number": [mean(lambda place: place.number == n)["mean"]
-                           for n in range(min(8, 1 + max(place.number for place, _ in rows)))],
-             **{way: mean(later, way) for way in ways}}
-    for kind in sorted({place.kind for place, _ in rows if later(place)}):
-        of = lambda place: later(place) and place.kind == kind
-        found["kinds"][kind] = {"turns": sum(of(place) for place, _ in rows),
-                                "bits": mean(of)["mean"], **{way: mean(of, way) for way in ways}}
-    return found
+    later = [turn for turn in rows if turn.number > 0]
+    most_turns = 1 + max(turn.number for turn in rows)
+    by_number = []
+    for number in range(min(8, most_turns)):
+        by_number.append(per_byte([turn for turn in rows if turn.number == number])["mean"])
+    result = {"bits": per_byte(rows), "kinds": {}, "dialogues": sums(rows), "by number": by_number}
+    for change in changed_bits:
+        result[change] = per_byte(later, change)
+    for kind in sorted({turn.kind for turn in later}):
+        chosen = [turn for turn in later if turn.kind == kind]
+        numbers = {"turns": len(chosen), "bits": per_byte(chosen)["mean"]}
+        for change in changed_bits:
+            numbers[change] = per_byte(chosen, change)
+        result["kinds"][kind] = numbers
+    return result
 
 
-def leave_probabilities(model, tokenizer, places, blind=False):
+def leave_probabilities(model, tokenizer, human_turns, blind=False):
     """
-    The chance that a trained user leaves at each place: of the end as the turn's first token, as
-    the model has it (temperature 1). NaN where nothing was said before.
+    The probability that a trained user leaves at each human turn (N,), at temperature 1.
+
+    To leave is to say nothing: the probability of the end of the turn as its first token. NaN where
+    the dialogue has not begun.
     """
-    # who leaves says a turn of nothing but its end
-    left = [{"conversations": place.before or [{"from": "human", "value": ""}], "end": "left",
-             "intent": place.intent} for place in places]
-    losses = turn_losses(model, tokenizer, left, blind)
-    return np.array([np.exp(-found[-1][0]) if place.before else np.nan
-                     for found, place in zip(losses, places)])
+    # a human who left at this turn: its last turn is nothing but an end
+    records = []
+    for turn in human_turns:
+        conversation = turn.before or [{"from": "human", "value": ""}]
+        records.append({"conversations": conversation, "end": "left", "intent": turn.intent})
+    losses = turn_losses(model, tokenizer, records, blind)
+    probabilities = []
+    for turn, nats in zip(human_turns, losses):
+        probabilities.append(np.exp(-nats[-1][0]) if turn.before else np.nan)
+    return np.array(probabilities)
 
 
 class UserLikelihoods:
     """
-    What trained users expect of people, for the card: surprise, and chances of leaving. All users
-    but the first are compared with that one, dialogue by dialogue.
+    What several trained users expect of the same people, for a card.
+
+    The first user that is measured is the reference: the others' bits per byte are compared with
+    its, dialogue by dialogue.
     """
 
     def __init__(self):
-        self.first = None
+        self.reference_bits = None
 
-    def __call__(self, directory, records, places, blind=False):
-        """One user's (surprise, chances)."""
+    def measure(self, directory, records, human_turns, blind=False):
+        """
+        Measure the user of a checkpoint directory: (bits_per_byte, leave_probabilities).
+
+        For all users but the first, "more" in bits_per_byte is by how many bits per byte it exceeds
+        the first user's: {"mean", "low", "high"}.
+        """
         model, tokenizer = load_checkpoint(directory)
-        found = bits_per_byte(model, tokenizer, records, blind)
-        own, size = found.pop("dialogues").T
-        if self.first is None:
-            self.first = own
+        result = bits_per_byte(model, tokenizer, records, blind)
+        bits, sizes = result.pop("dialogues").T
+        if self.reference_bits is None:
+            self.reference_bits = bits
         else:
-            found["more"] = dict(zip(("mean", "low", "high"), bootstrap(own - self.first, size)))
-        return found, leave_probabilities(model, tokenizer, places, blind)
+            mean, low, high = bootstrap(bits - self.reference_bits, sizes)
+            result["more"] = {"mean": mean, "low": low, "high": high}
+        return result, leave_probabilities(model, tokenizer, human_turns, blind)

@@ -1,11 +1,9 @@
 """
-Places in people's dialogues where a person spoke, or left; and what a user says there instead.
-
-Not here: what is measured of it (card.py), the users (simulate.py, users.py).
+Human turns: where a person spoke or left in a dialogue, and what a simulated user does there.
 """
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,135 +18,201 @@ from data.api.request_pool import ask_all, journalled_texts, raise_if_incomplete
 from data.checkpoint import read_config
 from data.formats.files import read_dialogues
 from data.measure.mtbench import text_hash
-from data.program import UserError, Progress, read_text
+from data.program import Progress, UserError, read_text
 from data.text_metrics import act
-from data.users import user_endpoint
+from data.users import UserSettings, user_endpoint
 from platolm import Tokenizer, encode, turns
-from simulate import make_user, user_settings
+from simulate import make_user
 
 
 class HumanTurn(NamedTuple):
-    """A place in a dialogue where a human spoke, or left."""
+    """A point in a dialogue where the human spoke, or left."""
     dialogue: int                                   # its index
-    number: int                                     # of human turns before it
-    before: list                                    # what was read: all earlier turns
-    said: str | None                                # None: the human left
+    number: int                                     # human turns before this one
+    before: list                                    # all turns before it, of both sides
+    text: str | None                                # None: the human left
     kind: str                                       # of turn
     intent: str = ""
 
 
 def human_turns(records):
-    """All places of some dialogues. A turn's kind is the record's own, or else by its words."""
-    found = []
+    """
+    List the human turns of some dialogues, in order; a human who left has one turn more.
+
+    A turn's kind is what the record's "kinds" say or, without them, what its words show (act).
+    """
+    rows = []
     for i, record in enumerate(records):
-        said, number, kinds = record["conversations"], 0, record.get("kinds", ())
-        for j, turn in enumerate(said):
+        conversation = record["conversations"]
+        kinds = record.get("kinds", ())
+        intent = record.get("intent", "")
+        number = 0
+        for j, turn in enumerate(conversation):
             if turn["from"] == "human":
                 kind = kinds[number] if number < len(kinds) else act(turn["value"])
-                found.append(HumanTurn(i, number, said[:j], turn["value"], kind,
-                                   record.get("intent", "")))
+                rows.append(HumanTurn(i, number, conversation[:j], turn["value"], kind, intent))
                 number += 1
-        if record.get("end") == "left" and said[-1]["from"] == "gpt":
-            found.append(HumanTurn(i, number, said, None, "leaves", record.get("intent", "")))
-    return found
+        if record.get("end") == "left" and conversation[-1]["from"] == "gpt":
+            rows.append(HumanTurn(i, number, conversation, None, "leaves", intent))
+    return rows
 
 
 def split_halves(records, seed=0):
-    """Two halves of some dialogues, at random: the reference, and whose places are taken."""
+    """Split some dialogues at random into two lists of the same size, each in its old order."""
     order = np.random.default_rng(seed).permutation(len(records))
     middle = len(records) // 2
-    return tuple([records[i] for i in sorted(half)] for half in (order[:middle], order[middle:]))
+    first, second = sorted(order[:middle]), sorted(order[middle:])
+    return [records[i] for i in first], [records[i] for i in second]
 
 
 def swap_answers(records):
     """
-    The same dialogues, but each answer is the one of the same number in the next dialogue; where
-    that has fewer, they come round again.
+    Copy some dialogues with the answers of others: those of the same number in the next dialogue.
+
+    A dialogue with fewer answers starts again with its first; the last dialogue gets the first's.
     """
-    answers = [[turn["value"] for turn in record["conversations"] if turn["from"] == "gpt"]
-               for record in records]
-    found = []
+    answers = []
+    for record in records:
+        answers.append([turn["value"] for turn in record["conversations"] if turn["from"] == "gpt"])
+    swapped = []
     for i, record in enumerate(records):
-        others, said = answers[(i + 1) % len(records)] or [""], record["conversations"]
-        numbers = np.cumsum([turn["from"] == "gpt" for turn in said]) - 1
-        found.append(record | {"conversations": [
-            turn if turn["from"] == "human" else turn | {"value": others[n % len(others)]}
-            for turn, n in zip(said, numbers)]})
-    return found
+        others = answers[(i + 1) % len(records)] or [""]
+        conversation = []
+        number = 0
+        for turn in record["conversations"]:
+            if turn["from"] == "gpt":
+                turn = turn | {"value": others[number % len(others)]}
+                number += 1
+            conversation.append(turn)
+        swapped.append(record | {"conversations": conversation})
+    return swapped
 
 
 def readable_dialogues(path, most, directories):
-    """The first dialogues of a file that these users can read to the end; others are counted."""
+    """
+    Read the first `most` dialogues of a file, without those too long for one of some checkpoints.
+
+    directories: checkpoint directories. What is left out is counted and printed; a UserError if
+    fewer than 20 are left.
+    """
     records = list(islice(read_dialogues(path), most))
-    rooms = [(Tokenizer.load(word), read_config(Path(word)).context) for word in directories]
-    fits = [record for record in records if all(
-        len(encode(turns(record), tokenizer, "human", record.get("intent", ""))[0]) <= context
-        for tokenizer, context in rooms)]
-    if len(fits) < len(records):
-        print(f"{path}: {len(records) - len(fits)} of {len(records)} dialogues are longer than "
+    readers = [(Tokenizer.load(directory), read_config(Path(directory)).context)
+               for directory in directories]
+    readable = []
+    for record in records:
+        lengths_fit = True
+        for tokenizer, context in readers:
+            ids, _ = encode(turns(record), tokenizer, "human", record.get("intent", ""))
+            lengths_fit &= len(ids) <= context
+        if lengths_fit:
+            readable.append(record)
+    if len(readable) < len(records):
+        print(f"{path}: {len(records) - len(readable)} of {len(records)} dialogues are longer than "
               "what these users can read, and left out")
-    if len(fits) < 20:
-        raise UserError(f"{path} holds {len(fits)} dialogues that can be read; a card needs 20")
-    return fits
+    if len(readable) < 20:
+        raise UserError(f"{path} holds {len(readable)} dialogues that can be read; a card needs 20")
+    return readable
 
 
-def ask_user_at(user, number, place):
-    """What a user says at a place; "" where he leaves."""
-    ask = user.start_dialogue(number, place.intent)
+# ------------------------------------------------------------------------------------------------
+# what a simulated user does at human turns
+
+
+@dataclass(frozen=True)
+class AskSettings:
+    """
+    How simulated users are asked at human turns.
+
+    teacher: the Endpoint of a prompted user (its url None: there is none); user_model, user_price:
+    another model's name and price, if the user is not the teacher's; tokenizer: the checkpoint
+    directory of a user behind an address; in_flight: turns at a time.
+    """
+    user: UserSettings
+    teacher: Endpoint
+    user_model: str | None = None
+    user_price: tuple | None = None
+    tokenizer: str | None = None
+    in_flight: int = 64
+
+    def deciding(self):
+        """The settings that decide what a user says, in the order that request keys have them."""
+        user = self.user
+        return {"temperature": user.temperature, "top_k": user.top_k, "top_p": user.top_p,
+                "leave": user.leave, "seed": user.seed, "max_question": user.max_question,
+                "model": self.teacher.model, "user_model": self.user_model, "blind": user.blind}
+
+
+def is_paid(user, endpoint, priced):
+    """
+    Whether a user may cost money: it is on a server that has a price, or is not of this machine.
+
+    user: the word of --user; priced: whether the caller named a price.
+    """
+    if user.partition(":")[0] not in ("prompt", "http", "https"):
+        return False
+    return priced or not is_loopback(endpoint.url)
+
+
+def request_keys(user, human_turns, deciding):
+    """
+    Yield the key of each human turn in a journal.
+
+    user: the word of --user; deciding: AskSettings.deciding(). Turns with the same history have
+    different keys: they are numbered.
+    """
+    kind, _, file = user.partition(":")
+    speaker = read_text(file) if kind == "prompt" else user
+    values = [str(value) for value in deciding.values()]
+    counts = Counter()
+    for turn in human_turns:
+        history = repr((turn.intent, [earlier["value"] for earlier in turn.before]))
+        yield text_hash(speaker, *values, history, str(counts[history]))
+        counts[history] += 1
+
+
+def ask_at_turn(user, number, turn):
+    """A user's text at a HumanTurn, "" if it leaves; number: of the dialogue, for its random stream."""
+    ask = user.start_dialogue(number, turn.intent)
     try:
-        return ask(place.before) or ""
+        return ask(turn.before) or ""
     finally:
         ask.close()
 
 
-# what decides what a user says at a place, besides the place
-SETTINGS = ("temperature", "top_k", "top_p", "leave", "seed", "max_question", "model",
-            "user_model", "blind")
-
-
-def is_paid(word, args):
-    """Whether a user is behind an address that may want money: then nothing is asked twice."""
-    kind = word.partition(":")[0]
-    if kind == "prompt" and not args.teacher:
-        raise UserError("a prompted user needs --teacher URL: the chat model that is told to be one")
-    address = {"prompt": args.teacher, "http": word, "https": word}.get(kind)
-    return bool(address) and (bool(args.price or args.user_price) or not is_loopback(address))
-
-
-def request_keys(word, places, args):
-    """What each place is called in a journal; the same words, asked for again, have a number."""
-    kind, _, file = word.partition(":")
-    how = read_text(file) if kind == "prompt" else word
-    who, times = [how, *(str(getattr(args, name)) for name in SETTINGS)], Counter()
-    for place in places:
-        read = repr((place.intent, [turn["value"] for turn in place.before]))
-        yield text_hash(*who, read, str(times[read]))
-        times[read] += 1
-
-
-def ask_at_turns(word, places, args, client_for, journal, stop):
+def ask_at_turns(user, human_turns, settings, blind, client_for, journal, stop):
     """
-    What the user `word` says at each place: a text, "" for leaving, None where nothing came of it;
-    and how often that was, {why: count}.
+    Ask a simulated user at every human turn, with the history that the human had.
+
+    user: the word of --user; settings: AskSettings; blind: whether this user sees no answers;
+    client_for, journal, stop: as of judge.open_journal. Returns the texts, "" for leaving and None
+    for a request that failed, and the reasons of failures, {reason: count}.
     """
-    if word.startswith("whole:"):
+    if user.startswith("whole:"):
         raise UserError("whole:FILE writes both sides; it has nothing to say in another's dialogue")
-    paid, names = is_paid(word, args), list(request_keys(word, places, args))
-    settings = replace(user_settings(args), blind=args.blind and word == args.user)
-    endpoint = user_endpoint(word, Endpoint(args.teacher, args.model, args.price), args.user_model,
-                             args.user_price)
-    user = make_user(word, settings, client_for, endpoint, args.in_flight, args.tokenizer)
+    if user.startswith("prompt:") and not settings.teacher.url:
+        raise UserError("a prompted user needs --teacher URL: the chat model that is told to be "
+                        "one")
+    endpoint = user_endpoint(user, settings.teacher, settings.user_model, settings.user_price)
+    paid = is_paid(user, endpoint, bool(settings.teacher.price or settings.user_price))
+    keys = list(request_keys(user, human_turns, settings.deciding()))
+    speaker = make_user(user, replace(settings.user, blind=blind), client_for, endpoint,
+                        settings.in_flight, settings.tokenizer)
     with TemporaryDirectory() as folder:
-        # what was paid for is kept; what is free is asked for anew
-        said = journal if paid else Journal(f"{folder}/said", {})
-        tasks = {name: partial(ask_user_at, user, i, place)
-                 for i, (name, place) in enumerate(zip(names, places)) if not said.turns(name)}
-        told = Progress(word[-20:], len(tasks), unit="turns")
-        failed = ask_all(said, tasks, args.in_flight, stop, told)
-        texts = [next(iter(journalled_texts(said, name)), None) for name in names]
+        # what was paid for is not asked for twice; what is free leaves no trace
+        answers = journal if paid else Journal(f"{folder}/journal", {})
+        tasks = {}
+        for i, (key, turn) in enumerate(zip(keys, human_turns)):
+            if not answers.turns(key):
+                tasks[key] = partial(ask_at_turn, speaker, i, turn)
+        progress = Progress(user[-20:], len(tasks), unit="turns")
+        failures = ask_all(answers, tasks, settings.in_flight, stop, progress)
+        texts = []
+        for key in keys:
+            journalled = journalled_texts(answers, key)
+            texts.append(journalled[0] if journalled else None)
         if not paid:
-            said.close()
-    if hasattr(user, "close"):
-        user.close()
-    raise_if_incomplete(failed.values(), "turns")
-    return texts, dict(Counter(failed.values()))
+            answers.close()
+    if hasattr(speaker, "close"):
+        speaker.close()
+    raise_if_incomplete(failures.values(), "turns")
+    return texts, dict(Counter(failures.values()))
