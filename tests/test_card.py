@@ -1,26 +1,27 @@
 """The simulator's card: places, chances, what is said there; people stand beside every user."""
 
 import json
-import subprocess
-import sys
 import threading
-from argparse import Namespace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+import evaluate
 from data.checkpoint import save_model
 from data.measure import card
 from data.api import serve_checkpoint as serve
+from data.api.budget import Endpoint
 from data.api.journal import Journal
 from data.measure.likelihood import leave_probabilities, bits_per_byte
-from data.measure.turns import HumanTurn, ask_at_turns, swap_answers, split_halves, human_turns
+from data.measure.turns import AskSettings, HumanTurn, ask_at_turns, swap_answers, split_halves, human_turns
 from data.api.server import serving
 from model import generate_batch
 from data.program import to_jsonl
 from platolm import prompt, read_records
-from simulate import client_factory, client_settings
+from data.users import UserSettings
+from simulate import ClientSettings, client_factory
 from data.experiment.talks import dialogues
 from data.harbour.world import asked
 
@@ -42,7 +43,7 @@ def place(number, before, said, **more):
 
 def test_places_are_where_a_person_spoke_or_left():
     found = human_turns([record(TALK, end="left", intent="clocks"), record(TALK[1:], end="cut")])
-    assert [(p.dialogue, p.number, len(p.before), p.said) for p in found] == [
+    assert [(p.dialogue, p.number, len(p.before), p.text) for p in found] == [
         (0, 0, 0, "who mends clocks?"), (0, 1, 2, "and boats?"), (0, 2, 4, None), (1, 0, 1, "and boats?")]
     assert found[2].kind == "leaves" and found[1].kind == "points back" and found[0].intent == "clocks"
     assert human_turns([record(TALK, kinds=["a", "b"])])[1].kind == "b", "a record's own kinds come first"
@@ -130,8 +131,8 @@ def test_who_stays_near_his_own_answer_is_told_from_who_does_not():
     listens = [(place(1, before[i], "", dialogue=i), answers[i].split()[0]) for i in range(4)]
     found = card.topic(listens)
     assert found["own answer"] > found["another's"] + 0.1
-    assert card.elsewhere([at for at, _ in listens])[0].tolist() == [1, 2, 3, 0]
-    assert card.elsewhere([place(1, TALK, "")])[1].tolist() == [False]
+    assert card.other_dialogue([at for at, _ in listens])[0].tolist() == [1, 2, 3, 0]
+    assert card.other_dialogue([place(1, TALK, "")])[1].tolist() == [False]
 
 
 def test_turns_of_equal_lengths_are_as_many_on_both_sides():
@@ -179,11 +180,13 @@ def people(tmp_path_factory):
     return path
 
 
-def run(*words):
-    return subprocess.run([sys.executable, "evaluate.py", *map(str, words)], capture_output=True, text=True)
+@pytest.fixture
+def run(run_command):
+    """run(*words) runs evaluate.py in this process."""
+    return partial(run_command, evaluate.main)
 
 
-def test_a_card_of_any_user_has_people_beside_it(people, talker, tokenizer, tmp_path):
+def test_a_card_of_any_user_has_people_beside_it(people, talker, tokenizer, tmp_path, run):
     """A checkpoint, and a chat model that is told to be a user; a second run asks it for nothing."""
     save_model(talker, tmp_path / "socratic"), tokenizer.save(tmp_path / "socratic")
     seen = []
@@ -217,20 +220,18 @@ def test_a_card_of_any_user_has_people_beside_it(people, talker, tokenizer, tmp_
 
 def test_a_user_behind_an_address_says_at_every_place_what_it_says_here(talker, tokenizer, tmp_path):
     save_model(talker, tmp_path / "user"), tokenizer.save(tmp_path / "user")
-    args = Namespace(temperature=0.0, top_k=0, top_p=1.0, leave=1.0, seed=0, max_question=12, model="m", user_model=None,
-                     user_price=None, price=None, teacher=None, tokenizer=tmp_path / "user", context=2048, blind=False,
-                     user=None, in_flight=4, max_dollars=None, requests_per_minute=None, tokens_per_minute=None,
-                     timeout=5, patience=5, limit_key="max_tokens")
+    settings = AskSettings(UserSettings(temperature=0.0, max_question=12), Endpoint(None, "m"),
+                           tokenizer=tmp_path / "user", in_flight=4)
     at, stop = human_turns([record(TALK, end="left", intent="clocks")] * 3), threading.Event()
     journal = Journal(tmp_path / "journal", {})
-    client_for, _ = client_factory(client_settings(args), None, journal, stop)
-    here = ask_at_turns(str(tmp_path / "user"), at, args, client_for, journal, stop)
+    client_for, _ = client_factory(ClientSettings(timeout=5, patience=5), None, journal, stop)
+    here = ask_at_turns(str(tmp_path / "user"), at, settings, False, client_for, journal, stop)
 
     def complete(request):
         row, = generate_batch(talker, [request["prompt"]], [tokenizer.eos], request["max_tokens"], temperature=0)
         return tokenizer.decode(row.output), len(row.output) + 1, row.finish_reason, None
     with serving(lambda messages: "", complete=complete) as url:
-        there = ask_at_turns(url, at, args, client_for, journal, stop)
+        there = ask_at_turns(url, at, settings, False, client_for, journal, stop)
     assert here == there and len(here[0]) == 9 and not journal.offsets, "what is free leaves no trace"
 
 
@@ -245,14 +246,14 @@ def test_a_user_behind_an_address_says_at_every_place_what_it_says_here(talker, 
     (["--user", "script:follow-up", "--simulated", "x=nowhere.jsonl"], "nowhere.jsonl"),
     (["--user", "script:follow-up", "--teacher", "http://127.0.0.1:9/v1"], "127.0.0.1:9"),
 ])
-def test_trouble_is_one_sentence(people, tmp_path, words, said):
+def test_trouble_is_one_sentence(people, tmp_path, words, said, run):
     more = [] if "--human" in words else ["--human", people]
     done = run("card", *words, *more, "--out", tmp_path / "card.json", "--patience", 1)
     assert done.returncode == 1 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not (tmp_path / "card.json").exists()
 
 
-def test_statistics_with_an_embedder_and_a_judge_over_the_wire(people, tmp_path):
+def test_statistics_with_an_embedder_and_a_judge_over_the_wire(people, tmp_path, run):
     seen = {"chat": 0, "texts": 0}
 
     def judge(messages):

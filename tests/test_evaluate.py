@@ -1,8 +1,6 @@
 """Answers, ratings and what is computed from them, by hand where hands suffice."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ import torch
 
 import evaluate as e
 from data.measure.likelihood import turn_losses
+from data.measure.mtbench import to_unit_scale
 from platolm import prompt
 from tests.programs.coverage import coverage
 
@@ -37,7 +36,7 @@ def test_a_second_answer_follows_from_the_first(make_model, tokenizer):
 
 
 def test_scores_by_hand():
-    assert e.to_unit_scale([1, 10, 5.5]).tolist() == [0, 1, 0.5]
+    assert to_unit_scale([1, 10, 5.5]).tolist() == [0, 1, 0.5]
     arm = e.summary(np.array([[1.0, 0.5], [0.0, 0.25]]), QUESTIONS)
     assert arm["overall"] == 0.4375 and arm["turn1"] == 0.5 and arm["turn2"] == 0.375
     assert arm["asked"] == 0.75 and arm["never_asked"] == 0.125
@@ -97,17 +96,14 @@ def test_pairing_takes_out_what_all_questions_share():
     assert e.paired([[nan]], [[1]]) is None
 
 
-def run(*words):
-    return subprocess.run([sys.executable, "evaluate.py", *map(str, words)], capture_output=True,
-                          text=True)
-
-
 @pytest.mark.parametrize("words, said", [
     (["answer", "nowhere", "--bench", "{bench}"], "nowhere/config.json: No such file"),
     (["answer", "nowhere", "--bench", "{bench}/void"], "question.jsonl: No such file"),
-    (["judge", "nobody", "--bench", "{bench}", "--judge", "http://127.0.0.1:9/v1", "--judge-model", "grader"], "nobody.jsonl: No such file"),
-    (["score", "nobody", "--bench", "{bench}", "--judge-model", "grader"], "grader_single.jsonl; `evaluate.py judge` writes it"),
+    (["judge", "nobody", "--bench", "{bench}", "--judge", "http://127.0.0.1:9/v1", "--judge-model", "grader"],
+     "nobody.jsonl: No such file"),
+    (["score", "nobody", "--bench", "{bench}", "--judge-model", "grader"],
+     "grader_single.jsonl; `evaluate.py judge` writes it"),
 ])
-def test_trouble_is_one_sentence(bench, words, said):
-    done = run(*[word.format(bench=bench) for word in words])
+def test_trouble_is_one_sentence(bench, words, said, run_command):
+    done = run_command(e.main, *[word.format(bench=bench) for word in words])
     assert done.returncode == 1 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1

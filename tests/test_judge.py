@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 from argparse import Namespace
+from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import evaluate as e
 from data.checkpoint import save_model
 from data.measure import alpacaeval as alpaca
 from data.harbour import grader
-from data.measure import mtbench
+from data.measure import intervals, mtbench
 from data.api.server import Refused, serving
 from data.program import UserError, to_jsonl, read_jsonl
 
@@ -105,7 +107,7 @@ def test_a_prompt_is_chosen_by_what_it_has_room_for():
     assert ask(1, [["x", "y"], ["v", "w"]])[2] == "how much is the rope|A x|B v"
     with pytest.raises(UserError, match="pairwise, about turn 2, without"):
         ask(2, [["x", "y"], ["v", "w"]])
-    with pytest.raises(UserError, match="odd has a blank that nobody can fill: 'nonsense'"):
+    with pytest.raises(UserError, match="odd has a placeholder that cannot be filled: 'nonsense'"):
         mtbench.fill_prompt([{"name": "odd", "type": "single", "prompt_template": "{nonsense}"}], QUESTIONS[0], 1, [["x"]])
 
 
@@ -318,7 +320,7 @@ def test_the_judge_sees_both_orders_and_pairs_are_chosen_by_mode(bench):
     assert found["wordy", "plain"]["wins"] == 5 and found["wordy", "plain"]["flips"] == 0
     assert found["terse", "wordy"]["losses"] == 5 and found["terse", "wordy"]["first"] == 0.5
     with pytest.raises(UserError, match="needs --baseline NAME"):
-        e.make_pairs(Namespace(mode="pairwise-baseline", baseline=None, names=["a"]))
+        e.make_pairs("pairwise-baseline", ["a"])
 
 
 def test_a_judge_who_always_prefers_the_first_lets_nobody_win(bench):
@@ -442,12 +444,10 @@ def test_an_answer_that_is_refused_stays_empty_and_what_would_follow_it_too(tmp_
         {"index": 0, "turns": ["five coins"]}]
 
 
-def test_from_a_checkpoint_to_the_table(bench, talker, tokenizer, tmp_path):
+def test_from_a_checkpoint_to_the_table(bench, talker, tokenizer, tmp_path, run_command):
     """Answer, judge over HTTP, score: the files of MT-Bench, and a judge who likes long answers."""
     save_model(talker, tmp_path / "socratic"), tokenizer.save(tmp_path / "socratic")
-
-    def run(*words):
-        return subprocess.run([sys.executable, "evaluate.py", *map(str, words)], capture_output=True, text=True)
+    run = partial(run_command, e.main)
     done = run("answer", f"talker={tmp_path}/socratic", "--bench", bench, "--limit", 9)
     assert done.returncode == 0, done.stderr
     answers = list(read_jsonl(bench / "model_answer/talker.jsonl", None))
@@ -511,7 +511,7 @@ def test_a_planted_preference_for_length_is_taken_out():
         for bench in range(20):
             longer = rng.normal(shift, 80, size=160).round()
             p = 1 / (1 + np.exp(-2 * np.tanh(longer / longer.std())))
-            found = e.length_controlled_interval((rng.random(160) < p).astype(float), longer, np.arange(160), draws=200)
+            found = intervals.length_controlled_interval((rng.random(160) < p).astype(float), longer, np.arange(160), draws=200)
             held += found["low"] <= 0.5 <= found["high"]
         assert held >= 17, f"only {held} of 20 intervals hold one half at a mean difference of {shift}"
         raw = (1 / (1 + np.exp(-2 * np.tanh(longer / longer.std())))).mean()
@@ -519,20 +519,20 @@ def test_a_planted_preference_for_length_is_taken_out():
 
 
 def test_at_no_difference_in_length_the_controlled_win_rate_is_the_win_rate():
-    rate, = e.length_controlled(np.array([1.0] * 30 + [0.0] * 10 + [0.5] * 8), np.zeros(48))
+    rate, = intervals.length_controlled(np.array([1.0] * 30 + [0.0] * 10 + [0.5] * 8), np.zeros(48))
     assert rate == pytest.approx(34 / 48, abs=1e-3)
-    rates = e.length_controlled(np.array([1.0, 0.0]), np.zeros(2), np.array([[3.0, 1.0], [1.0, 3.0]]))
+    rates = intervals.length_controlled(np.array([1.0, 0.0]), np.zeros(2), np.array([[3.0, 1.0], [1.0, 3.0]]))
     assert rates == pytest.approx([0.75, 0.25], abs=5e-3), "weights are copies"
-    assert e.length_controlled_interval(np.ones(3), np.full(3, 7), np.arange(3)) is None, "always as much longer: no telling"
-    assert e.length_controlled_interval(np.ones(3), np.arange(3), np.zeros(3, dtype=int)) is None, "one question"
+    assert intervals.length_controlled_interval(np.ones(3), np.full(3, 7), np.arange(3)) is None, "always as much longer: no telling"
+    assert intervals.length_controlled_interval(np.ones(3), np.arange(3), np.zeros(3, dtype=int)) is None, "one question"
     assert e.bootstrap([0.7]) == (0.7, None, None)
-    rate, = e.length_controlled(np.ones(40), np.arange(40.0))
+    rate, = intervals.length_controlled(np.ones(40), np.arange(40.0))
     assert 0.9 < rate < 1, "all won: the ridge keeps it finite"
 
 
 def test_the_permutation_test_is_that_of_all_signs():
     gaps = [0.3, -0.1, 0.4, 0.0, 0.2]
-    sums = [abs(sum(s * g for s, g in zip(signs, gaps))) for signs in e.product((-1, 1), repeat=5)]
+    sums = [abs(sum(s * g for s, g in zip(signs, gaps))) for signs in product((-1, 1), repeat=5)]
     assert e.permutation(gaps) == sum(s >= 0.8 - 1e-9 for s in sums) / 32
     assert e.permutation([1.0] * 5) == 2 / 32 and e.permutation([0.0] * 5) == 1
     rng = np.random.default_rng(0)
@@ -543,8 +543,8 @@ def test_the_permutation_test_is_that_of_all_signs():
 def test_kappa_by_hand():
     # 45 + 15 of 100 agree; by chance 0.6 * 0.7 + 0.4 * 0.3 = 0.54
     a, b = ["y"] * 60 + ["n"] * 40, ["y"] * 45 + ["n"] * 15 + ["y"] * 25 + ["n"] * 15
-    assert e.kappa(a, b) == pytest.approx((0.60 - 0.54) / (1 - 0.54))
-    assert e.kappa(a, a) == 1 and e.kappa(["y"], ["y"]) is None
+    assert intervals.kappa(a, b) == pytest.approx((0.60 - 0.54) / (1 - 0.54))
+    assert intervals.kappa(a, a) == 1 and intervals.kappa(["y"], ["y"]) is None
 
 
 def test_votes_are_matched_whichever_way_round_they_stand():

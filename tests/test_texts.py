@@ -169,21 +169,21 @@ def test_statistics_do_not_hang_on_the_pieces_a_file_is_read_in(monkeypatch):
 
 def test_a_topic_is_maintained_drifts_or_shifts():
     east, north, both = np.eye(2)[0], np.eye(2)[1], np.array([1, 1]) / 2 ** 0.5
-    assert sets.moves(np.array([east, both, north, east, north]), 0.7).tolist() == [
+    assert sets.topic_moves(np.array([east, both, north, east, north]), 0.7).tolist() == [
         "maintained", "drifted", "maintained", "shifted"]
     rows, owner = np.vstack([np.eye(3)] * 20), np.arange(60)
-    assert 0 <= sets.unrelated(rows, owner) <= 1
-    assert sets.unrelated(rows[:2], np.zeros(2)) == 1, "one dialogue alone says nothing of others"
+    assert 0 <= sets.related_threshold(rows, owner) <= 1
+    assert sets.related_threshold(rows[:2], np.zeros(2)) == 1, "one dialogue alone says nothing of others"
 
 
 def test_people_are_taken_for_people_and_a_script_is_not():
     rng = np.random.default_rng(0)
-    assert sets.nearness(iter([])) == 1
+    assert sets.file_threshold(iter([])) == 1
     words = "boat fare hask tulip street door who what mends clock rope bell open".split()
     people = [{"id": str(i), "conversations": talk(" ".join(rng.choice(words, 4)), "yes")} for i in range(300)]
     script = [{"id": str(i), "conversations": talk(f"please state the {rng.choice(words)} of it", "yes")}
               for i in range(200)]
-    human = sets.sampled(people, 0)
+    human = sets.sample_turns(people, 0)
     assert abs(sets.statistics(lambda: people, human=human)["AUC against people"] - 0.5) < 0.1
     found = sets.statistics(lambda: script, human=human)
     assert found["AUC against people"] > 0.99 and found["taken for human"] < 0.05

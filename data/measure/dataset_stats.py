@@ -48,6 +48,15 @@ def count_words(text):
     return len(words_of(text)) + len(re.findall(r"[^\w\s]", text))
 
 
+def token_counter(directory):
+    """Make count(text), the number of tokens by the tokenizer of a checkpoint directory."""
+    tokenizer = Tokenizer.load(directory)
+
+    def count(text):
+        return len(tokenizer.encode(text))
+    return count
+
+
 # ------------------------------------------------------------------------------------------------
 # counts
 
@@ -247,13 +256,8 @@ def compare_files(files, human=None, tokenizer=None, benches=None, embed=vectors
     human: a file of people's dialogues to compare with; tokenizer: a checkpoint directory; benches:
     question.jsonl files whose words are looked for; judge(path): further numbers of a file.
     """
-    count_tokens = count_words
+    count_tokens = token_counter(tokenizer) if tokenizer else count_words
     human_turns = overlap = None
-    if tokenizer:
-        learnt = Tokenizer.load(tokenizer)
-
-        def count_tokens(text):
-            return len(learnt.encode(text))
     if human:
         human_turns = sample_turns(read_dialogues(human), 0)
         if not human_turns[0]:
@@ -263,7 +267,7 @@ def compare_files(files, human=None, tokenizer=None, benches=None, embed=vectors
     # one threshold for all: that of the first file with several dialogues
     threshold = 1.0
     for path in [human, *files] if human else files:
-        threshold = file_threshold(read_dialogues(path), embed)
+        threshold = min(1.0, file_threshold(read_dialogues(path), embed))
         if threshold < 1:
             break
     numbers_of = {}
