@@ -1,8 +1,8 @@
 """
-What a simulation is to be, before anything is said: its dialogues, and the settings they hang on.
+What is given before a simulation starts: how each dialogue begins, and the settings it depends on.
 
-Here: what is given of each dialogue (seeds, intents, shards), what a flag may be, settings_of. Not
-here: the dialogues themselves (simulate.py), what they would cost (budget.py).
+`openings` lists the dialogues of a run (from seeds, intents and shards); `simulation_settings` is
+the first line of its journal.
 """
 
 import math
@@ -18,26 +18,28 @@ class Opening(NamedTuple):
     """What is given of a dialogue before it begins."""
     number: int
     name: str
-    turns: tuple = ()                               # said already: a question, or whole rounds
-    seed: str = None                                # the id of the record they are from
+    turns: tuple = ()                               # given: a first question, or whole rounds
+    seed: str = None                                # the id of the record that gave the turns
     intent: str = ""                                # who the human is, or what is wanted
 
 
 def read_seeds(path, rounds):
     """
-    What the dialogues or questions of a file give as a start: (id, turns).
+    Yield (id, turns) for each dialogue or question of a file: the turns that it gives as a start.
 
-    rounds 0: the first question alone; more: so many whole first rounds. What is shorter is left
-    out, and counted.
+    rounds 0: the first question alone; more: so many whole first rounds. A dialogue that is
+    shorter is left out, and counted.
     """
+    length = max(1, 2 * rounds)
     short = 0
     for number, record in enumerate(read_jsonl(path, seed_error), 1):
-        said = record.get("conversations") or [{"from": "human", "value": record["turns"][0]}]
-        # who they are and what they said; not how it was learnt
-        said = [{"from": turn["from"], "value": turn["value"]} for turn in said]
-        said = said[said[0]["from"] != "human":][:max(1, 2 * rounds)]
-        if len(said) == max(1, 2 * rounds):
-            yield str(record.get("id", record.get("question_id", number))), said
+        turns = record.get("conversations") or [{"from": "human", "value": record["turns"][0]}]
+        # other keys of a turn tell how to train on it
+        turns = [{"from": turn["from"], "value": turn["value"]} for turn in turns]
+        if turns[0]["from"] != "human":
+            turns = turns[1:]
+        if len(turns) >= length:
+            yield str(record.get("id", record.get("question_id", number))), turns[:length]
         else:
             short += 1
     if short:
@@ -46,57 +48,78 @@ def read_seeds(path, rounds):
 
 
 def seed_error(record):
-    """What is wrong with a record as a seed, in a few words; None if nothing is."""
+    """Say in a few words why a record cannot be a seed; None if it can."""
     if "conversations" in record:
-        blank = "a turn says nothing"
-        return record_error(record) or (blank if any(not turn["value"].strip() for turn in
-                                              record["conversations"]) else None)
+        if error := record_error(record):
+            return error
+        blank = any(not turn["value"].strip() for turn in record["conversations"])
+        return "a turn says nothing" if blank else None
     questions = record.get("turns")
-    fine = isinstance(questions, list) and questions and isinstance(questions[0], str)
-    return None if fine and questions[0].strip() else 'neither "conversations" nor "turns"'
+    if isinstance(questions, list) and questions and isinstance(questions[0], str):
+        if questions[0].strip():
+            return None
+    return 'neither "conversations" nor "turns"'
 
 
-def openings(args):
-    """The dialogues of this run, in order; with --shard i/n, one in n of them."""
-    given = list(read_seeds(args.seeds, args.seed_rounds)) if args.seeds else []
-    intents = read_text(args.intents).splitlines() if args.intents else []
-    intents = [line.strip() for line in intents if line.strip()]
-    for file, found in ((args.seeds, given), (args.intents, intents)):
-        if file and not found:
+def read_intents(path):
+    """Read the lines of a file of intents, without the blank ones."""
+    lines = [line.strip() for line in read_text(path).splitlines()]
+    return [line for line in lines if line]
+
+
+def openings(dialogues=None, seeds=None, seed_rounds=0, times=1, intents=None, shard=(1, 1)):
+    """
+    Yield the Opening of each dialogue of a run, in order.
+
+    dialogues: how many (None: 1,000, or all that the seeds give); seeds: a file, each dialogue of
+    it used `times` times with `seed_rounds` rounds of it given; intents: a file of lines, used in
+    turn; shard (i, n): only the i-th of every n dialogues.
+    """
+    given = list(read_seeds(seeds, seed_rounds)) if seeds else []
+    lines = read_intents(intents) if intents else []
+    for file, content in ((seeds, given), (intents, lines)):
+        if file and not content:
             raise UserError(f"{file} holds nothing to begin with")
-    intents = intents or [""]
-    if not given and (args.seed_rounds or args.times > 1):
+    if not given and (seed_rounds or times > 1):
         raise UserError("--seed-rounds and --times say what to do with --seeds FILE")
-    most = len(given) * args.times if given else 1000
-    count = min(args.dialogues or most, most if given else math.inf)
-    shard, shards = args.shard
-    for n in range(shard - 1, count, shards):
-        seed, turns = given[n // args.times] if given else (None, ())
-        yield Opening(n, f"socratic-{n:06d}", turns, seed, intents[n % len(intents)])
+    count = dialogues or 1000
+    if given:
+        count = min(dialogues or math.inf, len(given) * times)
+    first, step = shard
+    for number in range(first - 1, count, step):
+        seed, turns = given[number // times] if given else (None, ())
+        intent = lines[number % len(lines)] if lines else ""
+        yield Opening(number, f"socratic-{number:06d}", turns, seed, intent)
 
 
-# how it is run and where it is written changes nothing that is said
-ELSEWHERE = ("teacher", "out", "dialogues", "in_flight", "requests_per_minute", "minutes",
-             "tokens_per_minute", "timeout", "patience", "max_dollars", "price", "user_price",
-             "dry_run")
+# flags that change nothing in the texts: where and how fast a run happens, and what it may cost
+UNRECORDED = ("teacher", "out", "dialogues", "in_flight", "requests_per_minute", "minutes",
+              "tokens_per_minute", "timeout", "patience", "max_dollars", "price", "user_price",
+              "dry_run")
 
 
-def simulation_settings(args):
-    """What decides what is said: a journal of other settings is of another run."""
-    found = {name: value for name, value in vars(args).items() if name not in ELSEWHERE}
+def simulation_settings(flags):
+    """
+    Reduce the flags of simulate.py {name: value} to those on which the texts depend.
+
+    Files and checkpoints stand as their size and hash, wherever they lie: a journal with other
+    settings belongs to another run.
+    """
+    settings = {name: value for name, value in flags.items() if name not in UNRECORDED}
     for name in ("system", "seeds", "intents"):
-        found[name] = getattr(args, name) and file_hash(Path(getattr(args, name)))
-    found["shard"] = "{}/{}".format(*args.shard)
-    kind, _, file = args.user.partition(":")
+        settings[name] = flags[name] and file_hash(Path(flags[name]))
+    settings["shard"] = "{}/{}".format(*flags["shard"])
+    user = flags["user"]
+    kind, _, file = user.partition(":")
     if kind in ("http", "https"):
-        # as a teacher's, its address may change
-        found["user"] = "a server"
+        # like a teacher's, the address of a user may change
+        settings["user"] = "a server"
     elif kind in ("prompt", "whole"):
-        found["user"] = f"{kind}:{file_hash(Path(file))}"
-    elif Path(args.user).is_dir():
-        # of a checkpoint in pieces, their index
-        path = weight_file(args.user)
+        settings["user"] = f"{kind}:{file_hash(Path(file))}"
+    elif Path(user).is_dir():
+        # of a checkpoint in several files, their index
+        path = weight_file(user)
         if not path.exists():
-            raise UserError(f"{args.user} is no checkpoint directory: it has no {path.name}")
-        found["user"] = file_hash(path)
-    return found
+            raise UserError(f"{user} is no checkpoint directory: it has no {path.name}")
+        settings["user"] = file_hash(path)
+    return settings

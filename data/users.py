@@ -4,24 +4,24 @@ Users other than a trained Socratic on this machine, for `simulate.py --user`.
     https://HOST/v1     Socratic behind a server of completions (vLLM, llama.cpp): token ids only
     prompt:FILE         a chat model told by FILE to play the user, turn by turn (UltraChat's way)
     whole:FILE          a chat model told by FILE to write whole dialogues at once (Baize's way)
-    script:NAME         self-chat, role-play or oracle, of scripts.py
+    script:NAME         self-chat, role-play or oracle, of data/harbour/scripts.py
 
-Each is joined for one dialogue, join(number, intent, held) -> ask, and ask(turns) gives a question
-or None to leave; `held` are the rows of the journal, if the dialogue was begun before. {intent} in
-a FILE stands for the dialogue's line of --intents.
-Not here: Socratic himself (simulate.py), what scripts say (scripts.py).
+Every user has start_dialogue(number, intent, rows) -> ask, where ask(turns) returns a question, or
+None to leave; `rows` are the journal's, if the dialogue was begun before. {intent} in a FILE stands
+for the dialogue's line of --intents.
 """
 
 import math
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from data.api.budget import Endpoint
 from data.api.protocol import Reply, RetriesExhausted, RetryableError, first_choice
-from data.program import UserError, read_text
+from data.program import (UserError, fraction, natural_int, nonnegative, positive_int,
+                          read_text)
 from platolm import LABEL, DialogueEnd, Tokenizer, blanked, prompt, to_messages
 
 # what a prompted user writes to leave
@@ -33,8 +33,8 @@ class UserSettings:
     """
     How a simulated user writes.
 
-    max_question: tokens of a question; context: tokens of a dialogue; leave: factor on the odds of
-    leaving at each turn; blind: the user does not see the answers.
+    max_question: most tokens of a question; context: most tokens of a dialogue; leave: factor on
+    the odds of leaving at each turn; blind: the user does not see the answers.
     """
     temperature: float = 0.7
     top_k: int = 0
@@ -46,8 +46,34 @@ class UserSettings:
     seed: int = 0
 
 
+def user_flags(parser):
+    """Add the flags of UserSettings, and of a user behind an address, to a parser."""
+    add = parser.add_argument_group("how a user writes").add_argument
+    add("--temperature", type=nonnegative, default=0.7, help="(%(default)s, as in the paper)")
+    add("--top-k", type=natural_int, default=0, help="0 for all")
+    add("--top-p", type=fraction, default=1.0)
+    add("--max-question", type=positive_int, default=64,
+        help="longest question, in tokens (%(default)s; the paper: 512)")
+    add("--context", type=positive_int, default=2048,
+        help="most tokens in a dialogue (%(default)s; and what the user's model can hold)")
+    add("--leave", type=nonnegative, default=1.0,
+        help="multiplies the odds of leaving at each turn")
+    add("--blind", action="store_true", help="the user was trained with --blind")
+    add("--seed", type=natural_int, default=0)
+    add = parser.add_argument_group("a user behind an address, or told by a prompt").add_argument
+    add("--user-model", help="its name there (default: user, or the teacher's); "
+        "at another address than the teacher's its key is USER_API_KEY")
+    add("--user-price", type=nonnegative, nargs=2, metavar=("READ", "WRITTEN"), help="as --price")
+    add("--tokenizer", metavar="DIR", help="of a user behind an address: its checkpoint directory")
+
+
+def user_settings(args):
+    """Collect the UserSettings from the flags that user_flags added."""
+    return UserSettings(**{field.name: getattr(args, field.name) for field in fields(UserSettings)})
+
+
 class Ask:
-    """One dialogue's ask(turns), with nothing to give back when it is over."""
+    """The ask(turns) of one dialogue, as an object; there is nothing to release at its end."""
 
     def __init__(self, ask):
         self.ask = ask
@@ -56,7 +82,7 @@ class Ask:
         return self.ask(turns)
 
     def close(self):
-        """Nothing was taken."""
+        """Do nothing."""
 
 
 # ------------------------------------------------------------------------------------------------
@@ -64,7 +90,7 @@ class Ask:
 
 
 def completion_text(page):
-    """Text and finish_reason of a completion; nothing at all is a text, too: he leaves."""
+    """Get (text, finish_reason) of a completion (JSON); with an empty text the user leaves."""
     choice, finish = first_choice(page)
     if not isinstance(choice.get("text"), str):
         raise RetryableError("a completion without a text")
@@ -72,79 +98,88 @@ def completion_text(page):
 
 
 def leave_probability(page):
-    """The probability that nothing would be said, from a completion's logprobs; or a Problem."""
+    """Read the probability of an empty completion from its logprobs; UserError without them."""
     try:
-        likely = page["choices"][0]["logprobs"]["top_logprobs"][0]
-        return math.exp(min(0.0, float(likely.get("</s>", -math.inf))))
+        logprobs = page["choices"][0]["logprobs"]["top_logprobs"][0]
+        return math.exp(min(0.0, float(logprobs.get("</s>", -math.inf))))
     except (LookupError, TypeError, ValueError, AttributeError):
-        raise UserError("--leave needs a server that sends logprobs, and this one does not") from None
+        raise UserError("--leave needs a server that sends logprobs, and this one sends "
+                        "none") from None
 
 
 def scale_odds(p, odds):
-    """A probability whose odds are multiplied: p/(1 - p) becomes odds * p/(1 - p)."""
+    """Multiply the odds of a probability: p/(1 - p) becomes odds * p/(1 - p)."""
     return odds * p / (1 - p + odds * p) if odds else 0.0
 
 
 def overrides(left, p, odds, u):
     """
-    Whether the dial turns a decision round: who left is asked to stay, who spoke has to leave.
+    Decide whether --leave reverses what the server drew: a user that left stays, or the other way.
 
-    They leave with probability p; u uniform in [0, 1) is drawn so that with the dial's help they
-    leave with probability dialled(p, odds).
+    The server lets a user leave with probability p; `left` is what it drew. u, uniform in [0, 1),
+    decides such that in the end the user leaves with probability scale_odds(p, odds).
     """
-    aim = scale_odds(p, odds)
-    return u < ((p - aim) / max(p, 1e-9) if left else (aim - p) / max(1 - p, 1e-9))
+    target = scale_odds(p, odds)
+    if left:
+        return u < (p - target) / max(p, 1e-9)
+    return u < (target - p) / max(1 - p, 1e-9)
 
 
 class Remote:
-    """Socratic on a server: as simulate.Socratic, but the tokens are drawn over there."""
-    # so often is somebody asked to stay, at one turn, who wants to leave
-    PLEAS = 20
+    """Socratic on a server of completions: like simulate.Socratic, but the server samples."""
+    # most draws at one turn, where --leave makes users stay
+    DRAWS = 20
 
     def __init__(self, client, settings, model, tokenizer):
-        self.client, self.settings = client, settings
-        self.model, self.tokenizer = model, tokenizer
+        self.client = client
+        self.settings = settings
+        self.model = model
+        self.tokenizer = tokenizer
 
-    def start_dialogue(self, number, intent="", held=()):
-        """ask(turns) for one dialogue."""
+    def start_dialogue(self, number, intent="", rows=()):
+        """Return the ask(turns) of one dialogue."""
         return Ask(lambda turns: self.ask(turns, number, intent))
 
     def ask(self, turns, number, intent):
-        """The next question, or None."""
+        """Return the next question; None to leave."""
         settings = self.settings
         history = blanked(turns) if settings.blind else turns
         ids = prompt(history, self.tokenizer, "human", intent)
         if len(ids) >= settings.context:
             raise DialogueEnd("context_full")
-        stream = np.random.default_rng([settings.seed, number, len(turns)])
-        for _ in range(self.PLEAS):
-            text, p = self.draw(ids, int(stream.integers(2 ** 31)))
+        rng = np.random.default_rng([settings.seed, number, len(turns)])
+        for _ in range(self.DRAWS):
+            text, p = self.draw(ids, int(rng.integers(2 ** 31)))
             if text.meta["finish"] == "length":
                 raise DialogueEnd("token_limit")
             left = not text.strip()
-            if not overrides(left, p, settings.leave, stream.random()):
-                return None if left else text
-            if not left:
-                return None
+            overridden = overrides(left, p, settings.leave, rng.random())
+            if left and overridden:
+                # the user has to stay: draw again
+                continue
+            return None if left or overridden else text
         return None
 
     def draw(self, ids, seed):
-        """A completion of ids, and how likely it was to be empty (where the dial needs that)."""
-        settings, likely = self.settings, [0.5]
+        """Sample a completion of token ids: its text, and the probability that it is empty."""
+        settings = self.settings
         limit = settings.max_question
         body = {"model": self.model, "prompt": ids, "max_tokens": limit, "seed": seed,
                 "temperature": settings.temperature, "top_p": settings.top_p}
         if settings.top_k:
             body["top_k"] = settings.top_k
-        if settings.leave != 1:
-            body["logprobs"] = 5
+        if settings.leave == 1:
+            # unchanged odds need no probability: overrides() is False for any
+            return self.client.post("/completions", body, (len(ids), limit), completion_text), 0.5
+        body["logprobs"] = 5
+        probability = None
 
-        def understand(page):
-            if settings.leave != 1:
-                likely[0] = leave_probability(page)
+        def parse(page):
+            nonlocal probability
+            probability = leave_probability(page)
             return completion_text(page)
-        worst = len(ids), limit
-        return self.client.post("/completions", body, worst, understand), likely[0]
+        text = self.client.post("/completions", body, (len(ids), limit), parse)
+        return text, probability
 
 
 # ------------------------------------------------------------------------------------------------
@@ -152,21 +187,24 @@ class Remote:
 
 
 class Prompted:
-    """UltraChat's way: a chat model is shown the dialogue and told to go on as the user."""
+    """UltraChat's way: a chat model reads the dialogue and is told to go on as the user."""
 
     def __init__(self, client, settings, model, instruction):
-        self.client, self.settings = client, settings
-        self.model, self.instruction = model, instruction
+        self.client = client
+        self.settings = settings
+        self.model = model
+        self.instruction = instruction
 
-    def start_dialogue(self, number, intent="", held=()):
-        """ask(turns) for one dialogue."""
+    def start_dialogue(self, number, intent="", rows=()):
+        """Return the ask(turns) of one dialogue."""
         return Ask(lambda turns: self.ask(turns, intent))
 
     def ask(self, turns, intent):
-        """The next question, or None. The instruction comes last: before a dialogue it is lost."""
-        told = {"role": "user", "content": self.instruction.replace("{intent}", intent)}
-        text = self.client.chat(self.model, to_messages(turns) + [told],
-                                self.settings.max_question,
+        """Return the next question; None to leave."""
+        # the instruction comes last: before a dialogue, models lose it
+        instruction = self.instruction.replace("{intent}", intent)
+        messages = to_messages(turns) + [{"role": "user", "content": instruction}]
+        text = self.client.chat(self.model, messages, self.settings.max_question,
                                 temperature=self.settings.temperature)
         if text.meta["finish"] == "length":
             raise DialogueEnd("token_limit")
@@ -176,97 +214,111 @@ class Prompted:
 
 
 def transcript(text):
-    """A written-out dialogue as turns: whole rounds from the first that the human opens."""
+    """
+    Parse a dialogue with the labels "Human:" and "Assistant:" into turns.
+
+    Whole rounds only, from the first that the human opens to the first that breaks the alternation.
+    """
     parts = re.split(r"^\s*(Human|Assistant):", text, flags=re.M)
     turns = []
-    for label, said in zip(parts[1::2], parts[2::2]):
-        who = "human" if label == "Human" else "gpt"
-        if said.strip() and who == ("human", "gpt")[len(turns) % 2]:
-            turns.append({"from": who, "value": said.strip()})
-        elif turns or said.strip():
+    for label, value in zip(parts[1::2], parts[2::2]):
+        role = "human" if label == "Human" else "gpt"
+        expected = "human" if len(turns) % 2 == 0 else "gpt"
+        if value.strip() and role == expected:
+            turns.append({"from": role, "value": value.strip()})
+        elif turns or value.strip():
             break
     return turns[:len(turns) // 2 * 2]
 
 
 class Whole:
-    """Baize's way: one call writes both sides. Both are then said turn by turn, as all others."""
+    """Baize's way: one call writes both sides, which the dialogue then takes turn by turn."""
 
     def __init__(self, client, settings, model, instruction):
-        self.client, self.settings = client, settings
-        self.model, self.instruction = model, instruction
+        self.client = client
+        self.settings = settings
+        self.model = model
+        self.instruction = instruction
 
-    def start_dialogue(self, number, intent="", held=()):
-        """ask(turns) for one dialogue; its .answer takes the teacher's place."""
-        return Transcript(self, intent, held[0]["transcript"] if held else None)
+    def start_dialogue(self, number, intent="", rows=()):
+        """Return the ask(turns) of one dialogue; its .answer(turns) replaces the teacher."""
+        return Transcript(self, intent, rows[0]["transcript"] if rows else None)
 
     def write(self, intent):
-        """The turns of a new dialogue, and how they came about."""
-        told = self.instruction.replace("{intent}", intent)
-        text = self.client.chat(self.model, [{"role": "user", "content": told}],
-                                self.settings.context, temperature=self.settings.temperature)
+        """Have a new dialogue written: its turns, and the meta of the reply."""
+        instruction = self.instruction.replace("{intent}", intent)
+        messages = [{"role": "user", "content": instruction}]
+        text = self.client.chat(self.model, messages, self.settings.context,
+                                temperature=self.settings.temperature)
         turns = transcript(text)
-        # what was cut off is no whole round
-        return turns[:-2] if text.meta["finish"] == "length" else turns, text.meta
+        if text.meta["finish"] == "length":
+            # the last round was cut off
+            turns = turns[:-2]
+        return turns, text.meta
 
 
 class Transcript(Ask):
     """
-    A dialogue that is written at the first question. It is paid for as a whole, and so it stands
-    as a whole in the journal, in the row of that question.
+    A dialogue that is written whole at its first question. It is paid for at once, so all of it
+    stands in the journal, in the row of that question.
     """
 
     def __init__(self, whole, intent, turns):
         super().__init__(self.question)
-        self.whole, self.intent, self.turns = whole, intent, turns
+        self.whole = whole
+        self.intent = intent
+        self.turns = turns
 
     def question(self, turns):
-        """The next question of the transcript; None after the last."""
+        """Return the transcript's next question; None after the last."""
         if self.turns is None:
-            self.turns, how = self.whole.write(self.intent)
+            self.turns, meta = self.whole.write(self.intent)
             if not self.turns:
-                raise RetriesExhausted('what was written is no dialogue of "Human:" and "Assistant:"')
-            how = {**how, "finish": "stop", "transcript": self.turns}
-            return Reply(self.turns[0]["value"], how)
+                raise RetriesExhausted('what was written is no dialogue of "Human:" and '
+                                       '"Assistant:"')
+            meta = {**meta, "finish": "stop", "transcript": self.turns}
+            return Reply(self.turns[0]["value"], meta)
         return self.answer(turns) if len(turns) < len(self.turns) else None
 
     def answer(self, turns):
-        """The transcript's own next turn."""
+        """Return the transcript's own next turn."""
         return self.turns[len(turns)]["value"]
 
 
 # ------------------------------------------------------------------------------------------------
-# scripts, and who is meant
+# scripts, and the choice by --user
 
 
 class Scripted:
-    """A script of scripts.py; self-chat goes on from a question that is given."""
+    """A script of data/harbour/scripts.py; seeded: whether the first questions are given."""
 
     def __init__(self, name, seed, seeded):
         from data.harbour.scripts import SCRIPTS
-        self.name, self.seed = name, seed
-        if self.name not in SCRIPTS:
-            raise UserError(f"there is no script {self.name!r}; there are {', '.join(SCRIPTS)}")
-        if self.name == "self-chat" and not seeded:
+        if name not in SCRIPTS:
+            raise UserError(f"there is no script {name!r}; there are {', '.join(SCRIPTS)}")
+        if name == "self-chat" and not seeded:
             raise UserError("script:self-chat takes its first questions from --seeds FILE")
-        self.script = SCRIPTS[self.name]
+        self.name = name
+        self.seed = seed
+        self.script = SCRIPTS[name]
 
-    def start_dialogue(self, number, intent="", held=()):
-        """ask(turns) for one dialogue."""
+    def start_dialogue(self, number, intent="", rows=()):
+        """Return the ask(turns) of one dialogue."""
         def ask(turns):
-            # from the start each time: what was said before an interruption moves its chance, too
+            # replayed from the start each time: earlier questions move the random state, too
             script = self.script(random.Random(f"{self.name} {self.seed} {number}"))
-            for said in range(0, len(turns), 2):
-                script.ask(turns[:said])
+            for length in range(0, len(turns), 2):
+                script.ask(turns[:length])
             return script.ask(turns)
         return Ask(ask)
 
 
 def user_endpoint(user, teacher, name=None, price=None):
     """
-    The Endpoint of a user behind an address, or of the chat model of a prompted user.
+    Return the Endpoint of a user behind an address, or of the chat model of a prompted user.
 
-    user: the word of --user; teacher: an Endpoint; name, price: what --user-model and --user-price
-    say. A prompted user lives at the teacher's address and is, if not named, the teacher's model.
+    user: the word of --user; teacher: an Endpoint; name, price: those of --user-model and
+    --user-price. A prompted user is at the teacher's address and, if not named, the same model.
     """
     if user.partition(":")[0] in ("http", "https"):
         return Endpoint(user, name or "user", price)
@@ -278,11 +330,11 @@ def user_endpoint(user, teacher, name=None, price=None):
 
 def make_other_user(user, settings, client_for, endpoint, tokenizer=None, seeded=False):
     """
-    The user that the word of --user names, unless it is a checkpoint directory.
+    Make the user that the word of --user names, unless it is a checkpoint directory.
 
-    settings: UserSettings; client_for(endpoint) gives a client; endpoint: of a user behind an
+    settings: UserSettings; client_for(endpoint) gives a Client; endpoint: of a user behind an
     address or a prompted one; tokenizer: the directory of --tokenizer; seeded: whether the first
-    questions are given.
+    questions are given. UserError for a word that names no user.
     """
     kind, _, rest = user.partition(":")
     if kind == "script":
@@ -295,8 +347,8 @@ def make_other_user(user, settings, client_for, endpoint, tokenizer=None, seeded
         return make(client_for(endpoint), settings, endpoint.model, instruction)
     if kind in ("http", "https"):
         if not tokenizer:
-            raise UserError("a user behind an address is asked in token ids: --tokenizer DIR names "
-                          "the checkpoint directory that is served there")
+            raise UserError("a user behind an address reads token ids: --tokenizer DIR names the "
+                            "checkpoint directory that is served there")
         return Remote(client_for(endpoint), settings, endpoint.model, Tokenizer.load(tokenizer))
     raise UserError(f"--user {user} is no checkpoint directory and no address, and does not "
-                  "begin with prompt:, whole: or script:")
+                    "begin with prompt:, whole: or script:")

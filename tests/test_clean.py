@@ -6,7 +6,6 @@ element, splitting by hand and over random dialogues. Tests data/formats/clean.p
 import json
 import random
 import tracemalloc
-from argparse import Namespace
 from collections import Counter
 
 import numpy as np
@@ -123,7 +122,7 @@ def test_a_signature_estimates_the_jaccard():
 
 
 class Counting:
-    def start_dialogue(self, number, intent="", held=()):
+    def start_dialogue(self, number, intent="", rows=()):
         user = lambda turns: f"{number} {len(turns)}"
         user.close = lambda: None
         return user
@@ -131,8 +130,7 @@ class Counting:
 
 def test_shards_joined_are_the_whole_run(tmp_path):
     def simulate_shard(shard, name):
-        args = Namespace(seeds=None, intents=None, dialogues=10, times=1, seed_rounds=0, shard=shard)
-        plan, journal = list(openings(args)), Journal(tmp_path / f"{name}.journal", {})
+        plan, journal = list(openings(10, shard=shard)), Journal(tmp_path / f"{name}.journal", {})
         Simulation(Counting(), lambda turns: "well", journal, 2).run(plan, 3)
         write_jsonl(tmp_path / name, journal_records(journal, plan))
         journal.close()

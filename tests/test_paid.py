@@ -19,11 +19,12 @@ from data.api.budget import (Ledger, Limiter, teacher_tokens, user_tokens, cost_
                              forecast, price_of, worst_case, transcript_tokens, RunStopped)
 from data.openings import Opening
 from data.api.server import Refused, serving
+from data.api.session import check_server, open_session
 from data.api.protocol import TOO_LONG, RetriesExhausted, retry_after, error_codes, token_usage
 from data.program import UserError, to_jsonl
 from platolm import END_REASONS, DialogueEnd
 from data.program import Progress, format_dollars
-from simulate import TRIES, Client, Simulation, Teacher, open_session, check_server
+from simulate import TRIES, Client, Simulation, Teacher
 
 ASK = [{"role": "user", "content": "hello"}]
 WORST = cost_in_dollars(PRICE, *worst_case(["hello"], 64))
@@ -348,7 +349,7 @@ def test_a_dialogue_has_its_time(tmp_path):
 class Talkative:
     """A user who asks three things."""
 
-    def start_dialogue(self, number, intent="", held=()):
+    def start_dialogue(self, number, intent="", rows=()):
         user = lambda turns: f"q {number} {len(turns)}"
         user.close = lambda: None
         return user
@@ -434,7 +435,7 @@ def test_every_turn_says_how_it_came_about(chaos, tmp_path):
 
 def test_an_answer_is_on_disk_before_anybody_goes_on_from_it(chaos, tmp_path):
     class Nosy(Talkative):
-        def start_dialogue(self, number, intent="", held=()):
+        def start_dialogue(self, number, intent="", rows=()):
             def user(turns):
                 rows = [json.loads(text) for text in (tmp_path / "j").read_text().splitlines()]
                 assert [r["value"] for r in rows if "turn" in r] == [t["value"] for t in turns]
@@ -606,7 +607,7 @@ def test_a_forecast_by_hand():
     # a prompted user: the instruction of 9 tokens, after nothing and after a round
     assert user_tokens(2, 3, 5, 9) == (2, (9 + 8) + (3 + 8) + (5 + 8) + (9 + 8), 6)
     assert transcript_tokens(2, 3, 5, 9) == (1, 9 + 8, 16)
-    sides = [((1, 2), partial(teacher_tokens, system=7)), ((0, 1000), partial(user_tokens, told=9))]
+    sides = [((1, 2), partial(teacher_tokens, system=7)), ((0, 1000), partial(user_tokens, instruction=9))]
     most, likely = forecast(100, (2, 3, 5), sides)[1:3]
     assert most.split() == ["at", "most", "400", "13,400", "1,600", "0.61"] and likely.split()[1] == "400"
 

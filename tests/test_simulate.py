@@ -307,7 +307,7 @@ class Scripted:
     def __init__(self, *questions):
         self.questions, self.saw = questions, []
 
-    def start_dialogue(self, number, intent="", held=()):
+    def start_dialogue(self, number, intent="", rows=()):
         return self
 
     def __call__(self, turns):

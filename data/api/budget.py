@@ -1,32 +1,34 @@
 """
-What may be sent to a server, and when: its pace, its price, and a cap on what is spent.
+What may be sent to a server, and when: the pace, the price, and a cap on what is spent.
 
-Here: Limiter (requests and tokens a minute, pauses that the server asks for), the price table,
-Ledger (dollars reserved before a call is sent, settled after it), forecast (what a run would cost).
-All of them are shared by all workers.
-Not here: the sending (simulate.py), the file in which calls are remembered (journal.py).
+Limiter keeps requests and tokens a minute, and the pauses that a server asks for; Ledger reserves
+dollars before a call is sent and settles them after it; `forecast` says what a run would cost. One
+Limiter and one Ledger are shared by all workers of a run.
 """
 
 import math
 import threading
 import time
+from dataclasses import dataclass, fields
 from itertools import count
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from data.program import UserError
+from data.program import UserError, nonnegative, positive_int
 from platolm import DialogueEnd
 
 
 class Endpoint(NamedTuple):
-    """A model at an address; price: dollars per million tokens (read, written), None: look it up."""
+    """
+    A model at an address. price: dollars per million tokens (read, written); None: see price_of.
+    """
     url: str
     model: str
     price: tuple | None = None
 
 
 class RunStopped(Exception):
-    """The run is over: whoever waits need not."""
+    """Raised in workers that wait when the run is over."""
 
 
 def is_loopback(url):
@@ -39,26 +41,31 @@ def is_loopback(url):
 
 class Limiter:
     """
-    When the next request may leave: `requests` and `tokens` a minute at most, and never while the
-    server has asked for a pause.
+    Decides when the next request may be sent: at most `requests` and `tokens` a minute (None: no
+    limit), and nothing during a pause that the server asked for.
     """
 
     def __init__(self, requests=None, tokens=None, clock=time.monotonic, sleep=time.sleep):
-        self.requests, self.tokens = requests or math.inf, tokens or math.inf
-        self.clock, self.sleep = clock, sleep
-        self.lock, self.free, self.until = threading.Lock(), -math.inf, -math.inf
+        self.requests = requests or math.inf
+        self.tokens = tokens or math.inf
+        self.clock = clock
+        self.sleep = sleep
+        self.lock = threading.Lock()
+        # when the next request may leave by the pace, and when the last pause ends
+        self.free = -math.inf
+        self.until = -math.inf
 
     def pause(self, seconds):
-        """Nobody sends anything for so long."""
+        """Hold all requests back for so many seconds from now."""
         with self.lock:
             self.until = max(self.until, self.clock() + seconds)
 
     def wait(self, tokens):
-        """Queue for a request of so many tokens, and sleep until it may leave."""
+        """Queue for a request of so many tokens, and sleep until it may be sent."""
         leaves = -math.inf
         while True:
             with self.lock:
-                # whose turn falls into a pause, also one that began meanwhile, queues after it
+                # a turn that falls into a pause, also one that began meanwhile, queues again
                 if leaves < self.until or leaves == -math.inf:
                     leaves = max(self.clock(), self.free, self.until)
                     self.free = leaves + 60 * max(1 / self.requests, tokens / self.tokens)
@@ -68,8 +75,8 @@ class Limiter:
             self.sleep(gap)
 
 
-# dollars for a million tokens, read and written: OpenAI's list as we knew it in 2025. Prices
-# change: compare with your provider's page, and override by --price
+# dollars for a million tokens (read, written): OpenAI's list as we knew it in 2025. Prices change:
+# compare with your provider's page, and override with --price
 PRICES = {
     "gpt-3.5-turbo": (0.50, 1.50), "gpt-3.5-turbo-0125": (0.50, 1.50),
     "gpt-3.5-turbo-1106": (1.00, 2.00), "gpt-4": (30.00, 60.00), "gpt-4-turbo": (10.00, 30.00),
@@ -79,10 +86,13 @@ PRICES = {
 }
 
 
-def price_of(url, model, override=None):
-    """Dollars for a million tokens (read, written) at an address; what nobody knows is refused."""
-    if override:
-        return tuple(override)
+def price_of(url, model, price=None):
+    """
+    Find the price of a model at an address, in dollars per million tokens (read, written): the
+    given one, 0 on this machine, or the table's. UserError for a model that the table lacks.
+    """
+    if price:
+        return tuple(price)
     if is_loopback(url):
         return 0.0, 0.0
     if model not in PRICES:
@@ -92,43 +102,52 @@ def price_of(url, model, override=None):
 
 
 def cost_in_dollars(price, read, written):
-    """What so many tokens cost."""
+    """Multiply tokens by a price in dollars per million (read, written)."""
     return (price[0] * read + price[1] * written) / 1e6
 
 
 def worst_case(texts, limit):
     """
-    The most tokens that a request can cost: (read, written). No tokenizer makes more tokens than
-    there are bytes; 8 more per message are for what a server puts around it.
+    Bound the tokens that a request can cost: (read, written).
+
+    No tokenizer makes more tokens than there are bytes; 8 more per message are for what a server
+    puts around it. limit: the longest answer in tokens.
     """
     return sum(len(text.encode()) + 8 for text in texts), limit
 
 
 class Ledger:
     """
-    The money. The worst case of a call is reserved before it is sent, so that what is spent never
-    passes `cap`, however many calls are in flight; afterwards it is settled at what it did cost.
+    Keeps what is spent below `cap` dollars (None: no cap), however many calls are in flight: the
+    worst case of a call is reserved before it is sent, and settled at its real cost afterwards.
 
-    note(row) writes down both, in that order around the call: what a kill leaves reserved counts
-    as spent, since nobody knows whether it was served. `rows` are those of earlier runs; `stop` is
-    an event after which nobody gets anything.
+    note(row) writes down both, in that order around the call. What a kill left reserved counts as
+    spent, since nothing tells whether it was served. rows: those of earlier runs; stop: an event
+    after which nothing more is reserved.
     """
 
     def __init__(self, cap=None, note=lambda row: None, rows=(), stop=None):
-        self.cap, self.note = math.inf if cap is None else cap, note
+        self.cap = math.inf if cap is None else cap
+        self.note = note
         self.stop = stop or threading.Event()
-        before = {}
+        earlier = {}
         for row in rows:
-            before[row["call"]] = row["cost"] if "cost" in row else row["reserved"]
-        self.spent, self.numbers = math.fsum(before.values()), count(len(before))
-        self.open, self.changed = {}, threading.Condition()
+            earlier[row["call"]] = row["cost"] if "cost" in row else row["reserved"]
+        self.spent = math.fsum(earlier.values())
+        self.numbers = count(len(earlier))
+        # {call: dollars reserved} of the calls in flight
+        self.open = {}
+        self.changed = threading.Condition()
 
     def reserve(self, worst):
-        """Set aside so many dollars; gives the number of the call. No room is End("budget")."""
+        """
+        Reserve so many dollars and return the call's number, waiting for calls in flight while
+        there is no room. DialogueEnd("budget") if there never will be; None if it costs nothing.
+        """
         if worst == 0:
             return None
         with self.changed:
-            # what the calls in flight have set aside too much comes back when they are settled
+            # when the calls in flight are settled, what they reserved in excess is free again
             while self.spent + sum(self.open.values()) + worst > self.cap:
                 if not self.open:
                     raise DialogueEnd("budget")
@@ -141,7 +160,7 @@ class Ledger:
         return call
 
     def settle(self, call, cost):
-        """A call is over, and did cost so much."""
+        """Replace what a call reserved by what it cost."""
         if call is None:
             return
         with self.changed:
@@ -154,56 +173,102 @@ class Ledger:
 
 
 # ------------------------------------------------------------------------------------------------
-# before anything is bought
+# the flags of every command that asks a server
 
-# of the 20,039 dialogues that the authors counted: PAPER.md, "Simulation"
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """How servers are asked: their pace, our patience in seconds, and the cap on what is spent."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    timeout: float = 120
+    patience: float = 600
+    max_dollars: float | None = None
+    limit_key: str = "max_tokens"
+
+
+def money_flags(parser):
+    """Add the flags of ClientSettings, and --price, to a parser."""
+    add = parser.add_argument_group("pace and money").add_argument
+    add("--requests-per-minute", type=positive_int, metavar="N")
+    add("--tokens-per-minute", type=positive_int, metavar="N",
+        help="of prompts and of answers as long as allowed")
+    add("--timeout", type=positive_int, default=120,
+        help="longest silence, in seconds (%(default)s)")
+    add("--patience", type=positive_int, default=600,
+        help="seconds for all tries at an answer (%(default)s)")
+    add("--max-dollars", type=nonnegative, metavar="D", help="never spend more, restarts included")
+    add("--price", type=nonnegative, nargs=2, metavar=("READ", "WRITTEN"),
+        help="dollars for a million tokens, where the table does not know or is out of date")
+    add("--limit-key", choices=["max_tokens", "max_completion_tokens"], default="max_tokens",
+        help="the server's name for the longest answer")
+
+
+def client_settings(args):
+    """Collect the ClientSettings from the flags that money_flags added."""
+    return ClientSettings(**{field.name: getattr(args, field.name)
+                             for field in fields(ClientSettings)})
+
+
+# ------------------------------------------------------------------------------------------------
+# what a run would cost
+
+# means of the 20,039 dialogues that the authors counted: PAPER.md, "Simulation"
 PAPER_MEANS = {"rounds": 5.37, "tokens": 203}
 
 
 def teacher_tokens(rounds, question, answer, system):
     """
-    Requests, tokens read and tokens written by the teacher in a dialogue: each answer is written
-    after all before it was read, with 8 tokens a message for what a server puts around it.
+    Count a teacher's (requests, tokens read, tokens written) in a dialogue of so many rounds.
 
-    `rounds` may be a mean, like 5.37; `system` is the size of the system message.
+    Each answer is written after reading everything before it, with 8 tokens a message for what a
+    server puts around it. question, answer, system: their lengths in tokens; `rounds` may be a
+    mean, like 5.37.
     """
-    before = rounds * (rounds - 1) / 2
-    read = rounds * (system + 8 + question + 8) + before * (question + answer + 16)
+    # pairs of a round and an earlier one: how often a finished round is read again
+    earlier = rounds * (rounds - 1) / 2
+    read = rounds * (system + 8 + question + 8) + earlier * (question + answer + 16)
     return rounds, read, rounds * answer
 
 
-def user_tokens(rounds, question, answer, told):
-    """The same for a user who is told by a prompt of `told` tokens to go on, turn by turn."""
-    before = rounds * (rounds - 1) / 2
-    return rounds, rounds * (told + 8) + before * (question + answer + 16), rounds * question
+def user_tokens(rounds, question, answer, instruction):
+    """Count the same for a prompted user that reads `instruction` tokens before every turn."""
+    earlier = rounds * (rounds - 1) / 2
+    read = rounds * (instruction + 8) + earlier * (question + answer + 16)
+    return rounds, read, rounds * question
 
 
-def transcript_tokens(rounds, question, answer, told):
-    """The same for a model that writes the whole dialogue in one call."""
-    return 1, told + 8, rounds * (question + answer)
+def transcript_tokens(rounds, question, answer, instruction):
+    """Count the same for a model that writes the whole dialogue in one call."""
+    return 1, instruction + 8, rounds * (question + answer)
 
 
-def forecast(dialogues, limits, sides, seen=None):
+def forecast(dialogues, limits, sides, means=None):
     """
-    What a run asks for, as lines of text: at most, and as it would go if dialogues are like those
-    in `seen` (means), or else like the paper's.
+    Return lines of text about what a run asks for: at most, and as an estimate.
 
-    limits and seen: (rounds, tokens of a question, tokens of an answer); sides: for each who is
-    paid, the price and its function from those three to (requests, read, written).
+    limits: the most (rounds, tokens of a question, tokens of an answer); means: the same three of
+    the run's own journal, or None for the paper's, on which the estimate rests; sides: for each
+    model that is paid, its price and a function of those three like teacher_tokens.
     """
-    like = seen or (PAPER_MEANS["rounds"], PAPER_MEANS["tokens"], PAPER_MEANS["tokens"])
-    likely = [min(pair) for pair in zip(limits, like)]
+    typical = means or (PAPER_MEANS["rounds"], PAPER_MEANS["tokens"], PAPER_MEANS["tokens"])
+    estimate = [min(pair) for pair in zip(limits, typical)]
     lines = [f"{'':<10}{'requests':>12}{'tokens read':>16}{'written':>16}{'dollars':>12}"]
-    for name, sizes in (("at most", limits), ("estimate", likely)):
-        counts = [(price, *(dialogues * n for n in side(*sizes))) for price, side in sides]
-        requests, read, written = (sum(column) for column in list(zip(*counts))[1:])
-        cost = sum(cost_in_dollars(price, read, written) for price, _, read, written in counts)
+    for name, sizes in (("at most", limits), ("estimate", estimate)):
+        requests = read = written = cost = 0
+        for price, count_tokens in sides:
+            side = [dialogues * number for number in count_tokens(*sizes)]
+            requests += side[0]
+            read += side[1]
+            written += side[2]
+            cost += cost_in_dollars(price, side[1], side[2])
         lines.append(f"{name:<10}{requests:>12,.0f}{read:>16,.0f}{written:>16,.0f}{cost:>12,.2f}")
-    rounds, question, answer = likely
+    rounds, question, answer = estimate
+    source = "this journal" if means else "the SocraticChat of the paper"
+    prices = ["${:g} and ${:g}".format(*price) for price, _ in sides]
     return lines + [
         f"at most: {limits[0]} rounds, all texts as long as allowed, all tokens of one size;",
         f"estimate: {rounds:.1f} rounds, {question:.0f} tokens a question, {answer:.0f} an answer, "
-        f"as in {'this journal' if seen else 'the SocraticChat of the paper'};",
-        "a million tokens read and written: "
-        + ", ".join("${:g} and ${:g}".format(*price) for price, _ in sides),
+        f"as in {source};",
+        "a million tokens read and written: " + ", ".join(prices),
         "failed tries come on top; --max-dollars holds for them, too"]

@@ -1,15 +1,14 @@
 """
-The journal of a run: every turn as it was said, on disk before anybody goes on from it.
+The journal of a run: every turn is on disk before the run goes on from it.
 
 A file of JSON lines. The first holds the run's settings; then come, as they happen,
 
-    {"id", "turn", "from", "value", ...}     a turn, and how it came about
+    {"id", "turn", "from", "value", ...}     a turn, and how it was made
     {"id", "end", ...}                       a dialogue that is over, and why
-    {"call", "reserved"}, {"call", "cost"}   dollars set aside for a call, and what it did cost
+    {"call", "reserved"}, {"call", "cost"}   dollars reserved for a call, and what it did cost
 
 After a kill at any moment the same command goes on from there: only what was in flight is lost.
-Here, too: the records that a journal comes to. Not here: who says what (simulate.py), and the
-money (budget.py).
+`journal_records` turns a journal into the records of a data file.
 """
 
 import json
@@ -18,29 +17,34 @@ import threading
 from pathlib import Path
 from statistics import fmean
 
-from data.program import UserError, to_jsonl, parse_line, require_same_settings
+from data.program import UserError, parse_line, require_same_settings, to_jsonl
 from platolm import LABEL
 
 try:
     import fcntl
 except ImportError:
-    # Windows has no such lock: there, nobody stops a second process
+    # Windows has no such lock: there, nothing stops a second process
     fcntl = None
 
-# ends that a later start may mend: more money, or a better day at the server
+# ends after which a later start tries again: more money, or a server that works
 RESUMABLE = ("budget", "error")
 
 
 class Journal:
     """
-    One writer, any number of threads. What was said stays on disk; kept here is where it is.
+    A journal file, opened by one process, for any number of threads. The texts stay on disk; in
+    memory are the byte offsets of each dialogue's turns, and how dialogues ended.
 
-    `calls` holds the rows about money that were there at the start.
+    offsets: {id: [byte offset of each turn's row]}; ends: {id: end}; calls: the rows about money
+    that the file held when it was opened.
     """
 
     def __init__(self, path, settings):
-        self.path, self.lock = Path(path), threading.Lock()
-        self.offsets, self.ends, self.calls = {}, {}, []
+        self.path = Path(path)
+        self.lock = threading.Lock()
+        self.offsets = {}
+        self.ends = {}
+        self.calls = []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = open(self.path, "a+b")
         try:
@@ -51,7 +55,7 @@ class Journal:
             raise
 
     def claim(self):
-        """Keep every other process off, until this one is gone, however it goes."""
+        """Lock the file against all other processes, until this one ends, however it ends."""
         try:
             if fcntl:
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,109 +63,127 @@ class Journal:
             raise UserError(f"another process is writing {self.path}") from None
 
     def load(self, settings):
-        """Find what is there. A torn last line is set aside, a run of other settings refused."""
+        """
+        Index the rows of the file. A torn last line is set aside; a line that is no row, or the
+        settings of another run, are a UserError.
+        """
         self.file.seek(0)
-        place = 0
-        for number, text in enumerate(self.file, 1):
-            if not text.endswith(b"\n"):
-                self.set_aside(text, place)
+        offset = 0
+        for number, line in enumerate(self.file, 1):
+            if not line.endswith(b"\n"):
+                self.set_aside(line, offset)
                 break
             try:
-                row = parse_line(text.decode(), None)
-                self.index(row, place)
+                row = parse_line(line.decode(), None)
+                self.index(row, offset)
             except ValueError as error:
                 raise UserError(f"{self.path}, line {number}: {error}") from None
             except KeyError as error:
                 raise UserError(f"{self.path}, line {number}: no {error} in it") from None
             if number == 1:
-                require_same_settings(self.path, row.get("settings") or {}, settings, "take another --out, or "
-                         "delete it, and with it what was paid for")
+                require_same_settings(self.path, row.get("settings") or {}, settings,
+                                      "take another --out, or delete it, and with it what was "
+                                      "paid for")
             if "call" in row:
                 self.calls.append(row)
-            place += len(text)
-        # a run that comes to nothing leaves no settings behind
-        self.head = to_jsonl({"settings": settings}) if place == 0 else ""
+            offset += len(line)
+        # written with the first row: a run that comes to nothing leaves no settings behind
+        self.head = to_jsonl({"settings": settings}) if offset == 0 else ""
 
-    def set_aside(self, text, place):
-        """Move what a kill left of the last line, from this place on, into a file of its own."""
+    def set_aside(self, line, offset):
+        """Move the incomplete last line, which begins at this offset, into the file PATH.torn."""
         print(f"{self.path}: a torn last line is set aside")
         with open(f"{self.path}.torn", "ab") as file:
-            file.write(text + b"\n")
-        self.file.truncate(place)
+            file.write(line + b"\n")
+        self.file.truncate(offset)
 
-    def index(self, row, place):
-        """Remember where a turn is, and how a dialogue ended."""
+    def index(self, row, offset):
+        """Remember the offset of a turn's row, or how a dialogue ended."""
         if "turn" in row:
-            self.offsets.setdefault(row["id"], []).append(place)
+            self.offsets.setdefault(row["id"], []).append(offset)
         elif "end" in row:
             self.ends[row["id"]] = row["end"]
 
     def write(self, row, paid=False):
-        """Append a row. After that no kill can take it and, if it is paid for, no power cut."""
+        """Append a row. It then survives a kill and, with paid=True, a power cut (fsync)."""
         with self.lock:
-            place = self.file.seek(0, os.SEEK_END)
+            offset = self.file.seek(0, os.SEEK_END)
             if self.head:
-                place += self.file.write(self.head.encode())
+                offset += self.file.write(self.head.encode())
                 self.head = ""
             self.file.write(to_jsonl(row).encode())
             self.file.flush()
             if paid:
                 os.fsync(self.file.fileno())
-            self.index(row, place)
+            self.index(row, offset)
 
     def turns(self, name):
-        """What was said in a dialogue so far: its rows, in order."""
+        """Read the rows of a dialogue's turns, in order; [] for one that has not begun."""
+        rows = []
         with self.lock:
-            found = []
-            for place in self.offsets.get(name, ()):
-                self.file.seek(place)
-                found.append(json.loads(self.file.readline()))
-        return found
+            for offset in self.offsets.get(name, ()):
+                self.file.seek(offset)
+                rows.append(json.loads(self.file.readline()))
+        return rows
 
     def is_over(self, name):
-        """Whether a dialogue has come to an end that no later start could mend."""
+        """Whether a dialogue has ended for good: no later start would go on with it."""
         return self.ends.get(name, "error") not in RESUMABLE
 
     def close(self):
-        """Let others write."""
+        """Close the file, and with it release the lock."""
         self.file.close()
 
 
 def journal_record(opening, rows, end):
-    """A dialogue of the journal as a record, without a last question that has no answer."""
-    turns = [{"from": row["from"], "value": row["value"],
-              **({"finish": row["finish"]} if row.get("finish", "stop") != "stop" else {})}
-             for row in rows[:len(rows) // 2 * 2]]
-    more = {"seed": opening.seed, "given": len(opening.turns)} if opening.turns else {}
-    more |= {"intent": opening.intent} if opening.intent else {}
-    return {"id": opening.name, "conversations": turns, "end": end, **more}
+    """Make the record of a dialogue from its rows, without a last question that has no answer."""
+    turns = []
+    for row in rows[:len(rows) // 2 * 2]:
+        turn = {"from": row["from"], "value": row["value"]}
+        # "length": the answer was cut at its limit
+        if row.get("finish", "stop") != "stop":
+            turn["finish"] = row["finish"]
+        turns.append(turn)
+    record = {"id": opening.name, "conversations": turns, "end": end}
+    if opening.turns:
+        record |= {"seed": opening.seed, "given": len(opening.turns)}
+    if opening.intent:
+        record["intent"] = opening.intent
+    return record
 
 
 def finished_openings(journal, openings):
     """
-    The openings whose dialogues came to an end, as two lists: in which something was said beyond
-    what was given, and in which nothing was.
+    Split the openings whose dialogues have ended into two lists: those with at least one round
+    beyond what was given, and those without.
     """
-    said, silent = [], []
+    grown, unchanged = [], []
     for opening in openings:
         if opening.name in journal.ends:
             # a last question without its answer does not count
             turns = len(journal.offsets.get(opening.name, ())) // 2 * 2
-            (said if turns > len(opening.turns) else silent).append(opening)
-    return said, silent
+            (grown if turns > len(opening.turns) else unchanged).append(opening)
+    return grown, unchanged
 
 
 def journal_records(journal, openings):
-    """The dialogues of a journal that say something, in the order of their openings, one by one."""
-    for opening in finished_openings(journal, openings)[0]:
+    """Yield the records of all ended dialogues that got a new round, in the order of openings."""
+    grown, _ = finished_openings(journal, openings)
+    for opening in grown:
         yield journal_record(opening, journal.turns(opening.name), journal.ends[opening.name])
 
 
 def mean_sizes(journal):
-    """What its dialogues are like: (rounds, tokens of a question, tokens of an answer), or None."""
+    """
+    Average the dialogues of a journal that are over, at most 1,000 of them: (rounds, tokens of a
+    question, tokens of an answer); None if there are none.
+    """
     over = [name for name in journal.ends if journal.is_over(name)][:1000]
-    rows = [row for name in over for row in journal.turns(name)]
-    # about four bytes make a token
-    sizes = [[len(row["value"].encode()) / 4 for row in rows if row["from"] == who]
-             for who in LABEL]
-    return (len(sizes[1]) / len(over), *map(fmean, sizes)) if all(sizes) else None
+    sizes = {role: [] for role in LABEL}
+    for name in over:
+        for row in journal.turns(name):
+            # about four bytes make a token
+            sizes[row["from"]].append(len(row["value"].encode()) / 4)
+    if not all(sizes.values()):
+        return None
+    return len(sizes["gpt"]) / len(over), fmean(sizes["human"]), fmean(sizes["gpt"])

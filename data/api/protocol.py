@@ -1,9 +1,9 @@
 """
-What a server of the OpenAI protocol says, read without trusting any of it.
+Replies of servers that speak the OpenAI protocol, read without trusting any of them.
 
-Here: errors in all their shapes, waits that are asked for, usage, the text of a completion. Each
-function takes whatever came and gives what it means; nothing from outside makes them fail.
-Not here: the sending (simulate.py), the other end of the wire (server.py).
+Error codes, requested waits, token counts and the text of a completion. Every function takes
+whatever arrived, of any type and shape; only the exceptions of this module (and DialogueEnd) leave
+them.
 """
 
 import time
@@ -12,27 +12,18 @@ from email.utils import parsedate_to_datetime
 from data.program import UserError
 from platolm import DialogueEnd
 
-# error codes that say: no money
+# error codes for an account without money
 BILLING = {"insufficient_quota", "billing_hard_limit_reached", "credit_balance_exhausted",
            "organization_spend_limit_exceeded", "project_spend_limit_exceeded",
            "organization_usage_limit_exceeded", "billing_not_active"}
-# and: too long for the model (OpenAI, llama.cpp), not to be talked about
+# for a request that is too long for the model (OpenAI, llama.cpp)
 TOO_LONG = {"context_length_exceeded", "exceed_context_size_error"}
+# for a request that a content filter refused
 FILTERED = {"content_filter", "content_policy_violation"}
 # tokens that a server may put before what we send, and bill
 SERVER_OVERHEAD = 1000
-
-
-class RetryableError(Exception):
-    """A try that failed, but another may not; `wait`: seconds that the server asks for."""
-
-    def __init__(self, text, wait=None, unsent=False):
-        super().__init__(text)
-        self.wait, self.unsent = wait, unsent
-
-
-class RetriesExhausted(UserError):
-    """So many tries failed, for so long, that nobody tries again now."""
+# after so many failures in a row the server is taken to be gone
+GIVE_UP_AFTER = 5
 
 
 class Reply(str):
@@ -44,59 +35,87 @@ class Reply(str):
         return reply
 
 
+class RetryableError(Exception):
+    """
+    A try that failed although another may succeed.
+
+    wait: seconds that the server asks for, or None; unsent: the request never left this machine.
+    """
+
+    def __init__(self, text, wait=None, unsent=False):
+        super().__init__(text)
+        self.wait = wait
+        self.unsent = unsent
+
+
+class RetriesExhausted(UserError):
+    """A request that failed too often, or for too long, to be tried again in this run."""
+
+
 def is_transient(status):
-    """Whether time may heal it: time-outs, conflicts, rate limits, and trouble at the server."""
+    """Whether an HTTP status may go away: timeouts, conflicts, rate limits, server errors."""
     return status in (408, 409, 429) or status >= 500
 
 
 def retry_after(headers):
-    """Seconds that a reply asks to wait: in milliseconds, in seconds, or until a date; or None."""
+    """
+    Read the wait that a reply asks for, in seconds: from retry-after-ms (milliseconds) or else
+    retry-after (seconds, or a date). None if there is none that can be read.
+    """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1)):
-        words = headers.get(name, "")
+        value = headers.get(name, "")
         try:
-            if not words.endswith("GMT"):
-                return max(0.0, float(words) * unit)
-            # by the server's own clock, where it tells
-            now = headers.get("date")
-            now = parsedate_to_datetime(now).timestamp() if now else time.time()
-            return max(0.0, parsedate_to_datetime(words).timestamp() - now)
+            if not value.endswith("GMT"):
+                return max(0.0, float(value) * unit)
+            # a date counts by the server's own clock, where it tells the time
+            date = headers.get("date")
+            now = parsedate_to_datetime(date).timestamp() if date else time.time()
+            return max(0.0, parsedate_to_datetime(value).timestamp() - now)
         except (ValueError, TypeError, OverflowError):
             continue
     return None
 
 
 def one_line(value):
-    """Something from outside as one short line that can be written down."""
+    """Turn any value from outside into one line of at most 300 characters, in valid Unicode."""
     return " ".join(str(value).encode(errors="replace").decode().split())[:300]
 
 
 def error_codes(page):
-    """The codes and types of an error object (JSON, or None), in any of the shapes servers send."""
+    """Collect the codes and types of an error reply (JSON, or None), whatever its shape."""
     error = page.get("error", page) if isinstance(page, dict) else page
     if not isinstance(error, dict):
         return set()
-    found = {str(error[key]) for key in ("code", "type") if error.get(key)}
-    # vLLM has no code for it
-    return found | (TOO_LONG if "maximum context length" in str(error.get("message")) else set())
+    codes = {str(error[key]) for key in ("code", "type") if error.get(key)}
+    # vLLM has no code for a request that is too long
+    if "maximum context length" in str(error.get("message")):
+        codes |= TOO_LONG
+    return codes
 
 
 def token_usage(page, worst):
     """
-    (tokens read, tokens written) as the server counted, or None if that cannot be right: more than
-    the worst case, with some room for what the server itself put before the messages.
+    Read the server's count of tokens from a reply (JSON): (read, written).
+
+    worst: the most tokens (read, written) that the request can cost, see budget.worst_case. A count
+    beyond that (with some room for the server's own template), or below 1, cannot be right: None.
     """
     usage = page.get("usage") if isinstance(page, dict) else None
-    usage = usage if isinstance(usage, dict) else {}
+    if not isinstance(usage, dict):
+        return None
+    read = usage.get("prompt_tokens")
     # embeddings write nothing
-    counts = usage.get("prompt_tokens"), usage.get("completion_tokens") if worst[1] else 0
-    most = worst[0] + SERVER_OVERHEAD, worst[1]
-    right = all(type(n) is int and (0 < n <= limit or n == limit == 0)
-                for n, limit in zip(counts, most))
-    return counts if right else None
+    written = usage.get("completion_tokens") if worst[1] else 0
+    for count, limit in ((read, worst[0] + SERVER_OVERHEAD), (written, worst[1])):
+        if type(count) is not int:
+            return None
+        if not (0 < count <= limit or count == limit == 0):
+            return None
+    return read, written
 
 
 def first_choice(page):
-    """The first choice of a reply and why it ended, or a Trouble."""
+    """Get a reply's first choice and its finish_reason; RetryableError if there is none."""
     try:
         choice = page["choices"][0]
         return choice, one_line(choice.get("finish_reason") or "stop")
@@ -105,15 +124,20 @@ def first_choice(page):
 
 
 def chat_text(page):
-    """Text and finish_reason of a chat completion. Silence may heal; a refusal is an End."""
+    """
+    Get (text, finish_reason) of a chat completion (JSON).
+
+    An empty text is a RetryableError; a refusal by a content filter is DialogueEnd.
+    """
     choice, finish = first_choice(page)
     message = choice.get("message")
     text = message.get("content") if isinstance(message, dict) else None
+    blank = not isinstance(text, str) or not text.strip()
     if finish == "content_filter":
         raise DialogueEnd("content_filter")
-    if finish == "length" and not (isinstance(text, str) and text.strip()):
-        # all that was allowed went into thinking; it would again
+    if finish == "length" and blank:
+        # reasoning used up all tokens that were allowed; another try would do the same
         raise DialogueEnd("token_limit")
-    if not isinstance(text, str) or not text.strip():
+    if blank:
         raise RetryableError("an answer without a word")
     return text, finish

@@ -1,12 +1,11 @@
 """
-Many questions to servers, each of them asked once: judgments, answers, votes on a dialogue.
+Many independent requests to servers, each made once: judgments, answers, votes on a dialogue.
 
-    failed = errands(journal, {name: lambda: client.chat(...), ...}, in_flight=16)
-    texts = kept(journal, name)
+    failures = ask_all(journal, {name: lambda: client.chat(...), ...}, in_flight=16)
+    texts = journalled_texts(journal, name)
 
-What was answered stands in the journal; who calls leaves out what is kept there. What failed is
-told apart by why (one of platolm.ENDS), is never taken for an answer, and may be asked again.
-Not here: the client, and dialogues, in which one answer leads to the next question (simulate.py).
+Every text that comes back stands in the journal; the caller leaves out the names that are there
+already. A failure is never taken for an answer, and the next start asks again.
 """
 
 import threading
@@ -14,77 +13,89 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from data.api.journal import RESUMABLE
-from data.api.protocol import RetriesExhausted
+from data.api.protocol import GIVE_UP_AFTER, RetriesExhausted
 from data.program import UserError
 from platolm import DialogueEnd
 
-# so many in a row without an answer, and nobody is there any more
-HOPELESS = 5
-
 
 def journalled_texts(journal, name):
-    """What was answered to a question, all tries that count: [text, ...]."""
+    """List the texts that the journal holds under a name, in the order in which they came."""
     return [row["value"] for row in journal.turns(name)]
 
 
 def ask_all(journal, tasks, in_flight, stop=None, progress=None):
     """
-    Run tasks {name: function that gives a text, mostly a Said}, so many at a time.
+    Run tasks {name: function that returns a text, mostly a Reply}, in_flight at a time.
 
-    Each text is written into the journal as one more turn of its name. Returns {name: why} of the
-    tasks that failed. A server that does not answer at all is a Problem.
+    Each text is written to the journal as one more turn of its name. Returns the failures as
+    {name: reason}, a reason being one of platolm.END_REASONS. UserError if GIVE_UP_AFTER tasks in
+    a row get no answer; stop: an event that is set when the run breaks off.
     """
-    stop, failed, unanswered = stop or threading.Event(), {}, 0
+    stop = stop or threading.Event()
+    failures = {}
+    unanswered = 0
 
-    def one(name, task):
-        # where money or patience is at an end, nobody begins
-        if stop.is_set() or "budget" in failed.values():
+    def run_task(name, task):
+        # once the money is spent, or the run is over, no task begins
+        if stop.is_set() or "budget" in failures.values():
             raise DialogueEnd("budget")
-        said = task()
-        how = getattr(said, "meta", {})
+        text = task()
+        meta = getattr(text, "meta", {})
         journal.write({"id": name, "turn": len(journal.offsets.get(name, ())), "from": "server",
-                       "value": said, **how}, paid=how.get("cost", 0) > 0)
+                       "value": text, **meta}, paid=meta.get("cost", 0) > 0)
 
     with ThreadPoolExecutor(in_flight) as pool:
-        names = {pool.submit(one, name, task): name for name, task in tasks.items()}
+        names = {pool.submit(run_task, name, task): name for name, task in tasks.items()}
         try:
-            for done in as_completed(names):
-                unanswered = record_outcome(done, names[done], failed, unanswered)
+            for future in as_completed(names):
+                unanswered = record_outcome(future, names[future], failures, unanswered)
                 if progress:
                     progress.count_done()
         except BaseException:
-            # who sleeps need not wait for the end of it
+            # wakes the workers that sleep before a retry
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
-    return failed
+    return failures
 
 
-def record_outcome(done, name, failed, unanswered):
-    """Note down how a task failed, if it did; how many in a row got no answer."""
+def record_outcome(future, name, failures, unanswered):
+    """
+    Enter a finished task in failures {name: reason} if it failed.
+
+    Returns the number of tasks in a row that got no answer, `unanswered` being the number before
+    this one; UserError when it reaches GIVE_UP_AFTER.
+    """
     try:
-        done.result()
+        future.result()
     except DialogueEnd as end:
-        failed[name] = str(end)
-    except RetriesExhausted as problem:
-        failed[name] = "error"
-        if unanswered + 1 == HOPELESS:
-            raise UserError(f"{HOPELESS} questions in a row got no answer; what was answered is "
-                          f"kept, start again to go on: {problem}") from None
+        failures[name] = str(end)
+    except RetriesExhausted as error:
+        failures[name] = "error"
+        if unanswered + 1 == GIVE_UP_AFTER:
+            raise UserError(f"{GIVE_UP_AFTER} questions in a row got no answer; what was answered "
+                            f"is kept, start again to go on: {error}") from None
         return unanswered + 1
     return 0
 
 
-def raise_if_incomplete(failures, what):
-    """A Problem where something failed for lack of money or of a server: that can be mended."""
-    missing = [why for why in failures if why in RESUMABLE]
-    if missing:
-        more = "; the next call at its worst did not fit: more --max-dollars, or shorter answers" \
-            if "budget" in missing else ""
-        raise UserError(f"{len(missing)} {what} are missing ({tally(missing)}); the same command "
-                      f"asks for them again, and for no others{more}")
+def raise_if_incomplete(reasons, what):
+    """
+    Raise UserError if any of the failures' reasons is one that a new start can mend.
+
+    what: the name of the missing things, in the plural, as in "3 judgments are missing".
+    """
+    missing = [reason for reason in reasons if reason in RESUMABLE]
+    if not missing:
+        return
+    hint = ""
+    if "budget" in missing:
+        hint = ("; the next call at its worst did not fit: more --max-dollars, or shorter "
+                "answers")
+    raise UserError(f"{len(missing)} {what} are missing ({tally(missing)}); the same command asks "
+                    f"for them again, and for no others{hint}")
 
 
 def tally(words):
     """["a", "b", "a"] -> "2 a, 1 b"."""
-    return ", ".join(f"{n} {word}" for word, n in Counter(words).most_common())
+    return ", ".join(f"{count} {word}" for word, count in Counter(words).most_common())

@@ -62,7 +62,7 @@ class Watch:
             return done
         user.engine.step = timed
 
-    def start_dialogue(self, number, intent="", held=()):
+    def start_dialogue(self, number, intent="", rows=()):
         """The user's ask, watched."""
         self.starts.append(time.perf_counter())
         if number % 100 == 0:
