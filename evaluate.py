@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.api.budget import Endpoint
+from data.api.budget import Endpoint, client_settings, money_flags
 from data.api.journal import Journal
 from data.api.request_pool import ask_all, raise_if_incomplete, tally
 from data.machine import load_checkpoint
@@ -38,9 +38,10 @@ from data.measure.turns import AskSettings
 from data.program import (Progress, UserError, name_and_value, natural_int, positive_int, read_json,
                           read_jsonl, run, url, write_json, write_jsonl)
 from data.text_metrics import vectors
+from data.users import user_settings
 from model import generate_batch
 from platolm import prompt
-from simulate import client_factory, client_settings, money_flags, user_settings
+from simulate import client_factory
 
 
 # ------------------------------------------------------------------------------------------------

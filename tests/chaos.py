@@ -16,7 +16,7 @@ import threading
 import time
 from email.utils import formatdate
 
-from data.api.server import Handler, Refused
+from data.api.server import Handler, RequestError
 
 PRICE = (1.0, 2.0)
 
@@ -72,7 +72,7 @@ def rate_limit(form):
         headers = {"none": {}, "seconds": {"Retry_After": f"{max(1, wait):.0f}"},
                    "float": {"Retry_After": f"{wait:.3f}"}, "date": {"Retry_After": date},
                    "ms": {"retry_after_ms": f"{1000 * wait:.0f}"}}[form]
-        body = Refused(429, "rate_limit_exceeded", "slow down").body
+        body = RequestError(429, "rate_limit_exceeded", "slow down").body
         handler.send(429, body, **headers)
     return fault
 
@@ -80,7 +80,7 @@ def rate_limit(form):
 def status(number, body=None):
     """An error with a body in one of the shapes that servers send."""
     def fault(handler, wait):
-        page = Refused(number, "server_error", "trouble").body if body is None else body
+        page = RequestError(number, "server_error", "trouble").body if body is None else body
         handler.send(number, page)
     return fault
 

@@ -12,7 +12,7 @@ import evaluate
 from data.checkpoint import save_model
 from data.measure import card
 from data.api import serve_checkpoint as serve
-from data.api.budget import Endpoint
+from data.api.budget import ClientSettings, Endpoint
 from data.api.journal import Journal
 from data.measure.likelihood import leave_probabilities, bits_per_byte
 from data.measure.turns import AskSettings, HumanTurn, ask_at_turns, swap_answers, split_halves, human_turns
@@ -21,7 +21,7 @@ from model import generate_batch
 from data.program import to_jsonl
 from platolm import prompt, read_records
 from data.users import UserSettings
-from simulate import ClientSettings, client_factory
+from simulate import client_factory
 from data.experiment.talks import dialogues
 from data.harbour.world import asked
 
@@ -282,12 +282,12 @@ def test_statistics_with_an_embedder_and_a_judge_over_the_wire(people, tmp_path,
 
 def test_a_checkpoint_served_answers_like_the_assistant_it_is(talker, tokenizer, tmp_path):
     save_model(talker, tmp_path), tokenizer.save(tmp_path)
-    reply = serve.assistant(tmp_path, limit=12)
+    reply = serve.load_assistant(tmp_path, limit=12)
     said = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "who mends clocks?"}]
     first, second = reply(said), reply(said)
-    again = serve.assistant(tmp_path, limit=12)
+    again = serve.load_assistant(tmp_path, limit=12)
     assert [again(said), again(said)] == [first, second] and first != second
-    assert serve.turns_of(said + [{"role": "assistant", "content": "ada"}]) == [
+    assert serve.messages_to_turns(said + [{"role": "assistant", "content": "ada"}]) == [
         {"from": "human", "value": "be brief\nwho mends clocks?"}, {"from": "gpt", "value": "ada"}]
     long = reply([{"role": "user", "content": "who mends clocks? " * 400}])
     assert isinstance(long, str), "what does not fit is cut, the system line stays"

@@ -17,7 +17,7 @@ from data.checkpoint import save_model
 from data.measure import alpacaeval as alpaca
 from data.harbour import grader
 from data.measure import intervals, mtbench
-from data.api.server import Refused, serving
+from data.api.server import RequestError, serving
 from data.program import UserError, to_jsonl, read_jsonl
 
 QUESTIONS = [
@@ -240,7 +240,7 @@ def test_after_failures_exactly_the_failed_ones_are_asked(bench):
         if not healed and random.Random(text).random() < 0.3:
             broken.add(text)
             if len(text) % 2:
-                raise Refused(400, "content_policy_violation", "no")
+                raise RequestError(400, "content_policy_violation", "no")
             return "I cannot say"
         return "[[6]]"
     with serving(judge) as url:
@@ -432,7 +432,7 @@ def test_an_answer_that_is_refused_stays_empty_and_what_would_follow_it_too(tmp_
 
     def reply(messages):
         if messages[-1]["content"] in ("hi", "times 2?"):
-            raise Refused(400, "content_policy_violation", "no")
+            raise RequestError(400, "content_policy_violation", "no")
         return "five coins"
     args = Namespace(**vars(args_of(tmp_path, None)), models=None, limit=9, seed=0)
     with serving(reply) as url:

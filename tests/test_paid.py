@@ -18,7 +18,7 @@ from data.api.journal import Journal, mean_sizes, journal_records
 from data.api.budget import (Ledger, Limiter, teacher_tokens, user_tokens, cost_in_dollars,
                              forecast, price_of, worst_case, transcript_tokens, RunStopped)
 from data.openings import Opening
-from data.api.server import Refused, serving
+from data.api.server import RequestError, serving
 from data.api.session import check_server, open_session
 from data.api.protocol import TOO_LONG, RetriesExhausted, retry_after, error_codes, token_usage
 from data.program import UserError, to_jsonl
@@ -192,7 +192,7 @@ def test_what_time_does_not_heal_is_not_tried_again(status):
 
     def reply(messages):
         asked.append(1)
-        raise Refused(status, "some_error", "no")
+        raise RequestError(status, "some_error", "no")
     with serving(reply) as url:
         clock = Clock()
         with pytest.raises(UserError, match=f"refuses: HTTP {status}"):
@@ -208,7 +208,7 @@ def test_what_time_does_not_heal_is_not_tried_again(status):
 def test_a_dialogue_that_the_teacher_cannot_take_ends_and_the_others_go_on(tmp_path, error, end):
     def reply(messages):
         if len(messages) > 3:
-            refused = Refused(400, "invalid_request_error", "no")
+            refused = RequestError(400, "invalid_request_error", "no")
             refused.body["error"].update(error)
             raise refused
         return "well"
@@ -240,7 +240,7 @@ def test_one_dialogue_nobody_answers_is_tried_again_at_the_next_start(tmp_path):
 
     def reply(messages):
         if sick[0] and messages[0]["content"] == "q 1 0" and len(messages) == 3:
-            raise Refused(500, "server_error", "I cannot")
+            raise RequestError(500, "server_error", "I cannot")
         return "well"
     with serving(reply) as url:
         found = simulate(url, tmp_path / "j", 4)

@@ -5,14 +5,14 @@ import json
 
 import pytest
 
-from data.api.server import Refused, run_with, serving
+from data.api.server import RequestError, run_with, serving
 
 
 @pytest.fixture
 def address():
     def reply(messages):
         if messages[-1]["content"] == "refuse":
-            raise Refused(429, "rate_limit_error", "slow down")
+            raise RequestError(429, "rate_limit_error", "slow down")
         if messages[-1]["content"] == "break":
             raise ZeroDivisionError("one over nothing")
         return f"you said: {messages[-1]['content']}"

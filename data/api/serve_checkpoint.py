@@ -1,11 +1,11 @@
 """
-A checkpoint of ours behind the OpenAI wire, as an assistant.
+An assistant's checkpoint, served over the OpenAI protocol.
 
     python -m data.api.serve_checkpoint DIR -- COMMAND ... URL ...    with URL its address
     python -m data.api.serve_checkpoint DIR --port 8000
 
-One answer at a time: for classrooms and tests. Not here: the wire (server.py), many texts at once
-(model.Engine; for load, any server of Llama directories will do).
+It writes one answer at a time: for classrooms and tests. For many requests at once, any server of
+Llama directories will do.
 """
 
 import sys
@@ -15,57 +15,63 @@ from collections import Counter
 
 import numpy as np
 
+from data.api.server import run_with
 from data.machine import load_checkpoint
 from data.program import UserError, run
 from model import generate_batch
 from platolm import prompt
 
-WHO = {"user": "human", "assistant": "gpt"}
 
-
-def turns_of(messages):
-    """Messages as turns: a system message opens the first turn, and who speaks twice speaks on."""
+def messages_to_turns(messages):
+    """
+    Convert messages to turns: a system message counts as the human's, and messages of one side in
+    a row are one turn.
+    """
     turns = []
     for message in messages:
-        who = WHO.get(message.get("role"), "human")
-        if turns and turns[-1]["from"] == who:
+        role = "gpt" if message.get("role") == "assistant" else "human"
+        if turns and turns[-1]["from"] == role:
             turns[-1]["value"] += "\n" + message["content"]
         else:
-            turns.append({"from": who, "value": message["content"]})
+            turns.append({"from": role, "value": message["content"]})
     return turns
 
 
-def assistant(directory, limit=64, temperature=0.7):
+def load_assistant(directory, limit=64, temperature=0.7):
     """
-    reply(messages) -> text, by the assistant of a checkpoint directory. The same messages get the
-    same first answer, the same second one, and so on.
+    Return reply(messages) -> text, by the assistant of a checkpoint directory; limit: its longest
+    answer in tokens. The same messages get the same first answer, the same second one, and so on.
     """
-    lock, times = threading.Lock(), Counter()
     model, tokenizer = load_checkpoint(directory)
+    lock = threading.Lock()
+    # how often a prompt was answered before
+    times = Counter()
 
     def reply(messages):
-        ids = prompt(turns_of(messages), tokenizer, "gpt")
-        # the system line stays, and as much of the end as there is room for
-        head, room = len(prompt([], tokenizer, "gpt")), model.config.context - limit
-        ids = ids if len(ids) <= room else ids[:head] + ids[head - room:]
+        ids = prompt(messages_to_turns(messages), tokenizer, "gpt")
+        # of a prompt that is too long, the system line and the end are kept
+        head = len(prompt([], tokenizer, "gpt"))
+        room = model.config.context - limit
+        if len(ids) > room:
+            ids = ids[:head] + ids[head - room:]
         with lock:
             seed = [zlib.crc32(repr(ids).encode()), times[tuple(ids)]]
             times[tuple(ids)] += 1
-            draw = np.random.default_rng(seed).random
-            row, = generate_batch(model, [ids], [tokenizer.eos], limit, 1, [draw],
-                            temperature=temperature)
-        # on this wire silence would count as a fault
+            uniform = np.random.default_rng(seed).random
+            row, = generate_batch(model, [ids], [tokenizer.eos], limit, 1, [uniform],
+                                  temperature=temperature)
+        # clients take an empty answer for an error
         return tokenizer.decode(row.output).strip() or "..."
     return reply
 
 
 def main():
     """Serve a checkpoint to a command, or at a port."""
-    from data.api.server import run_with
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         raise UserError("which checkpoint? python -m data.api.serve_checkpoint DIR -- COMMAND ... "
-                      "URL ...")
-    raise SystemExit(run_with(assistant(sys.argv[1]), name="model", argv=sys.argv[2:]))
+                        "URL ...")
+    reply = load_assistant(sys.argv[1])
+    raise SystemExit(run_with(reply, name="model", argv=sys.argv[2:]))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """
-A function behind the OpenAI wire: messages in, text out, over HTTP.
+A function served over the OpenAI protocol: messages in, text out, over HTTP.
 
     run_with(reply)     the command line of a server: `-- COMMAND ... URL ...` or `--port 8000`
 
-`reply(messages) -> text` gets what the client sent as [{"role", "content"}, ...]. Served are
-chat completions, whole or streamed, the list of models, and errors in OpenAI's shape; and, where
-there is a function for them, completions of token ids and embeddings. Nothing here knows what the
-functions say or who asks; nothing of the project is imported. Not here: a server that misbehaves
-(chaos.py).
+`reply(messages) -> text` gets what the client sent as [{"role", "content"}, ...]. Served are chat
+completions (whole or streamed), the list of models, and errors in OpenAI's shape; where a function
+for them is given, also completions of token ids, and embeddings. Nothing of the project is
+imported here.
 """
 
 import argparse
@@ -22,8 +21,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
-class Refused(Exception):
-    """A request that gets an error object: HTTP status, type and message."""
+class RequestError(Exception):
+    """Raised to answer a request with an error object: HTTP status, type and message."""
 
     def __init__(self, status, kind, message):
         super().__init__(message)
@@ -31,23 +30,26 @@ class Refused(Exception):
         self.status = status
 
 
-def messages_of(body):
-    """A request's body (bytes) as (request, messages), or Refused with what is wrong."""
+def parse_request(body):
+    """Parse a chat request's body (bytes) as (request, messages); RequestError if it is wrong."""
     try:
         request = json.loads(body)
     except ValueError:
-        raise Refused(400, "invalid_request_error", "the body is not JSON") from None
+        raise RequestError(400, "invalid_request_error", "the body is not JSON") from None
     messages = request.get("messages") if isinstance(request, dict) else None
     if not isinstance(messages, list) or not messages:
-        raise Refused(400, "invalid_request_error", "messages must be a list with something in it")
+        raise RequestError(400, "invalid_request_error", "messages must be a list, and not empty")
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            raise Refused(400, "invalid_request_error", "every message needs a role and a content")
+            raise RequestError(400, "invalid_request_error",
+                               "every message needs a role and a content")
     return request, messages
 
 
-def shortened(text, request):
-    """A text cut to the request's limit, in tokens as this server counts them; and why it ends."""
+def truncate(text, request):
+    """
+    Cut a text to the request's max_tokens, a token being a word here: (text, finish_reason).
+    """
     limit = request.get("max_tokens") or request.get("max_completion_tokens")
     words = list(re.finditer(r"\S+", text))
     if isinstance(limit, int) and len(words) > limit:
@@ -55,21 +57,29 @@ def shortened(text, request):
     return text, "stop"
 
 
-def usage(messages, text):
-    """Tokens as this server counts them: words."""
-    asked = sum(len(message["content"].split()) for message in messages)
-    return {"prompt_tokens": asked, "completion_tokens": len(text.split()),
-            "total_tokens": asked + len(text.split())}
+def count_usage(messages, text):
+    """Count the tokens of a request and its answer, a token being a word here."""
+    read = sum(len(message["content"].split()) for message in messages)
+    return usage(read, len(text.split()))
+
+
+def usage(read, written):
+    """Make the protocol's object of so many tokens read and written."""
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
 def completion(kind, model, choice, **more):
-    """The envelope that a whole answer and each chunk of a stream share."""
+    """Make the envelope that a whole answer and each chunk of a stream share."""
+    choices = [] if choice is None else [{"index": 0, **choice}]
     return {"id": f"chatcmpl-{uuid.uuid4().hex[:24]}", "object": kind, "created": int(time.time()),
-            "model": model, "choices": [] if choice is None else [{"index": 0, **choice}], **more}
+            "model": model, "choices": choices, **more}
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection; `serving` sets `reply`, `complete`, `embed`, `name` on a subclass."""
+    """
+    One connection. `serving` sets, on a subclass, `name` (of the model) and the functions `reply`,
+    `complete` and `embed` (None: not served).
+    """
 
     complete = embed = None
     protocol_version = "HTTP/1.1"
@@ -78,10 +88,10 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def log_message(self, *_):
-        """Stay quiet: the client says what matters."""
+        """Print nothing: the client reports what matters."""
 
     def send(self, status, body, kind="application/json", **headers):
-        """A reply with its headers (Retry_After: 2); body: bytes, or what becomes JSON."""
+        """Send a reply; body: bytes, or what becomes JSON; headers: Retry_After=2, ..."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         headers = {"Content-Type": kind, "Content-Length": str(len(data)), **headers}
@@ -92,67 +102,70 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path.rstrip("/") != "/v1/models":
-            return self.send(404, Refused(404, "not_found_error", f"no {self.path} here").body)
-        card = {"id": self.name, "object": "model", "created": 0, "owned_by": "platolm"}
-        self.send(200, {"object": "list", "data": [card]})
+            error = RequestError(404, "not_found_error", f"no {self.path} here")
+            return self.send(error.status, error.body)
+        model = {"id": self.name, "object": "model", "created": 0, "owned_by": "platolm"}
+        self.send(200, {"object": "list", "data": [model]})
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.send(*self.answer(body))
 
     def answer(self, body):
-        """The reply to a request's body (bytes): the arguments of `send`."""
+        """Answer a request's body (bytes): the arguments of `send`."""
         try:
             path = self.path.rstrip("/")
             if path == "/v1/completions" and self.complete:
-                return 200, self.completed(body)
+                return 200, self.answer_completion(body)
             if path == "/v1/embeddings" and self.embed:
-                return 200, self.embedded(body)
+                return 200, self.answer_embeddings(body)
             if path != "/v1/chat/completions":
-                raise Refused(404, "not_found_error", f"no {self.path} here")
-            request, messages = messages_of(body)
-            text, why = shortened(self.reply(messages), request)
-        except Refused as refused:
-            return refused.status, refused.body
+                raise RequestError(404, "not_found_error", f"no {self.path} here")
+            request, messages = parse_request(body)
+            text, reason = truncate(self.reply(messages), request)
+        except RequestError as error:
+            return error.status, error.body
         except Exception as error:
-            trouble = f"the server failed: {type(error).__name__}: {error}"
-            return 500, Refused(500, "server_error", trouble).body
+            message = f"the server failed: {type(error).__name__}: {error}"
+            return 500, RequestError(500, "server_error", message).body
         if request.get("stream"):
-            return 200, self.stream(request, messages, text, why), "text/event-stream"
+            return 200, self.stream_events(request, messages, text, reason), "text/event-stream"
         message = {"role": "assistant", "content": text}
-        choice = {"message": message, "logprobs": None, "finish_reason": why}
-        counted = usage(messages, text)
-        return 200, completion("chat.completion", self.name, choice, usage=counted)
+        choice = {"message": message, "logprobs": None, "finish_reason": reason}
+        return 200, completion("chat.completion", self.name, choice,
+                               usage=count_usage(messages, text))
 
-    def completed(self, body):
-        """A completion: complete(request) -> (text, tokens written, finish_reason, logprobs)."""
+    def answer_completion(self, body):
+        """Answer by complete(request) -> (text, tokens written, finish_reason, logprobs)."""
         request = json.loads(body)
-        text, wrote, why, logprobs = self.complete(request)
-        choice = {"text": text, "logprobs": logprobs, "finish_reason": why}
-        read = len(request["prompt"])
-        counted = {"prompt_tokens": read, "completion_tokens": wrote, "total_tokens": read + wrote}
-        return completion("text_completion", self.name, choice, usage=counted)
+        text, written, reason, logprobs = self.complete(request)
+        choice = {"text": text, "logprobs": logprobs, "finish_reason": reason}
+        return completion("text_completion", self.name, choice,
+                          usage=usage(len(request["prompt"]), written))
 
-    def embedded(self, body):
-        """Embeddings: embed(texts) gives a list of numbers for each."""
+    def answer_embeddings(self, body):
+        """Answer by embed(texts), which returns a list of numbers for each text."""
         texts = json.loads(body)["input"]
-        rows = [{"object": "embedding", "index": i, "embedding": row}
-                for i, row in enumerate(self.embed(texts))]
-        used = sum(len(text.split()) for text in texts)
+        rows = [{"object": "embedding", "index": index, "embedding": vector}
+                for index, vector in enumerate(self.embed(texts))]
+        read = sum(len(text.split()) for text in texts)
         return {"object": "list", "model": self.name, "data": rows,
-                "usage": {"prompt_tokens": used, "total_tokens": used}}
+                "usage": {"prompt_tokens": read, "total_tokens": read}}
 
-    def stream(self, request, messages, text, why):
-        """Server-sent events: the role, the words one by one, the end; the usage if asked for."""
+    def stream_events(self, request, messages, text, reason):
+        """
+        Make the server-sent events (bytes) of an answer: the role, the words one by one, the
+        finish_reason; then the usage, if the request asks for it.
+        """
         words = [word + " " for word in text.split(" ")]
         words[-1] = words[-1][:-1]
         deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in words), {}]
         choices = [{"delta": delta, "finish_reason": None} for delta in deltas]
-        choices[-1]["finish_reason"] = why
+        choices[-1]["finish_reason"] = reason
         chunks = [completion("chat.completion.chunk", self.name, choice) for choice in choices]
         if (request.get("stream_options") or {}).get("include_usage"):
-            counted = usage(messages, text)
-            chunks.append(completion("chat.completion.chunk", self.name, None, usage=counted))
+            chunks.append(completion("chat.completion.chunk", self.name, None,
+                                     usage=count_usage(messages, text)))
         events = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks] + ["data: [DONE]\n\n"]
         return "".join(events).encode()
 
@@ -163,7 +176,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 1024
 
     def handle_error(self, request, client_address):
-        """A client that hangs up is no news; anything else is told as usual."""
+        """Ignore a client that hangs up; report any other error as usual."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -173,16 +186,19 @@ def serving(reply, name="local", port=0, handler=Handler, **more):
     """
     Serve on the loopback address while the `with` lasts; gives the URL. Port 0: a free one.
 
-    handler: another kind of connection; more: what its objects shall have, like `complete`.
+    handler: the class of a connection; more: attributes of its objects, like `complete`.
     """
-    more = {key: staticmethod(value) if callable(value) else value for key, value in more.items()}
-    handler = type("Bound", (handler,), {"reply": staticmethod(reply), "name": name, **more})
-    with Server(("127.0.0.1", port), handler) as listening:
-        threading.Thread(target=listening.serve_forever, args=[0.05], daemon=True).start()
+    attributes = {"reply": reply, "name": name, **more}
+    for key, value in attributes.items():
+        if callable(value):
+            attributes[key] = staticmethod(value)
+    handler = type("Bound", (handler,), attributes)
+    with Server(("127.0.0.1", port), handler) as server:
+        threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{listening.server_port}/v1"
+            yield f"http://127.0.0.1:{server.server_port}/v1"
         finally:
-            listening.shutdown()
+            server.shutdown()
 
 
 def run_with(reply, name="local", argv=None):
@@ -194,7 +210,7 @@ def run_with(reply, name="local", argv=None):
 
     Returns the command's exit status.
     """
-    parser = argparse.ArgumentParser(description=f"the {name} behind the OpenAI wire")
+    parser = argparse.ArgumentParser(description=f"the {name} over the OpenAI protocol")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("command", nargs="*", help="after --: what to run; URL is the address")
     args = parser.parse_args(argv)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.api.budget import money_flags
 from data.formats.files import read_dialogues
 from data.measure.likelihood import UserLikelihoods
 from data.measure.turns import ask_at_turns, human_turns, readable_dialogues, split_halves
@@ -21,8 +22,7 @@ from data.program import UserError, file_hash, name_and_value, positive_int, url
 from data.text_metrics import (LEAKS, SERVES, SHAPE, auc, content, distinct, grams_in,
                                jaccard_diversity, kolmogorov, logistic, mtld, out_of_fold, vectors,
                                wasserstein, words_of)
-from data.users import scale_odds
-from simulate import money_flags, user_flags
+from data.users import scale_odds, user_flags
 
 VERSION = 1
 # random halves of people that measure how far people are from people

@@ -14,7 +14,7 @@ from time import time
 
 import numpy as np
 
-from data.api.budget import worst_case
+from data.api.budget import money_flags, worst_case
 from data.api.protocol import RetryableError
 from data.api.request_pool import ask_all, journalled_texts, raise_if_incomplete, tally
 from data.formats.clean import bench_rule
@@ -23,7 +23,6 @@ from data.measure.mtbench import text_hash
 from data.program import Progress, UserError, nonnegative, positive_int, url
 from data.text_metrics import auc, mean_cosine, mtld, out_of_fold, unit, vectors, words_of
 from platolm import Tokenizer
-from simulate import money_flags
 
 # dialogues at a time
 PIECE = 256
