@@ -2,7 +2,7 @@
 Evaluate assistants and simulated users.
 
     python evaluate.py answer NAME=DIR ... --bench bench            answer a bench's questions
-    python evaluate.py judge NAME ... --bench bench --judge URL     rate the answers, or compare them
+    python evaluate.py judge NAME ... --bench bench --judge URL     rate answers, or compare them
     python evaluate.py score NAME ... --bench bench                 print tables, write results.json
     python evaluate.py stats FILE ...                               statistics of dialogues
     python evaluate.py card --user DIR --human FILE                 how human-like is a user?
@@ -29,7 +29,7 @@ from data.api.request_pool import ask_all, raise_if_incomplete, tally
 from data.machine import load_checkpoint
 from data.measure import card, dataset_stats, mtbench
 from data.measure.intervals import (bootstrap, bounded, label_agreement, length_controlled_interval,
-                                    mean_of, paired, permutation)
+                                    mean_of, paired, permutation, ratio)
 from data.measure.judge import (Case, Judge, JudgeSettings, open_journal, prompt_messages,
                                 require_one_budget)
 from data.measure.mtbench import read_questions, read_scores
@@ -308,11 +308,6 @@ def pairwise(rows, longer):
             "failed": len(rows) - n, "worst": worst, "best": best, "controlled": controlled}
 
 
-def ratio(part, total):
-    """part / total; None if total is 0."""
-    return float(part / total) if total else None
-
-
 def agreement(rows, votes):
     """
     Compare a judge with humans who voted on the same pairs of answers.
@@ -476,8 +471,8 @@ def judge_bench(bench, names, pairs, prompts, settings, clients, stop):
 
     failed = [row for row in rows if "failure" in row]
     failures = [row["failure"] for row in failed]
-    print(f"{path}: {len(rows):,} judgments of {len(requests):,} prompts, {new:,} of which had none "
-          f"before; failed: {tally(failures) or 'none'}{judge.spent()}", flush=True)
+    print(f"{path}: {len(rows):,} judgments of {len(requests):,} prompts, {new:,} of which had "
+          f"none before; failed: {tally(failures) or 'none'}{judge.spent()}", flush=True)
     if "unparsed" in failures:
         row = failed[failures.index("unparsed")]
         text = row.get("judgment") or row.get("g1_judgment") or row.get("g2_judgment") or ""
@@ -535,7 +530,8 @@ def command_score(args):
     scores, arms = {}, {}
     # a bench may have been judged in pairs alone
     if ratings_file.exists() or not pairs_file.exists():
-        scores, arms = score_arms(args.bench, args.judge_model, args.names, args.beside, args.probes)
+        scores, arms = score_arms(args.bench, args.judge_model, args.names, args.beside,
+                                  args.probes)
     differences = {}
     for name in scores:
         if args.against in scores and name != args.against:
@@ -574,7 +570,8 @@ def command_stats(args):
     if args.judge:
         client = client_for(Endpoint(args.judge, args.judge_model, args.price))
         judge = partial(dataset_stats.judge_sessions, most=args.judged, client=client,
-                        model=args.judge_model, journal=journal, in_flight=args.in_flight, stop=stop)
+                        model=args.judge_model, journal=journal, in_flight=args.in_flight,
+                        stop=stop)
     numbers_of, threshold = dataset_stats.compare_files(args.files, args.human, args.tokenizer,
                                                         args.bench, embed, judge)
     write_json(args.out, numbers_of)

@@ -1,8 +1,7 @@
 """
-What can be counted in texts: words, their variety, what they are about, and who may have said them.
+Measures of texts: words and their variety, similarity, and classifiers of who wrote a text.
 
-Each measure is one short function of texts, word lists or their vectors, in numpy. Not here: which
-of them make up a simulator's card (card.py) or the statistics of a data set (dataset_stats.py).
+Each measure is one short function of texts, lists of words, or vectors, in numpy.
 """
 
 import re
@@ -20,95 +19,131 @@ WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+(?:['’][^\W_{UNSPACED}]+)*"
 
 
 def words_of(text):
-    """The words of a text, in lower case; where there are no spaces, its characters."""
+    """Split a text into words, in lower case; scripts without spaces into characters."""
     return WORD.findall(text.lower())
 
 
 def factors(words, threshold):
-    """How often the share of different words falls to the threshold; the rest counts in part."""
-    found, seen, count = 0.0, set(), 0
+    """
+    Count the stretches ("factors") after which the share of different words is at the threshold.
+
+    A last, incomplete stretch counts as the part of the way that its share has come.
+    """
+    complete = 0.0
+    seen, count = set(), 0
     for word in words:
         seen.add(word)
         count += 1
         if len(seen) / count <= threshold:
-            found, seen, count = found + 1, set(), 0
-    return found + (1 - len(seen) / count) / (1 - threshold) if count else found
+            complete += 1
+            seen, count = set(), 0
+    if count == 0:
+        return complete
+    return complete + (1 - len(seen) / count) / (1 - threshold)
 
 
 def mtld(words, threshold=0.72):
     """
-    Lexical diversity that does not hang on length (McCarthy & Jarvis 2010): the mean length of
-    stretches over which the share of different words stays above the threshold, from both ends.
-    None where no word comes twice: then it would be infinite.
+    Lexical diversity independent of length (McCarthy & Jarvis 2010), of a list of words.
+
+    The mean length of stretches over which the share of different words stays above the threshold,
+    read from both ends. None if no word occurs twice: it would be infinite.
     """
-    both = factors(words, threshold), factors(words[::-1], threshold)
-    return sum(len(words) / n for n in both) / 2 if all(both) else None
+    forward = factors(words, threshold)
+    backward = factors(words[::-1], threshold)
+    if not forward or not backward:
+        return None
+    return sum(len(words) / n for n in (forward, backward)) / 2
 
 
 def distinct(lists, n=2, most=2000):
-    """The share of different runs of n words, of the first `most` (Li et al. 2016)."""
-    runs = [tuple(words[i:i + n]) for words in lists for i in range(len(words) - n + 1)][:most]
-    return len(set(runs)) / len(runs) if runs else None
+    """
+    The share of different n-grams among the first `most` (Li et al. 2016); None without any.
+
+    lists: the words of each text.
+    """
+    ngrams = []
+    for words in lists:
+        for i in range(len(words) - n + 1):
+            ngrams.append(tuple(words[i:i + n]))
+    ngrams = ngrams[:most]
+    return len(set(ngrams)) / len(ngrams) if ngrams else None
 
 
 def jaccard_diversity(texts):
-    """1 minus the mean share of words that two of these texts have in common, over all pairs."""
-    sets = [set(words_of(text)) for text in texts]
-    vocabulary = {word: i for i, word in enumerate(sorted(set().union(*sets)))}
-    if len(sets) < 2 or not vocabulary:
+    """
+    1 minus the mean Jaccard similarity of the words of two texts, over all pairs of texts.
+
+    The Jaccard similarity is the number of words in both texts over that of words in either. None
+    for fewer than two texts.
+    """
+    word_sets = [set(words_of(text)) for text in texts]
+    vocabulary = {word: i for i, word in enumerate(sorted(set().union(*word_sets)))}
+    if len(word_sets) < 2 or not vocabulary:
         return None
-    has = np.zeros((len(sets), len(vocabulary)), dtype=np.float32)
-    for row, found in zip(has, sets):
-        row[[vocabulary[word] for word in found]] = 1
-    both, sizes = has @ has.T, has.sum(axis=1)                       # (N, N), (N,)
+    # a row for each text, 1 where it has a word of the vocabulary
+    has = np.zeros((len(word_sets), len(vocabulary)), dtype=np.float32)
+    for row, words in zip(has, word_sets):
+        row[[vocabulary[word] for word in words]] = 1
+    both = has @ has.T                                               # (N, N)
+    sizes = has.sum(axis=1)                                          # (N,)
     either = np.maximum(sizes[:, None] + sizes - both, 1)
-    pairs = np.triu_indices(len(sets), 1)
+    pairs = np.triu_indices(len(word_sets), 1)
     return float(1 - (both / either)[pairs].mean())
 
 
 # ------------------------------------------------------------------------------------------------
 # vectors: hashed character n-grams, the embedding that needs no model
 
-SIZE, GRAMS = 1 << 12, (3, 4)
+SIZE = 1 << 12
+GRAMS = (3, 4)
 
 
 def buckets(text, n):
-    """The hash of each run of n characters of a text, with a space before and after it."""
+    """
+    Hash each run of n characters of a text to a number below SIZE: (number of runs,).
+
+    A space is put before and after the text.
+    """
     codes = np.frombuffer(f" {text.lower()} ".encode("utf-32-le", "replace"), dtype=np.uint32)
     if len(codes) < n:
         return np.zeros(0, dtype=np.int64)
-    found = np.zeros(len(codes) - n + 1, dtype=np.uint64)
+    hashes = np.zeros(len(codes) - n + 1, dtype=np.uint64)
     for i in range(n):
-        found = found * np.uint64(1_000_003) + codes[i:len(codes) - n + 1 + i]
+        hashes = hashes * np.uint64(1_000_003) + codes[i:len(codes) - n + 1 + i]
     # multiply and shift (Dietzfelbinger 1996): the upper 12 bits are a number below SIZE
-    return ((found * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - 12)).astype(np.int64)
+    return ((hashes * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - 12)).astype(np.int64)
 
 
 def vectors(texts):
-    """Texts (N) as unit vectors (N, 4096): the root of how often each hashed n-gram occurs."""
-    found = np.zeros((len(texts), SIZE), dtype=np.float32)
-    for row, text in zip(found, texts):
+    """Embed texts (N) as unit vectors (N, 4096): square roots of the counts of hashed n-grams."""
+    counts = np.zeros((len(texts), SIZE), dtype=np.float32)
+    for row, text in zip(counts, texts):
         for n in GRAMS:
             row += np.bincount(buckets(text, n), minlength=SIZE)
-    return unit(np.sqrt(found))
+    return unit(np.sqrt(counts))
 
 
 def unit(rows):
-    """Rows (N, D) scaled to length 1; of nothing, nothing."""
+    """Scale rows (N, D) to length 1; rows of zeros stay zeros."""
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def mean_cosine(total, n):
     """
-    The mean cosine of all pairs of n unit vectors, from their sum: with each paired with itself,
-    as the paper's notebook has it, and without. O(n d) instead of O(n^2 d).
+    The mean cosine of all pairs of n unit vectors, from their sum `total` (D,).
+
+    The square of the sum is the sum of all products, so that no pair has to be visited. Returns the
+    mean with each vector also paired with itself, as the paper's notebook has it, and without.
     """
     square = float(total @ total)
-    return square / n ** 2, (square - n) / (n * (n - 1)) if n > 1 else None
+    with_itself = square / n ** 2
+    of_pairs = (square - n) / (n * (n - 1)) if n > 1 else None
+    return with_itself, of_pairs
 
 
 def grams_in(texts, wanted):
-    """For each wanted bucket, the run of characters that falls into it most often."""
+    """Find, for each wanted bucket, the run of characters that falls into it most often."""
     counts = {bucket: Counter() for bucket in wanted}
     for text in texts:
         padded = f" {text.lower()} "
@@ -116,40 +151,48 @@ def grams_in(texts, wanted):
             for i, bucket in enumerate(buckets(text, n).tolist()):
                 if bucket in counts:
                     counts[bucket][padded[i:i + n]] += 1
-    return {bucket: found.most_common(1)[0][0] for bucket, found in counts.items() if found}
+    return {bucket: runs.most_common(1)[0][0] for bucket, runs in counts.items() if runs}
 
 
 # ------------------------------------------------------------------------------------------------
-# who said it? a classifier
+# a classifier: who wrote a text?
 
 
 def logistic(x, y, ridge=1e-4, steps=150):
     """
-    Logistic regression by Nesterov's gradient steps: x (N, D) with rows of length 1, y (N) of 0
-    and 1  ->  weights (D), bias. Both classes count the same, however many there are of each.
+    Fit a logistic regression by Nesterov's accelerated gradient descent: (weights (D,), bias).
+
+    x (N, D): rows of length 1; y (N): 0 or 1. Both classes have the same weight, however many rows
+    each has; ridge: the penalty on the squared weights.
     """
-    weight = np.where(y == 1, 0.5 / max(1, (y == 1).sum()), 0.5 / max(1, (y == 0).sum()))
-    w = previous = np.zeros(x.shape[1] + 1, dtype=np.float32)
+    ones, zeros = (y == 1).sum(), (y == 0).sum()
+    row_weights = np.where(y == 1, 0.5 / max(1, ones), 0.5 / max(1, zeros))
+    # a column of ones, whose weight is the bias
     x = np.hstack([x, np.ones((len(x), 1), dtype=np.float32)])
+    w = previous = np.zeros(x.shape[1], dtype=np.float32)
     for step in range(steps):
+        # the gradient is taken a little ahead, where the momentum leads
         ahead = w + step / (step + 3) * (w - previous)
         p = 1 / (1 + np.exp(-(x @ ahead)))
-        slope = x.T @ (weight * (p - y)).astype(np.float32) + ridge * ahead
-        # with the bias |x|^2 = 2: the curvature is at most 2 / 4, and a step of 2 is safe
-        previous, w = w, ahead - 2 * slope
+        gradient = x.T @ (row_weights * (p - y)).astype(np.float32) + ridge * ahead
+        # with the column of ones |x|^2 = 2: the curvature is at most 2 / 4, and a step of 2 is safe
+        previous, w = w, ahead - 2 * gradient
     return w[:-1], w[-1]
 
 
 def out_of_fold(x, y, groups, folds=5, seed=0):
     """
-    A score for each row by a classifier that has not seen its group (a dialogue): (N,), above 0
-    where it takes it for a 1.
+    Score each row by a logistic regression that has not seen its group (a dialogue): (N,).
+
+    Cross-validation: the groups are dealt into folds at random. A score above 0 means class 1.
     """
     names, group = np.unique(groups, return_inverse=True)
-    fold = (np.random.default_rng(seed).permutation(len(names)) % folds)[group]
+    fold_of_group = np.random.default_rng(seed).permutation(len(names)) % folds
+    fold = fold_of_group[group]                                      # (N,)
     scores = np.zeros(len(y))
     for k in range(folds):
-        train, test = fold != k, fold == k
+        train = fold != k
+        test = fold == k
         if test.any() and len(set(y[train])) == 2:
             w, bias = logistic(x[train], y[train])
             scores[test] = x[test] @ w + bias
@@ -157,38 +200,46 @@ def out_of_fold(x, y, groups, folds=5, seed=0):
 
 
 def auc(scores, y):
-    """The chance that a 1 scores above a 0, a tie being half (Mann & Whitney 1947); or None."""
+    """
+    The probability that a row of class 1 scores above one of class 0 (Mann & Whitney 1947).
+
+    A tie counts as half; None if a class is empty.
+    """
     ones = int((y == 1).sum())
     zeros = len(y) - ones
     if not ones or not zeros:
         return None
-    values, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    _, index, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    # the rank of each different score, counted from 1: the mean of the ranks that its rows share
     ranks = np.cumsum(counts) - (counts - 1) / 2
-    return float((ranks[place][y == 1].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+    rank_sum = ranks[index][y == 1].sum()
+    return float((rank_sum - ones * (ones + 1) / 2) / (ones * zeros))
 
 
 # ------------------------------------------------------------------------------------------------
 # two samples of numbers
 
 
+def distribution(sample, points):
+    """The share of a sample's values up to each of some points: its distribution function."""
+    return np.searchsorted(np.sort(sample), points, side="right") / len(sample)
+
+
 def wasserstein(a, b):
-    """The mean way from one sample to another: the area between their distribution functions."""
+    """The Wasserstein-1 distance of two samples: the area between their distribution functions."""
     points = np.sort(np.concatenate([a, b]))
-    below = [np.searchsorted(np.sort(sample), points[:-1], side="right") / len(sample)
-             for sample in (a, b)]
-    return float((np.abs(below[0] - below[1]) * np.diff(points)).sum())
+    gaps = np.abs(distribution(a, points[:-1]) - distribution(b, points[:-1]))
+    return float((gaps * np.diff(points)).sum())
 
 
 def kolmogorov(a, b):
-    """The largest gap between their distribution functions (Kolmogorov & Smirnov)."""
+    """The Kolmogorov-Smirnov distance: the largest gap between two distribution functions."""
     points = np.concatenate([a, b])
-    below = [np.searchsorted(np.sort(sample), points, side="right") / len(sample)
-             for sample in (a, b)]
-    return float(np.abs(below[0] - below[1]).max())
+    return float(np.abs(distribution(a, points) - distribution(b, points)).max())
 
 
 # ------------------------------------------------------------------------------------------------
-# what a turn is like, and what it does; the words are English, and see little of other languages
+# what a turn is like, and what it does; the patterns are English
 
 ANAPHORA = re.compile(r"(it|its|that|this|these|those|they|them|he|she|his|her|and|but|so|then|or"
                       r"|the (first|second|third|last|other)( one)?|what about|how about)\b", re.I)
@@ -215,7 +266,7 @@ ACTS = (
 
 
 def act(text):
-    """What a turn does, by its words: the first that fits."""
+    """Name what a turn does, by its words: the first of ACTS that matches, or "other"."""
     for name, pattern in ACTS:
         if re.search(pattern if pattern != ANAPHORA.pattern else "^" + pattern, text, re.I):
             return name
@@ -230,5 +281,5 @@ STOP = set(
 
 
 def content(text):
-    """The words of a text that carry what it is about."""
+    """The content words of a text: all but stop words and single letters."""
     return {word for word in words_of(text) if word not in STOP and len(word) > 1}

@@ -19,6 +19,7 @@ from data.api.protocol import RetryableError
 from data.api.request_pool import ask_all, journalled_texts, raise_if_incomplete, tally
 from data.formats.clean import bench_rule
 from data.formats.files import read_dialogues
+from data.measure.intervals import ratio
 from data.measure.mtbench import text_hash
 from data.program import Progress, UserError, nonnegative, positive_int, url
 from data.text_metrics import auc, mean_cosine, mtld, out_of_fold, unit, vectors, words_of
@@ -86,18 +87,13 @@ class Counts:
         utterances = sum(self.turns.values())
         tokens = sum(self.tokens.values())
         return {"sessions": self.sessions, "utterances": utterances,
-                "rounds": mean(utterances / 2, self.sessions),
-                "tokens an utterance": mean(tokens, utterances),
-                "tokens a human turn": mean(self.tokens["human"], self.turns["human"]),
-                "tokens an answer": mean(self.tokens["gpt"], self.turns["gpt"]),
-                "tokens a session": mean(tokens, self.sessions),
-                "MTLD of a human turn": mean(sum(self.mtld), len(self.mtld)),
-                "share of turns with an MTLD": mean(len(self.mtld), self.turns["human"])}
-
-
-def mean(total, count):
-    """total / count; None if count is 0."""
-    return total / count if count else None
+                "rounds": ratio(utterances / 2, self.sessions),
+                "tokens an utterance": ratio(tokens, utterances),
+                "tokens a human turn": ratio(self.tokens["human"], self.turns["human"]),
+                "tokens an answer": ratio(self.tokens["gpt"], self.turns["gpt"]),
+                "tokens a session": ratio(tokens, self.sessions),
+                "MTLD of a human turn": ratio(sum(self.mtld), len(self.mtld)),
+                "share of turns with an MTLD": ratio(len(self.mtld), self.turns["human"])}
 
 
 # ------------------------------------------------------------------------------------------------
@@ -180,7 +176,7 @@ class Topics:
         numbers = {"mean cosine of human turns": of_pairs,
                    "the same, each with itself, too": with_itself}
         for move in ("maintained", "drifted", "shifted"):
-            numbers[f"topic {move}"] = mean(self.moves.count(move), len(self.moves))
+            numbers[f"topic {move}"] = ratio(self.moves.count(move), len(self.moves))
         return numbers
 
 
@@ -226,7 +222,7 @@ def statistics(read, threshold=1.0, count_tokens=count_words, embed=vectors, hum
     Compute the statistics of some dialogues: {name: number}.
 
     read(): the records, anew with each call; threshold: as of Topics; human: sample_turns of people
-    to tell the turns from; overlap(record): whether it shares words with a bench (clean.bench_rule).
+    to tell the turns from; overlap(record): whether it shares words with a bench.
     """
     counts, topics = Counts(count_tokens), Topics(embed, threshold)
     overlapping = 0

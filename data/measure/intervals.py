@@ -22,6 +22,11 @@ def mean_of(values):
     return float(np.nanmean(values))
 
 
+def ratio(part, total):
+    """part / total as a float; None if total is 0."""
+    return float(part / total) if total else None
+
+
 def bootstrap(sums, counts=None, draws=2000, seed=0):
     """
     A mean and its 95 % bootstrap interval (Efron 1979): (mean, low, high).

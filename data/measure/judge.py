@@ -183,7 +183,7 @@ def winner(score, first, second):
 
 
 def require_one_budget(max_dollars, count, unit):
-    """A UserError if a cap in dollars would have to hold over several journals; count: of `unit`s."""
+    """A UserError if a cap in dollars would have to hold for `count` > 1 journals, one a `unit`."""
     if max_dollars is not None and count > 1:
         raise UserError(f"--max-dollars holds for one {unit} at a time; there are {count}")
 

@@ -171,7 +171,7 @@ def request_keys(user, human_turns, deciding):
 
 
 def ask_at_turn(user, number, turn):
-    """A user's text at a HumanTurn, "" if it leaves; number: of the dialogue, for its random stream."""
+    """A user's text at a HumanTurn, "" if it leaves; number: seeds its random stream."""
     ask = user.start_dialogue(number, turn.intent)
     try:
         return ask(turn.before) or ""
