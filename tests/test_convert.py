@@ -1,10 +1,11 @@
-"""Checkpoints of others: Meta's layout, old pickles, PEFT's adapters; and the chat template."""
+"""
+Checkpoints of other formats: Meta's, old pickles, PEFT's adapters; and the chat template. Tests
+data/formats/convert.py and adapter.py.
+"""
 
 import json
 import os
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -29,8 +30,10 @@ def saved(make_model, tokenizer, tmp_path):
     return model, tmp_path / "ours"
 
 
-def command(*words):
-    return subprocess.run([sys.executable, "-m", "data.formats.convert", *map(str, words)], capture_output=True, text=True)
+@pytest.fixture
+def command(run_command):
+    """command(*words) runs data.formats.convert on a command line."""
+    return lambda *words: run_command(c.main, *words)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -44,17 +47,18 @@ def neighbours(x, rope):
     return torch.view_as_real(turned).flatten(-2)
 
 
-THEIRS = {"self_attn.q_proj": "attention.wq", "self_attn.k_proj": "attention.wk", "self_attn.v_proj": "attention.wv",
-          "self_attn.o_proj": "attention.wo", "mlp.gate_proj": "feed_forward.w1", "mlp.down_proj": "feed_forward.w2",
-          "mlp.up_proj": "feed_forward.w3", "input_layernorm": "attention_norm",
-          "post_attention_layernorm": "ffn_norm", "embed_tokens": "tok_embeddings", "lm_head": "output"}
+META_NAMES = {
+    "self_attn.q_proj": "attention.wq", "self_attn.k_proj": "attention.wk", "self_attn.v_proj": "attention.wv",
+    "self_attn.o_proj": "attention.wo", "mlp.gate_proj": "feed_forward.w1", "mlp.down_proj": "feed_forward.w2",
+    "mlp.up_proj": "feed_forward.w3", "input_layernorm": "attention_norm",
+    "post_attention_layernorm": "ffn_norm", "embed_tokens": "tok_embeddings", "lm_head": "output"}
 
 
 def write_meta(model, directory, shards=1):
     """The very numbers of a model under Meta's names, divided as Meta divides them."""
     parts = [{} for _ in range(shards)]
     for name, tensor in model.state_dict().items():
-        for ours, theirs in THEIRS.items():
+        for ours, theirs in META_NAMES.items():
             name = name.replace(ours, theirs)
         side = 1 if any(word in name for word in ("wo.", "w2.", "tok_emb")) else 0
         for part, piece in zip(parts, [tensor] * shards if "norm" in name else tensor.chunk(shards, side)):
@@ -70,7 +74,7 @@ def write_meta(model, directory, shards=1):
 
 @pytest.mark.parametrize("shards", [1, 2])
 @pytest.mark.parametrize("kv_heads", [2, 4])
-def test_metas_files_give_metas_logits(make_model, tokenizer, tmp_path, monkeypatch, shards, kv_heads):
+def test_metas_files_give_metas_logits(make_model, tokenizer, tmp_path, monkeypatch, command, shards, kv_heads):
     """Ours, converted, against the same numbers computed with Meta's own kind of rotation."""
     model = make_model(tied=False, kv_heads=kv_heads).eval()
     write_meta(model, tmp_path / "7B", shards)
@@ -92,17 +96,17 @@ def test_the_permutation_by_hand():
     assert c.half_split(rows, 2)[:, 0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
 
 
-@pytest.mark.parametrize("change, said", [
+@pytest.mark.parametrize("change, error", [
     ({"use_scaled_rope": True}, "use_scaled_rope, which is not"), ({"dim": None}, "hidden_size is missing"),
     ({"n_layers": 3}, "lack layers.2"), ({"n_heads": 3}, "do not divide"),
 ])
-def test_metas_params_are_believed_in_nothing(saved, tmp_path, change, said):
+def test_metas_params_are_checked(saved, tmp_path, change, error):
     model, _ = saved
     write_meta(model, tmp_path / "7B")
-    page = json.loads((tmp_path / "7B" / "params.json").read_text())
-    (tmp_path / "7B" / "params.json").write_text(json.dumps(page | change))
-    with pytest.raises(UserError, match=said):
-        c.open_any(tmp_path / "7B")
+    config = json.loads((tmp_path / "7B" / "params.json").read_text())
+    (tmp_path / "7B" / "params.json").write_text(json.dumps(config | change))
+    with pytest.raises(UserError, match=error):
+        c.load_any(tmp_path / "7B")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -110,7 +114,7 @@ def test_metas_params_are_believed_in_nothing(saved, tmp_path, change, said):
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_old_bins_are_read(saved, tmp_path, shards):
+def test_old_bins_are_read(saved, tmp_path, command, shards):
     model, ours = saved
     tensors = {name if name.startswith("lm_head") else f"model.{name}": tensor.half()
                for name, tensor in model.state_dict().items()}
@@ -137,7 +141,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("pickled", [pickle.dumps, None])
-def test_no_pickle_is_run(saved, tmp_path, pickled):
+def test_no_pickle_is_run(saved, tmp_path, command, pickled):
     _, ours = saved
     (ours / "model.safetensors").unlink()
     bad, trap = ours / "pytorch_model.bin", tmp_path / "it ran"
@@ -148,13 +152,13 @@ def test_no_pickle_is_run(saved, tmp_path, pickled):
     for rubbish in (b"", b"not a pickle", bad.read_bytes()[:20]):
         bad.write_bytes(rubbish)
         with pytest.raises(UserError, match="is not opened"):
-            c.open_any(ours)
+            c.load_any(ours)
     torch.save({"model.norm.weight": [1]}, bad)
     with pytest.raises(UserError, match="something else than tensors"):
-        c.open_any(ours)
+        c.load_any(ours)
 
 
-@pytest.mark.parametrize("made, said", [
+@pytest.mark.parametrize("made, error", [
     ({}, "is no checkpoint that is known here"), ({"config.json": "{}"}, "not a 'llama'"),
     ({"config.json": '{"model_type": "llama", "rope_scaling": {"type": "dynamic"}}'}, "rope scaling"),
     ({"config.json": '{"model_type": "llama", "rope_parameters": {"rope_type": "llama3"}}'}, "rope scaling"),
@@ -166,20 +170,20 @@ def test_no_pickle_is_run(saved, tmp_path, pickled):
     ({"config.json": '{"model_type": "mistral"}'}, "'mistral'"), ({"params.json": "{}"}, "no consolidated.00.pth"),
     ({"adapter_config.json": '{"peft_type": "LORA", "r": 8, "lora_alpha": 16}'}, "say where"),
 ])
-def test_what_is_not_supported_is_named(tmp_path, made, said):
+def test_what_is_not_supported_is_named(tmp_path, made, error):
     (tmp_path / "in").mkdir()
     for name, text in made.items():
         (tmp_path / "in" / name).write_text(text)
-    with pytest.raises(UserError, match=said):
-        c.open_any(tmp_path / "in")
+    with pytest.raises(UserError, match=error):
+        c.load_any(tmp_path / "in")
 
 
-def test_as_a_command_it_refuses_in_one_sentence(saved, tmp_path):
+def test_as_a_command_it_refuses_in_one_sentence(saved, tmp_path, command):
     _, ours = saved
-    for words, said in [((ours, ours), "write somewhere else"), ((tmp_path / "x.gguf", ours), "is no directory"),
+    for words, error in [((ours, ours), "write somewhere else"), ((tmp_path / "x.gguf", ours), "is no directory"),
                         ((ours, tmp_path / "p", "--to", "peft"), "was not trained with train.py --lora")]:
         done = command(*words)
-        assert done.returncode == 1 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+        assert done.returncode == 1 and error in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
     (tmp_path / "mixed").mkdir()
     (tmp_path / "mixed" / "adapter_config.json").write_text("{}")
     assert "another kind of checkpoint" in command(ours, tmp_path / "mixed").stderr
@@ -187,7 +191,7 @@ def test_as_a_command_it_refuses_in_one_sentence(saved, tmp_path):
     assert "no usable tokenizer.model" in command(ours, tmp_path / "new").stderr
 
 
-def test_a_tokenizer_that_is_too_large_is_of_another_model(make_model, tokenizer, tmp_path):
+def test_a_tokenizer_that_is_too_large_is_of_another_model(make_model, tokenizer, tmp_path, command):
     save_model(make_model(vocab=tokenizer.vocab - 1), tmp_path / "small")
     tokenizer.save(tmp_path / "small")
     assert "are not of one checkpoint" in command(tmp_path / "small", tmp_path / "new").stderr
@@ -197,8 +201,8 @@ def test_a_tokenizer_that_is_too_large_is_of_another_model(make_model, tokenizer
 # adapters
 
 
-def taught(make_model, names=("q_proj", "down_proj")):
-    """A model with LoRA that has learnt something, not merged."""
+def trained_lora(make_model, names=("q_proj", "down_proj")):
+    """A model with random LoRA matrices, not merged."""
     model = make_model(tied=False)
     add_lora(model, names, 4, 10)
     with torch.no_grad():
@@ -208,9 +212,9 @@ def taught(make_model, names=("q_proj", "down_proj")):
     return model
 
 
-def test_an_adapter_goes_out_and_comes_back(saved, make_model, tokenizer, tmp_path):
+def test_an_adapter_goes_out_and_comes_back(saved, make_model, tokenizer, tmp_path, command):
     _, base = saved
-    model = taught(make_model)
+    model = trained_lora(make_model)
     c.write_adapter(model, tmp_path / "adapter", base)
     tokenizer.save(tmp_path / "adapter")
     want = merge_lora(model)(IDS)
@@ -223,43 +227,43 @@ def test_an_adapter_goes_out_and_comes_back(saved, make_model, tokenizer, tmp_pa
 
 def test_names_and_shapes_are_pefts(saved, make_model, tmp_path):
     _, base = saved
-    c.write_adapter(taught(make_model, ["k_proj", "lm_head"]), tmp_path / "a", base)
+    c.write_adapter(trained_lora(make_model, ["k_proj", "lm_head"]), tmp_path / "a", base)
     tensors = read_safetensors(tmp_path / "a" / "adapter_model.safetensors")
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items() if "layers.1" not in name} == {
         "base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight": (4, 32),
         "base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight": (16, 4),
         "base_model.model.lm_head.lora_A.weight": (4, 32), "base_model.model.lm_head.lora_B.weight": (400, 4)}
-    page = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
-    assert (page["r"], page["lora_alpha"], page["target_modules"]) == (4, 10, ["k_proj", "lm_head"])
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["target_modules"]) == (4, 10, ["k_proj", "lm_head"])
 
 
 def test_rslora_is_weighted_by_the_root_of_the_rank(saved, make_model, tmp_path):
     _, base = saved
-    c.write_adapter(taught(make_model), tmp_path / "a", base)
-    page = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
-    (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(page | {"use_rslora": True, "lora_alpha": 5}))
+    c.write_adapter(trained_lora(make_model), tmp_path / "a", base)
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(config | {"use_rslora": True, "lora_alpha": 5}))
     model = load_model(base)
     c.read_adapter(model, tmp_path / "a")
     assert model.layers[0].self_attn.q_proj.scale == 5 / 2
 
 
-@pytest.mark.parametrize("change, said", [
+@pytest.mark.parametrize("change, error", [
     ({"use_dora": True}, "use_dora"), ({"bias": "all"}, "biases"), ({"peft_type": "IA3"}, "other than LORA"),
     ({"modules_to_save": ["lm_head"]}, "modules_to_save"), ({"rank_pattern": {"q": 1}}, "rank_pattern"),
     ({"r": 0}, "does not tell r"), ({"lora_alpha": "16"}, "does not tell r"), ({"r": 8}, "of shape"),
 ])
-def test_other_adapters_are_refused(saved, make_model, tmp_path, change, said):
+def test_other_adapters_are_refused(saved, make_model, tmp_path, change, error):
     model, base = saved
-    c.write_adapter(taught(make_model), tmp_path / "a", base)
-    page = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
-    (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(page | change))
-    with pytest.raises(UserError, match=said):
+    c.write_adapter(trained_lora(make_model), tmp_path / "a", base)
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(config | change))
+    with pytest.raises(UserError, match=error):
         c.read_adapter(load_model(base), tmp_path / "a")
 
 
 def test_an_adapter_with_holes_or_strange_parts_is_refused(saved, make_model, tmp_path):
     _, base = saved
-    c.write_adapter(taught(make_model), tmp_path / "a", base)
+    c.write_adapter(trained_lora(make_model), tmp_path / "a", base)
     file = tmp_path / "a" / "adapter_model.safetensors"
     tensors = {name: tensor.clone() for name, tensor in read_safetensors(file).items()}
     name = "base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"
@@ -312,8 +316,8 @@ def test_a_checkpoint_remembers_how_its_dialogues_begin(tokenizer, records, tmp_
     Tokenizer(tokenizer.model, "Two of them talk.\n\n", "human").save(tmp_path)
     back = Tokenizer.load(tmp_path)
     assert (back.system, back.speaker) == ("Two of them talk.\n\n", "human")
-    said = tokenizer.decode(prompt(turns(records[0]), back, "human"))
-    assert said.startswith("Two of them talk.\n\nHuman: ")
+    text = tokenizer.decode(prompt(turns(records[0]), back, "human"))
+    assert text.startswith("Two of them talk.\n\nHuman: ")
     for rubbish in ('{"system": 5}', '{"speaker": null}'):
         (tmp_path / "tokenizer_config.json").write_text(rubbish)
         assert Tokenizer.load(tmp_path).system == tokenizer.system

@@ -67,8 +67,11 @@ def test_a_simulation_and_a_judge_cost_what_is_printed_elsewhere(plan, run_comma
     assert "320 requests" in printed and "in all, as estimated: 0.0 hours" in printed
 
 
-def test_the_bench_runs_without_a_gpu(run_command):
-    """At a small size, which says nothing about speed; transformers need not be installed."""
+def test_the_bench_runs_without_a_gpu(run_command, monkeypatch):
+    """At a tiny size, which says nothing about speed; transformers need not be installed."""
+    monkeypatch.setattr(bench_train, "TIMES", 1)
+    monkeypatch.setattr(bench_train, "SMALL", Config(
+        vocab=400, dim=32, layers=2, heads=4, kv_heads=4, hidden=64, context=64, tied=False))
     done = run_command(bench_train.main)
     assert done.returncode == 0, done.stderr
     assert [row.split(",")[0] for row in done.stdout.splitlines()[1:]] == [

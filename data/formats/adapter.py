@@ -1,74 +1,86 @@
 """
-LoRA's matrices in PEFT's format: OUT/adapter of `train.py --lora`, in and out.
+LoRA adapters in PEFT's format, read and written: OUT/adapter of `train.py --lora`.
 """
 
 import json
 import math
 
-from data.checkpoint import read_pickle, read_safetensors, is_valid_setting, write_safetensors
+from data.checkpoint import is_valid_setting, read_pickle, read_safetensors, write_safetensors
 from data.program import UserError, read_json
 from model import LoRALinear, add_lora
 
-# keys of adapter_config.json that ask for something else than plain LoRA
-BEYOND = ("use_dora", "modules_to_save", "fan_in_fan_out", "rank_pattern", "alpha_pattern",
-          "lora_bias", "target_parameters", "trainable_token_indices", "layer_replication")
+# keys of adapter_config.json for what goes beyond plain LoRA
+UNSUPPORTED = ("use_dora", "modules_to_save", "fan_in_fan_out", "rank_pattern", "alpha_pattern",
+               "lora_bias", "target_parameters", "trainable_token_indices", "layer_replication")
 
 
-def adapter_name(name, part):
-    """PEFT's name of A or B of one of our matrices."""
-    inside = name if name.startswith("lm_head") else f"model.{name}"
-    return f"base_model.model.{inside}.lora_{part}.weight"
+def peft_name(name, part):
+    """Return PEFT's name for A or B of the matrix that we call `name`."""
+    prefix = "base_model.model." if name.startswith("lm_head") else "base_model.model.model."
+    return f"{prefix}{name}.lora_{part}.weight"
 
 
-def wrapped_in(model):
-    """{name: matrix} of those that LoRA changes."""
-    return {name: part for name, part in model.named_modules() if isinstance(part, LoRALinear)}
+def lora_modules(model):
+    """Return {name: LoRALinear} for the matrices that LoRA changes."""
+    return {name: module for name, module in model.named_modules()
+            if isinstance(module, LoRALinear)}
 
 
 def write_adapter(model, directory, base=""):
-    """What LoRA learnt in a model, not merged yet, as a PEFT adapter of the checkpoint `base`."""
-    wrapped = wrapped_in(model)
-    one = next(iter(wrapped.values()))
-    page = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base),
-            "r": one.A.shape[0], "lora_alpha": one.scale * one.A.shape[0], "lora_dropout": 0.0,
-            "target_modules": sorted({name.split(".")[-1] for name in wrapped}), "bias": "none",
-            "fan_in_fan_out": False, "inference_mode": True, "modules_to_save": None,
-            "use_rslora": False, "use_dora": False}
+    """Write a model's LoRA matrices, not merged yet, as a PEFT adapter of the checkpoint `base`."""
+    modules = lora_modules(model)
+    linear = next(iter(modules.values()))
+    rank = linear.A.shape[0]
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base),
+              "r": rank, "lora_alpha": linear.scale * rank, "lora_dropout": 0.0,
+              "target_modules": sorted({name.split(".")[-1] for name in modules}), "bias": "none",
+              "fan_in_fan_out": False, "inference_mode": True, "modules_to_save": None,
+              "use_rslora": False, "use_dora": False}
+    tensors = {}
+    for name, linear in modules.items():
+        tensors[peft_name(name, "A")] = linear.A
+        tensors[peft_name(name, "B")] = linear.B
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "adapter_config.json").write_text(json.dumps(page, indent=2) + "\n")
-    write_safetensors(directory / "adapter_model.safetensors", {
-        adapter_name(name, part): getattr(linear, part)
-        for name, linear in wrapped.items() for part in "AB"})
+    (directory / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_safetensors(directory / "adapter_model.safetensors", tensors)
 
 
-def adapter_page(directory):
-    """adapter_config.json, if it is one of plain LoRA."""
+def read_adapter_config(directory):
+    """Read adapter_config.json; UserError unless it describes plain LoRA."""
     path = directory / "adapter_config.json"
-    page = read_json(path)
-    strange = [key for key in BEYOND if page.get(key)]
-    if page.get("peft_type") != "LORA" or page.get("bias", "none") != "none":
-        strange = ["a peft_type other than LORA, or biases", *strange]
-    if strange:
-        raise UserError(f"{path} asks for {strange[0]}, which is not supported")
-    if not all(is_valid_setting(page.get(key), kind) for key, kind in (("r", int), ("lora_alpha", float))):
-        raise UserError(f"{path} does not tell r and lora_alpha")
-    return page
+    config = read_json(path)
+    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none":
+        raise UserError(f"{path} asks for a peft_type other than LORA, or biases, which is not "
+                        "supported")
+    for key in UNSUPPORTED:
+        if config.get(key):
+            raise UserError(f"{path} asks for {key}, which is not supported")
+    for key, expected in (("r", int), ("lora_alpha", float)):
+        if not is_valid_setting(config.get(key), expected):
+            raise UserError(f"{path} does not tell r and lora_alpha")
+    return config
 
 
 def read_adapter(model, directory):
-    """Put a PEFT adapter onto the model of its base, as LoRA; in place."""
-    page, safe = adapter_page(directory), directory / "adapter_model.safetensors"
-    tensors = read_safetensors(safe) if safe.exists() else read_pickle(safe.with_suffix(".bin"))
-    # PEFT divides by the rank, or with rslora by its root
-    alpha = page["lora_alpha"] * (math.sqrt(page["r"]) if page.get("use_rslora") else 1)
-    leaves = {name.split(".")[-3] for name in tensors if name.count(".") > 2}
-    add_lora(model, leaves, page["r"], alpha)
-    for name, linear in wrapped_in(model).items():
-        for part in "AB":
-            there, own = tensors.pop(adapter_name(name, part), None), getattr(linear, part)
-            if there is None or there.shape != own.shape:
-                raise UserError(f"{directory} has no {adapter_name(name, part)} of shape "
-                              f"{tuple(own.shape)}")
-            own.data.copy_(there)
+    """Add a PEFT adapter to the model of its base, in place, as LoRA that is not merged."""
+    config = read_adapter_config(directory)
+    file = directory / "adapter_model.safetensors"
+    if file.exists():
+        tensors = read_safetensors(file)
+    else:
+        tensors = read_pickle(file.with_suffix(".bin"))
+    # PEFT scales by alpha / rank, with rslora by alpha / sqrt(rank); add_lora divides by the rank
+    rank = config["r"]
+    alpha = config["lora_alpha"] * (math.sqrt(rank) if config.get("use_rslora") else 1)
+    # "...self_attn.q_proj.lora_A.weight" is of a q_proj
+    targets = {name.split(".")[-3] for name in tensors if name.count(".") > 2}
+    add_lora(model, targets, rank, alpha)
+    for name, linear in lora_modules(model).items():
+        for part, weight in (("A", linear.A), ("B", linear.B)):
+            tensor = tensors.pop(peft_name(name, part), None)
+            if tensor is None or tensor.shape != weight.shape:
+                raise UserError(f"{directory} has no {peft_name(name, part)} of shape "
+                                f"{tuple(weight.shape)}")
+            weight.data.copy_(tensor)
     if tensors:
-        raise UserError(f"{directory} holds {next(iter(tensors))}, which no part of its base is for")
+        raise UserError(f"{directory} holds {next(iter(tensors))}, which fits no part of its base")

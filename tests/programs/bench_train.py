@@ -1,13 +1,12 @@
 """
-How much of what the machine can multiply does a training step use? Ours, and transformers + peft.
+What share of the machine's matrix-product rate a training step reaches: ours, and transformers + peft.
 
     python -m tests.programs.bench_train [--compile]
 
-Run by `make bench-train`, in an environment of its own. On a GPU: LLaMA-7B's shape with random
-weights, 2,048 tokens, LoRA r=16 with the allocator capped at 24 GB, then all weights (in bf16, as
-many layers as fit) without a cap. On a CPU the same at a small size, to see that it runs. Rates
-are FLOPs of the model itself (what is computed twice counts once) over the rate of one product of
-matrices of the model's own size, measured in the same run.
+`make bench-train` runs it, in an environment of its own. On a GPU: LLaMA-7B's shape with random weights and 2,048
+tokens; LoRA r=16 with the allocator capped at 24 GB, then all weights (in bf16, as many layers as fit) without a cap.
+On a CPU the same at a small size, only to see that it runs. A rate is the FLOPs of the model itself (activations
+computed twice count once) a second, divided by the rate of one matrix product of the model's size in the same run.
 """
 
 import argparse
@@ -24,7 +23,14 @@ import train
 from data.experiment.cost_plan import SHAPES, weights_of
 from model import Config, Llama, add_lora
 
-CAP, TOKENS, RANK, TIMES = 24e9, 2048, 16, 5
+# bytes that LoRA may allocate on a GPU
+CAP = 24e9
+# tokens of a step
+TOKENS = 2048
+# of LoRA
+RANK = 16
+# timed repetitions, after two that warm up
+TIMES = 5
 NAMES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32
@@ -32,7 +38,7 @@ SMALL = Config(vocab=1000, dim=128, layers=4, heads=4, kv_heads=4, hidden=344, c
 
 
 def median_seconds(step):
-    """The median time of a step, after two that warm up."""
+    """Return the median seconds of step(), after two calls that warm up."""
     times = []
     for i in range(TIMES + 2):
         if DEVICE == "cuda":
@@ -46,26 +52,26 @@ def median_seconds(step):
 
 
 def product_rate(c, tokens):
-    """FLOPs a second of one product of matrices of this model's size."""
+    """Measure the FLOPs a second of one matrix product of this model's size."""
     x = torch.randn(tokens, c.dim, device=DEVICE, dtype=DTYPE)
     w = torch.randn(c.dim, c.hidden, device=DEVICE, dtype=DTYPE)
     return 2 * tokens * c.dim * c.hidden * 20 / median_seconds(lambda: [x @ w for _ in range(20)])
 
 
 def flops(c, tokens, lora):
-    """FLOPs of one step: 4 (LoRA) or 6 for each weight and token, and attention's."""
+    """Count the FLOPs of one step: 4 (LoRA) or 6 for each weight and token, and attention's."""
     each = 4 if lora else 6
     return tokens * (each * (weights_of(c)[0] + c.vocab * c.dim) + 6 * c.layers * c.dim * tokens)
 
 
 def batch(c, tokens):
-    """Random ids, every second of which is learnt."""
+    """Make (ids, targets) of random ids, every second of which is a target."""
     ids = torch.randint(c.vocab, (1, tokens), device=DEVICE)
     return ids, ids.masked_fill(torch.arange(tokens, device=DEVICE) % 2 > 0, -100)
 
 
-def ours(c, lora, args):
-    """A step of train.update."""
+def our_step(c, lora, tokens, compiled):
+    """Make a step of train.update on one batch; compiled: with torch.compile on each layer."""
     torch.set_default_dtype(DTYPE)
     with torch.device(DEVICE):
         model = Llama(c, "fused")
@@ -73,16 +79,17 @@ def ours(c, lora, args):
     model.recompute = True
     if lora:
         add_lora(model, NAMES, RANK, 16)
-    if args.compile:
+    if compiled:
         for layer in model.layers:
             layer.compile(dynamic=True)
-    optimizers, data = train.make_optimizers(model, "adamw", 1e-5, 0.0), [batch(c, args.tokens)]
+    optimizers = train.make_optimizers(model, "adamw", 1e-5, 0.0)
+    micro_batches = [batch(c, tokens)]
     precision = "bf16" if DEVICE == "cuda" else "float32"
-    return lambda: train.update(model, optimizers, data, precision)
+    return lambda: train.update(model, optimizers, micro_batches, precision)
 
 
-def theirs(c, lora, args):
-    """The same step in transformers, with peft for LoRA."""
+def their_step(c, lora, tokens, compiled):
+    """Make the same step in transformers, with peft for LoRA; `compiled` has no effect."""
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
     config = LlamaConfig(vocab_size=c.vocab, hidden_size=c.dim, intermediate_size=c.hidden,
@@ -99,7 +106,8 @@ def theirs(c, lora, args):
     if lora:
         model = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=16, target_modules=NAMES))
     weights = [p for p in model.parameters() if p.requires_grad]
-    optimizer, (ids, labels) = torch.optim.AdamW(weights, 1e-5, fused=True), batch(c, args.tokens)
+    optimizer = torch.optim.AdamW(weights, 1e-5, fused=True)
+    ids, labels = batch(c, tokens)
 
     def step():
         with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
@@ -111,18 +119,18 @@ def theirs(c, lora, args):
     return step
 
 
-def measure(name, make, c, lora, args, rate):
-    """One line: seconds, tokens a second, the fraction of the product's rate, and memory."""
+def measure(name, make_step, c, lora, tokens, compiled, rate):
+    """Print one line: seconds, tokens a second, the fraction of the matrix product's rate, memory."""
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.set_per_process_memory_fraction(
             min(1.0, CAP / torch.cuda.get_device_properties(0).total_memory) if lora else 1.0)
     try:
-        seconds = median_seconds(make(c, lora, args))
-        line = (f"{seconds * 1000:9,.1f} ms {args.tokens / seconds:10,.0f} tok/s "
-                f"{flops(c, args.tokens, lora) / seconds / rate:7.1%} of the product's rate")
+        seconds = median_seconds(make_step(c, lora, tokens, compiled))
+        line = (f"{seconds * 1000:9,.1f} ms {tokens / seconds:10,.0f} tok/s "
+                f"{flops(c, tokens, lora) / seconds / rate:7.1%} of the product's rate")
     except ImportError as error:
-        line = f"   not here ({error})"
+        line = f"   not installed ({error})"
     except torch.OutOfMemoryError:
         line = "   does not fit"
     gc.collect()
@@ -133,24 +141,24 @@ def measure(name, make, c, lora, args, rate):
 
 
 def main():
-    """Measure all, print a line each."""
+    """Measure LoRA and all weights, ours and theirs, and print a line each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--compile", action="store_true", help="compile our layers")
-    args = parser.parse_args()
+    compiled = parser.parse_args().compile
     c = SHAPES["7b"] if DEVICE == "cuda" else SMALL
-    args.tokens = min(TOKENS, c.context)
-    rate = product_rate(c, args.tokens)
-    name = torch.cuda.get_device_name() if DEVICE == "cuda" else "a CPU: sizes are small, and say little"
-    print(f"{name}; torch {torch.__version__}; one product of matrices: {rate / 1e12:.2f} TFLOP/s")
-    for who, make in (("ours", ours), ("transformers + peft", theirs)):
-        measure(f"{who}, LoRA r={RANK}", make, c, True, args, rate)
+    tokens = min(TOKENS, c.context)
+    rate = product_rate(c, tokens)
+    device = torch.cuda.get_device_name() if DEVICE == "cuda" else "a CPU: sizes are small, and say little"
+    print(f"{device}; torch {torch.__version__}; one product of matrices: {rate / 1e12:.2f} TFLOP/s")
+    for name, make_step in (("ours", our_step), ("transformers + peft", their_step)):
+        measure(f"{name}, LoRA r={RANK}", make_step, c, True, tokens, compiled, rate)
     if DEVICE == "cuda":
         # 8 bytes a weight, and something to work with
         room = torch.cuda.get_device_properties(0).total_memory * 0.8 / 8 - 2 * c.vocab * c.dim
         layers = min(c.layers, math.floor(room / (weights_of(c)[0] / c.layers)))
         c = Config(**{**vars(c), "layers": layers})
-    for who, make in (("ours", ours), ("transformers", theirs)):
-        measure(f"{who}, all weights, {c.layers} layers", make, c, False, args, rate)
+    for name, make_step in (("ours", our_step), ("transformers", their_step)):
+        measure(f"{name}, all weights, {c.layers} layers", make_step, c, False, tokens, compiled, rate)
 
 
 if __name__ == "__main__":
