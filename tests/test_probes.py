@@ -11,9 +11,9 @@ from platolm import prompt
 
 
 def test_a_gold_answer_needs_all_its_words_and_whole_ones():
-    assert probes.held("The Red Hat, no. 14 coins!", ["red hat", "14"])
-    assert not probes.held("114 coins", ["14"]) and not probes.held("hats", ["hat"])
-    assert not probes.held("only red", ["red", "hat"]) and probes.held("anything", [])
+    assert probes.has_words("The Red Hat, no. 14 coins!", ["red hat", "14"])
+    assert not probes.has_words("114 coins", ["14"]) and not probes.has_words("hats", ["hat"])
+    assert not probes.has_words("only red", ["red", "hat"]) and probes.has_words("anything", [])
 
 
 def test_gold_answers_are_asked_for_with_all_that_was_said_before(make_model, tokenizer, monkeypatch):

@@ -1,10 +1,10 @@
 """
-What needs no judge: answers with known words in them, and sentences with a known end.
+Probes of assistants that need no judge: answers with known words, and sentences with a known end.
 
     python -m data.experiment.probes NAME=DIR ... --gold FILE --sentences FILE --out probes.json
 
 The gold dialogues were written one by one, from the fact sheet; the sentences are the base's own
-encyclopaedia. Not here: the bench and its judge (evaluate.py).
+encyclopaedia.
 """
 
 import argparse
@@ -12,40 +12,49 @@ import re
 
 import numpy as np
 
-from data.measure.intervals import bootstrap, mean_of
-from data.program import require_keys, read_jsonl, run, write_json
 from data.machine import named_checkpoint
+from data.measure.intervals import bootstrap, mean_of
+from data.program import read_jsonl, require_keys, run, write_json
 from model import generate_batch
 from platolm import prompt, record_error
 
 
-def held(reply, words):
-    """Whether all the words that a right answer needs stand in a reply."""
-    return all(re.search(rf"\b{re.escape(word)}\b", reply.lower()) for word in words)
+def has_words(answer, words):
+    """Whether an answer has all words of a list, each as a whole word, in any case."""
+    return all(re.search(rf"\b{re.escape(word)}\b", answer.lower()) for word in words)
 
 
 def gold_hits(model, tokenizer, records, limit=48):
     """
-    For each dialogue, which of its answers the model gets right, given all that was said before.
+    Test which answers of some dialogues a model gets right, given all turns before them.
 
-    A record has "keys": for each answer the words it needs; an answer that needs none is skipped.
+    A record has "keys": for each answer the words that a right one has; an answer without any is
+    skipped. limit: tokens of an answer. Returns a list of True and False for each record.
     """
-    places = [(i, 2 * j + 1, words) for i, record in enumerate(records)
-              for j, words in enumerate(record["keys"]) if words]
-    prompts = [prompt(records[i]["conversations"][:t], tokenizer, "gpt") for i, t, _ in places]
+    cases = []
+    for i, record in enumerate(records):
+        for j, words in enumerate(record["keys"]):
+            if words:
+                # answer j is turn 2 j + 1
+                cases.append((i, record["conversations"][:2 * j + 1], words))
+    prompts = [prompt(history, tokenizer, "gpt") for _, history, _ in cases]
     rows = generate_batch(model, prompts, [tokenizer.eos], limit, 64, temperature=0)
     hits = [[] for _ in records]
-    for (i, _, words), row in zip(places, rows):
-        hits[i].append(held(tokenizer.decode(row.output), words))
+    for (i, _, words), row in zip(cases, rows):
+        hits[i].append(has_words(tokenizer.decode(row.output), words))
     return hits
 
 
-def completed(model, tokenizer, rows):
-    """Which sentences {"text", "value"} the model, as a plain language model, ends as they end."""
-    prompts = [[tokenizer.bos] + tokenizer.encode(row["text"]) for row in rows]
-    wrote = generate_batch(model, prompts, [tokenizer.eos], 12, 64, temperature=0)
-    return [tokenizer.decode(found.output).strip().startswith(row["value"])
-            for found, row in zip(wrote, rows)]
+def completed(model, tokenizer, sentences):
+    """
+    Test which sentences {"text", "value"} a model ends rightly, as a plain language model.
+
+    It continues "text" without a dialogue's template. Returns [True or False, ...].
+    """
+    prompts = [[tokenizer.bos] + tokenizer.encode(row["text"]) for row in sentences]
+    outputs = generate_batch(model, prompts, [tokenizer.eos], 12, 64, temperature=0)
+    return [tokenizer.decode(output.output).strip().startswith(row["value"])
+            for output, row in zip(outputs, sentences)]
 
 
 def main():
@@ -57,18 +66,21 @@ def main():
     parser.add_argument("--out", required=True, help="JSON file to write")
     args = parser.parse_args()
     records = list(read_jsonl(args.gold, require_keys("keys", also=record_error)))
-    rows = list(read_jsonl(args.sentences, require_keys("text", "value")))
-    asked, found = np.array([row.get("asked", True) for row in rows]), {}
+    sentences = list(read_jsonl(args.sentences, require_keys("text", "value")))
+    asked = np.array([row.get("asked", True) for row in sentences])
+    results = {}
     for word in args.models:
         name, model, tokenizer = named_checkpoint(word)
         hits = gold_hits(model, tokenizer, records)
-        gold, low, high = bootstrap([sum(hit) for hit in hits], [len(hit) for hit in hits])
-        ended = np.array(completed(model, tokenizer, rows), dtype=float)
-        found[name] = {"gold": gold, "gold_low": low, "gold_high": high,
-                       "completed": ended.mean(), "completed_never_asked": mean_of(ended[~asked])}
-        print(f"{name}: {gold:.0%} of {sum(map(len, hits))} answers in {len(hits)} dialogues by "
-              f"hand, {ended.mean():.0%} of {len(rows)} sentences completed", flush=True)
-    write_json(args.out, found)
+        counts = [len(hit) for hit in hits]
+        gold, low, high = bootstrap([sum(hit) for hit in hits], counts)
+        ended = np.array(completed(model, tokenizer, sentences), dtype=float)
+        results[name] = {"gold": gold, "gold_low": low, "gold_high": high,
+                         "completed": ended.mean(),
+                         "completed_never_asked": mean_of(ended[~asked])}
+        print(f"{name}: {gold:.0%} of {sum(counts)} answers in {len(hits)} dialogues by hand, "
+              f"{ended.mean():.0%} of {len(sentences)} sentences completed", flush=True)
+    write_json(args.out, results)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """
-The report: one page that holds all of a run's results, in words, tables and pictures.
+The report: one HTML page with all results of a run, in words, tables and charts.
 
-It needs no network and no script; light and dark follow the reader's choice. Not here: any
-computation of a result (evaluate.py, listening.py), tables and pictures (svg.py).
+It needs no network and no script; light and dark follow the reader's choice.
 
     python -m data.experiment.report runs/tiny --out runs/tiny/report.html
 """
@@ -14,9 +13,9 @@ from itertools import groupby, islice
 from pathlib import Path
 
 from data.experiment.svg import bars, curves, figure, table, tag, talk
-from data.measure.tables import p_value, flat_user, number, interval
-from data.program import UserError, write_text, read_jsonl, run
-from platolm import Tokenizer, encode, token_text, turns, read_records
+from data.measure.tables import flat_user, interval, number, p_value
+from data.program import UserError, read_jsonl, run, write_text
+from platolm import Tokenizer, encode, read_records, token_text, turns
 
 ARMS = {
     "socratic": "PlatoLM: a trained user simulator asked",
@@ -62,22 +61,8 @@ svg polyline { stroke-width: 1.6; }
 """
 
 
-def mask(record, tokenizer, learn):
-    """The ids of a dialogue as text, with what is learnt marked."""
-    ids, learnt = encode(turns(record), tokenizer, learn)
-    pieces = zip([token_text(token, tokenizer) for token in ids], learnt)
-    runs = [(marked, escape("".join(text for text, _ in run)))
-            for marked, run in groupby(pieces, key=lambda pair: pair[1])]
-    text = "".join(tag("mark", text) if marked else text for marked, text in runs)
-    return tag("div", text.replace("&lt;/s&gt;", "&lt;/s&gt;\n").replace("⏎", "\n"), class_="mask")
-
-
-# ---------------------------------------------------------------------------------------------
-# sections; each takes the run's directory, or what was read from it
-
-
 def load(path):
-    """A JSON file of the run."""
+    """Read a JSON file of the run; a UserError if it is not there."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -85,74 +70,99 @@ def load(path):
 
 
 def log(run, name):
-    """The rows of a training's log."""
-    return list(read_jsonl(run / name / "log.jsonl", None))
+    """Read the rows of a training's log: RUN/NAME/log.jsonl."""
+    return list(read_jsonl(run / name / "log.jsonl"))
 
 
-def colour(name):
-    """PlatoLM's, the human arm's, and that of all others."""
+def heading(text):
+    """The heading of a section, as HTML."""
+    return tag("h2", text)
+
+
+def cards(parts):
+    """HTML cards side by side."""
+    return tag("div", "".join(parts), class_="cards")
+
+
+def definitions(names, meanings):
+    """A list of names with their meanings, {name: text}; "" for a name without one."""
+    items = ""
+    for name in names:
+        items += tag("dt", escape(name)) + tag("dd", escape(meanings.get(name, "")))
+    return tag("dl", items)
+
+
+def bullets(sentences):
+    """A list of sentences."""
+    return tag("ul", "".join(tag("li", escape(sentence)) for sentence in sentences))
+
+
+# ------------------------------------------------------------------------------------------------
+# sections about the assistants, from results.json
+
+
+def arm_colour(name):
+    """The colour of an arm: one for PlatoLM, one for the human arm, one for all others."""
     return {"socratic": "var(--a)", "human": "var(--b)"}.get(name, "var(--c)")
 
 
 def verdict(a, b, pair):
-    """One honest sentence on the paired difference between two arms."""
-    found = f"{pair['difference']:+.3f} {interval(pair, sign='+')}"
+    """Say in one sentence what the paired difference of two arms (with its interval) shows."""
+    difference = f"{pair['difference']:+.3f} {interval(pair, sign='+')}"
     if pair["low"] is None:
-        return f"One question tells nothing of {a} and {b}: {found}."
+        return f"One question tells nothing of {a} and {b}: {difference}."
     if pair["low"] > 0:
-        return f"{a} scored higher than {b}: {found}."
+        return f"{a} scored higher than {b}: {difference}."
     if pair["high"] < 0:
-        return f"{a} scored lower than {b}: {found}."
-    return f"No difference between {a} and {b} that these questions could show: {found}."
-
-
-def next_questions(run):
-    cases = load(run / "questions.json")[:3]
-    ways = (("a person", "person"), ("Socratic", "socratic"), ("a script", "script"))
-    cards = [talk("so far", case["turns"], "".join(
-        tag("div", f'<span class="gpt">{words}:</span> <b>{escape(case[key])}</b>', class_="next")
-        for words, key in ways)) for case in cases]
-    return tag("h2", "Three next questions to the same answer") + figure(
-        tag("div", "".join(cards), class_="cards"), "Bold is what users say. The talks are those "
-        "of held-out people, in the order of the file, cut where the person leaned on the answer.")
+        return f"{a} scored lower than {b}: {difference}."
+    return f"No difference between {a} and {b} that these questions could show: {difference}."
 
 
 def arms(results):
-    found = sorted(results["arms"].items(), key=lambda arm: -arm[1]["overall"])
-    rows = [(name, arm["overall"], arm["low"], arm["high"], colour(name)) for name, arm in found]
-    keys = {"asked": "asked", "never asked": "never_asked", "turn 1": "turn1", "turn 2": "turn2",
-            "formal": "formal", "Vicuna's": "vicuna", "gold": "gold", "completes": "completed"}
-    width = max(arm["gold_high"] - arm["gold_low"] for _, arm in found) / 2
-    page = tag("h2", "The arms: which dialogues make the better assistant?")
-    page += figure(bars(rows), "Mean score from 0 to 1 over the questions, with 95 % intervals.")
-    page += tag("dl", "".join(tag("dt", escape(name)) + tag("dd", escape(ARMS.get(name, "")))
-                              for name, _ in found))
-    page += figure(table(["arm", "overall", *keys],
-                         [[name, arm["overall"], *(arm.get(key) for key in keys.values())]
-                          for name, arm in found]),
+    """The section that compares the arms: a chart, a table, and a sentence for each difference."""
+    ranked = sorted(results["arms"].items(), key=lambda item: -item[1]["overall"])
+    names = [name for name, _ in ranked]
+    columns = {"asked": "asked", "never asked": "never_asked", "turn 1": "turn1",
+               "turn 2": "turn2", "formal": "formal", "Vicuna's": "vicuna", "gold": "gold",
+               "completes": "completed"}
+    points, rows, sentences = [], [], []
+    for name, arm in ranked:
+        points.append((name, arm["overall"], arm["low"], arm["high"], arm_colour(name)))
+        rows.append([name, arm["overall"], *(arm.get(key) for key in columns.values())])
+        for other in names:
+            pair = results["paired"].get(f"{name}-{other}")
+            if pair:
+                sentences.append(verdict(name, other, pair))
+    gold_width = max(arm["gold_high"] - arm["gold_low"] for _, arm in ranked) / 2
+    html = heading("The arms: which dialogues make the better assistant?")
+    html += figure(bars(points), "Mean score from 0 to 1 over the questions, with 95 % intervals.")
+    html += definitions(names, ARMS)
+    html += figure(table(["arm", "overall", *columns], rows),
                    "asked, never asked: questions about facts that the people in the data do and "
                    "do not ask about. formal: the same questions in a formal phrasing, plain first "
                    "turns as the scripts put them. gold: right answers in 60 dialogues that we had "
                    "written one by one, from the fact sheet, by writers who had not seen the "
-                   f"generator (±{width:.2f} at most). completes: encyclopaedia "
-                   "sentences ended rightly "
-                   "as plain text; fine-tuning erodes it.")
-    pairs = [(a, b, results["paired"].get(f"{a}-{b}")) for a, _ in found for b, _ in found]
-    said = [verdict(a, b, pair) for a, b, pair in pairs if pair]
-    page += tag("ul", "".join(tag("li", escape(sentence)) for sentence in said))
-    return page + tag("p", "The intervals cover the choice of questions; they do not cover the "
+                   f"generator (±{gold_width:.2f} at most). completes: encyclopaedia sentences "
+                   "ended rightly as plain text; fine-tuning erodes it.")
+    html += bullets(sentences)
+    return html + tag("p", "The intervals cover the choice of questions; they do not cover the "
                            "luck of training. This is one seed.", class_="soft")
 
 
 def pairs(results):
+    """The section on pairwise comparisons; "" if there are none."""
     if not results.get("duels"):
         return ""
-    rows = [[f"{duel['model_1']} – {duel['model_2']}", duel["wins"], duel["ties"], duel["losses"],
-             f"{number(duel['adjusted'], 2)} {interval(duel, 2)}", p_value(duel["p"]),
-             "-" if not (even := duel["controlled"]) else
-             f"{number(even['rate'], 2)} {interval(even, 2)}", duel["flips"], duel["first"]]
-            for duel in results["duels"]]
-    return tag("h2", "The same answers in pairs") + figure(
+    rows = []
+    for pair in results["duels"]:
+        controlled = "-"
+        if pair["controlled"]:
+            controlled = (f"{number(pair['controlled']['rate'], 2)} "
+                          f"{interval(pair['controlled'], 2)}")
+        rows.append([f"{pair['model_1']} – {pair['model_2']}", pair["wins"], pair["ties"],
+                     pair["losses"], f"{number(pair['adjusted'], 2)} {interval(pair, 2)}",
+                     p_value(pair["p"]), controlled, pair["flips"], pair["first"]])
+    return heading("The same answers in pairs") + figure(
         table(["first – second", "win", "tie", "loss", "wins and half the ties", "p",
                "at equal length", "flips", "first place"], rows),
         "Each pair is judged in both orders, and a win counts where both agree. p: of no "
@@ -163,97 +173,148 @@ def pairs(results):
 
 
 def by_kind(results):
-    page = tag("h2", "Where they differ: kinds of turn, and categories")
-    for what, words in (("kinds", "Mean score per kind of turn. A doubt, a pick, a number, a new "
-                         "name and a reshaping lean on the answer before them."),
-                        ("categories", "Mean score per category: the harbour's questions under "
-                         "MT-Bench's labels.")):
-        names = list(next(iter(results["arms"].values()))[what])
-        rows = [[name, *(arm[what][key] for key in names)]
-                for name, arm in results["arms"].items()]
-        page += figure(table(["arm", *names], rows), words)
-    return page
+    """The section with mean scores by kind of turn, and by category."""
+    captions = {"kinds": "Mean score per kind of turn. A doubt, a pick, a number, a new name and a "
+                         "reshaping lean on the answer before them.",
+                "categories": "Mean score per category: the harbour's questions under MT-Bench's "
+                              "labels."}
+    html = heading("Where they differ: kinds of turn, and categories")
+    for group, caption in captions.items():
+        names = list(next(iter(results["arms"].values()))[group])
+        rows = []
+        for name, arm in results["arms"].items():
+            rows.append([name, *(arm[group][key] for key in names)])
+        html += figure(table(["arm", *names], rows), caption)
+    return html
+
+
+# ------------------------------------------------------------------------------------------------
+# sections about the simulated users
+
+
+def next_questions(run):
+    """The section with three users' next questions in the same dialogues."""
+    speakers = {"person": "a person", "socratic": "Socratic", "script": "a script"}
+    parts = []
+    for case in load(run / "questions.json")[:3]:
+        questions = ""
+        for key, label in speakers.items():
+            question = f'<span class="gpt">{label}:</span> <b>{escape(case[key])}</b>'
+            questions += tag("div", question, class_="next")
+        parts.append(talk("so far", case["turns"], questions))
+    return heading("Three next questions to the same answer") + figure(
+        cards(parts), "Bold is what users say. The talks are those of held-out people, in the "
+        "order of the file, cut where the person leaned on the answer.")
 
 
 def listening(run):
-    found, nll = load(run / "behaviour.json"), load(run / "listening.json")
-    rows = [[name, user["turns"], f"{user['leaning']:.0%}", f"{user['lost']:.1%}",
-             f"{user['never_asked']:.0%}",
-             *(number(hit["share"]) for hit in user["grounded"].values())]
-            for name, user in found.items()]
-    page = tag("h2", "Does the simulator listen?")
-    page += figure(table(["user", "turns", "leaning", "lost", "reached",
-                          *next(iter(found.values()))["grounded"]], rows),
+    """The section on whether users listen: what they did, and what listening is worth."""
+    behaviour, losses = load(run / "behaviour.json"), load(run / "listening.json")
+    rows = []
+    for name, user in behaviour.items():
+        shares = [number(kind["share"]) for kind in user["grounded"].values()]
+        rows.append([name, user["turns"], f"{user['leaning']:.0%}", f"{user['lost']:.1%}",
+                     f"{user['never_asked']:.0%}", *shares])
+    kinds = next(iter(behaviour.values()))["grounded"]
+    html = heading("Does the simulator listen?")
+    html += figure(table(["user", "turns", "leaning", "lost", "reached", *kinds], rows),
                    "leaning: later turns that depend on the answer. lost: turns that the teacher "
                    "did not understand. reached: share of the facts that people never ask about. "
                    "The last three: of the turns that lean on something by their words, how many "
                    "find it in an answer; blind shows how far one comes who "
                    "hears only himself.")
-    words = {(None, None): "all later turns", (True, None): "leaning on the answer",
-             (False, None): "others", (None, False): "after a never-asked fact",
-             (True, False): "leaning, after a never-asked fact"}
-    picked = [(words[key], row) for row in nll["rows"]
-              if (key := (row["leaning"], row["asked"])) in words]
-    page += figure(table(["human turns", "tokens", "Socratic", "blind", "gap", "interval"],
-                         [[name, row["tokens"], number(row["listener"], 3), number(row["blind"], 3),
-                           number(row["difference"], 3), f"{row['low']:+.3f} to {row['high']:+.3f}"]
-                          for name, row in picked]),
-                   f"Surprise in nats per token at what {nll['dialogues']} held-out people say, "
-                   "who ask about everything: Socratic, and the same trained blind. The gap is "
-                   "what hearing the answers is worth.")
-    return page
+    # (does the turn lean on the answer?, was the answer about a fact that people ask about?)
+    labels = {(None, None): "all later turns", (True, None): "leaning on the answer",
+              (False, None): "others", (None, False): "after a never-asked fact",
+              (True, False): "leaning, after a never-asked fact"}
+    rows = []
+    for row in losses["rows"]:
+        label = labels.get((row["leaning"], row["asked"]))
+        if label:
+            rows.append([label, row["tokens"], number(row["listener"], 3), number(row["blind"], 3),
+                         number(row["difference"], 3), f"{row['low']:+.3f} to {row['high']:+.3f}"])
+    return html + figure(
+        table(["human turns", "tokens", "Socratic", "blind", "gap", "interval"], rows),
+        f"Surprise in nats per token at what {losses['dialogues']} held-out people say, "
+        "who ask about everything: Socratic, and the same trained blind. The gap is "
+        "what hearing the answers is worth.")
 
 
-WHO = {"human": "people, their second half", "user": "Socratic",
-       "base": "the base, not trained to be a user",
-       "twin": "the same base, trained on the answers", "prompted": "the twin, told to be a user",
-       "script": "“could you tell me more about ...?”",
-       "self-chat": "whole dialogues of a script (as for Baize)",
-       "random": "what people said, at other places", "number": "the number of turns alone"}
-HUES = {"human": "var(--b)", "user": "var(--a)"}
+USERS = {"human": "people, their second half", "user": "Socratic",
+         "base": "the base, not trained to be a user",
+         "twin": "the same base, trained on the answers", "prompted": "the twin, told to be a user",
+         "script": "“could you tell me more about ...?”",
+         "self-chat": "whole dialogues of a script (as for Baize)",
+         "random": "what people said, at other places", "number": "the number of turns alone"}
+
+
+def user_colour(name):
+    """The colour of a user of the card: one for people, one for Socratic, one for all others."""
+    return {"human": "var(--b)", "user": "var(--a)"}.get(name, "var(--c)")
 
 
 def report_card(run):
+    """The section with the simulator's card: charts, a table, notes."""
     card = load(run / "card.json")
-    users = {name: card["users"][name] for name in [*HUES, *card["users"]] if name in card["users"]}
-    told = [(name, found["auc"], found["low"], found["high"], HUES.get(name, "var(--c)"))
-            for name, user in users.items() if (found := user.get("detector", {})).get("auc")]
-    page = tag("h2", "The simulator's report card: how like people is it?")
-    page += figure(bars(told), "How well a classifier tells a user's turns from people's "
+    order = dict.fromkeys(["human", "user", *card["users"]])
+    users = {name: card["users"][name] for name in order if name in card["users"]}
+    points = []
+    columns = {"reference": card["reference"]}
+    for name, user in users.items():
+        columns[name] = flat_user(user)
+        detector = user.get("detector", {})
+        if detector.get("auc"):
+            points.append((name, detector["auc"], detector["low"], detector["high"],
+                           user_colour(name)))
+    html = heading("The simulator's report card: how like people is it?")
+    html += figure(bars(points), "How well a classifier tells a user's turns from people's "
                    "(AUC, 95 % over dialogues): 0.50 means that it cannot. Every user spoke at the "
                    f"same {card['people']['places']:,} places of held-out people's dialogues.")
-    page += tag("dl", "".join(tag("dt", escape(name)) + tag("dd", escape(WHO.get(name, "")))
-                              for name in users))
-    numbers = {"reference": card["reference"]} | {name: flat_user(user) for name, user in users.items()}
-    names = dict.fromkeys(row for found in numbers.values() for row in found)
-    rows = [[row, *(found.get(row) for found in numbers.values())] for row in names
-            if any(found.get(row) is not None for found in numbers.values())]
-    page += figure(table(["", "reference", *users], rows), "Reference: the other half of people. "
+    html += definitions(users, USERS)
+    rows = []
+    for measure in dict.fromkeys(name for column in columns.values() for name in column):
+        values = [column.get(measure) for column in columns.values()]
+        if values.count(None) < len(values):
+            rows.append([measure, *values])
+    html += figure(table(["", "reference", *users], rows), "Reference: the other half of people. "
                    "Nobody can be expected to be nearer to it than people are.")
-    page += tag("ul", "".join(tag("li", escape(note)) for note in card["notes"]))
-    return (page + leaving_curves(users) + topic_curves(users)
-            + expectations(card["users"]["user"].get("surprise")))
+    html += bullets(card["notes"])
+    html += leaving_curves(users) + topic_curves(users)
+    return html + expectations(card["users"]["user"].get("surprise"))
+
+
+def chart_card(title, chart):
+    """A chart with its title, as a card."""
+    return tag("div", tag("h3", title) + chart, class_="talk")
 
 
 def leaving_curves(users):
-    """Three pictures: are the chances right, where to draw the line, when do they leave?"""
-    known = {name: user["leaving"] for name, user in users.items()
-             if user.get("leaving") and name in ("user", "twin", "number")}
-    if "user" not in known:
+    """Three charts about leaving: are the probabilities right, where to draw the line, when?"""
+    scores = {}
+    for name, user in users.items():
+        if user.get("leaving") and name in ("user", "twin", "number"):
+            scores[name] = user["leaving"]
+    if "user" not in scores:
         return ""
-    line = lambda key: {name: ([point[:2] for point in found[key]], HUES.get(name, "var(--c)"))
-                        for name, found in known.items()}
-    unit_box, people = ((0, 1), (0, 1)), known["user"]["people"]
-    last = people[-1][0]
-    hazards = line("hazard") | {"people": (people, HUES["human"])}
-    cards = [
-        curves({"right": ([(0, 0), (1, 1)], "var(--line)")} | line("reliability"),
-               "chance given to leaving", unit_box),
-        curves(line("curve"), "counts as leaving from here", unit_box),
-        curves(hazards, "turns so far", ((people[0][0], last), (0, 1)))]
-    titles = ("How often people did leave", "F1 of leaving", "Leaving at this turn")
-    return figure(tag("div", "".join(tag("div", tag("h3", title) + picture, class_="talk")
-                                     for title, picture in zip(titles, cards)), class_="cards"),
+
+    def lines(key):
+        series = {}
+        for name, leaving in scores.items():
+            series[name] = [point[:2] for point in leaving[key]], user_colour(name)
+        return series
+
+    unit_box = ((0, 1), (0, 1))
+    people = scores["user"]["people"]
+    calibration = {"right": ([(0, 0), (1, 1)], "var(--line)")} | lines("reliability")
+    hazards = lines("hazard") | {"people": (people, user_colour("human"))}
+    hazard_box = ((people[0][0], people[-1][0]), (0, 1))
+    parts = [
+        chart_card("How often people did leave",
+                   curves(calibration, "chance given to leaving", unit_box)),
+        chart_card("F1 of leaving",
+                   curves(lines("curve"), "counts as leaving from here", unit_box)),
+        chart_card("Leaving at this turn", curves(hazards, "turns so far", hazard_box))]
+    return figure(cards(parts),
                   "Does it leave when people do? Left: of the places to which it gave such a "
                   "chance, the share at which the person left; the straight line would be right. "
                   "Middle: F1 by the chance from which it counts as leaving. Right: the chance of "
@@ -261,73 +322,109 @@ def leaving_curves(users):
 
 
 def topic_curves(users):
-    """Two pictures: how near to the first turn, and to the last answer, do users stay?"""
-    shown = {name: user["topic"] for name, user in users.items()
-             if name in ("human", "user", "script", "twin") and user.get("topic", {}).get("first")}
-    if not shown:
+    """Two charts: how similar later turns are to the first turn, and to the answer before."""
+    topics = {}
+    for name, user in users.items():
+        if name in ("human", "user", "script", "twin") and user.get("topic", {}).get("first"):
+            topics[name] = user["topic"]
+    if not topics:
         return ""
     titles = {"first": "Nearness to the first turn", "answer": "Nearness to the answer before"}
-    cards = [tag("div", tag("h3", title) + curves(
-        {name: (list(enumerate(found[key], 1)), HUES.get(name, "var(--c)"))
-         for name, found in shown.items()}, "turns so far"), class_="talk")
-        for key, title in titles.items()]
-    return figure(tag("div", "".join(cards), class_="cards"), "How a dialogue moves on: the mean "
-                  "cosine of hashed runs of characters, by the number of turns.")
+    parts = []
+    for key, title in titles.items():
+        series = {}
+        for name, topic in topics.items():
+            series[name] = list(enumerate(topic[key], 1)), user_colour(name)
+        parts.append(chart_card(title, curves(series, "turns so far")))
+    return figure(cards(parts), "How a dialogue moves on: the mean cosine of hashed runs of "
+                  "characters, by the number of turns.")
 
 
-def expectations(surprise):
-    """What people say, as the simulator expects it, by kind of turn."""
-    if not surprise:
+def expectations(bits):
+    """A table of the simulator's bits per byte of people's turns, by kind of turn."""
+    if not bits:
         return ""
-    rows = [[name, kind["turns"], number(kind["bits"]),
-             *(f"{number(kind[way]['mean'], 2, '+')} {interval(kind[way], 2, '+')}"
-               for way in ("blanked", "exchanged"))] for name, kind in surprise["kinds"].items()
-            # of fewer there is no telling
-            if kind["turns"] >= 10]
+    rows = []
+    for name, kind in bits["kinds"].items():
+        # fewer turns than ten say nothing
+        if kind["turns"] >= 10:
+            changes = [f"{number(kind[change]['mean'], 2, '+')} {interval(kind[change], 2, '+')}"
+                       for change in ("blanked", "exchanged")]
+            rows.append([name, kind["turns"], number(kind["bits"]), *changes])
     return figure(table(["people's later turns", "turns", "bits per byte", "answers blanked",
                          "answers exchanged"], rows),
                   "How surprised the simulator is by what people say, and how much more if the "
                   "answers they had heard are blanked, or another dialogue's: what it hears.")
 
 
+# ------------------------------------------------------------------------------------------------
+# sections about the data and the training
+
+
 def statistics(run):
-    found = load(run / "stats.json")
-    measures = list(dict.fromkeys(name for numbers in found.values() for name in numbers))
-    rows = [[measure, *(number(numbers.get(measure)) for numbers in found.values())]
-            for measure in measures]
-    return tag("h2", "Statistics of the dialogues") + figure(
-        table(["", *found], rows), "Taken for human, and AUC: a classifier of runs of characters, "
-        "trained on held-out people against this set, cross-validated over dialogues. Cosines and "
-        "topics: of hashed runs of characters, so they see words and not meanings. A session that "
-        "shares words with the bench has eight in a row, or all of a shorter question.")
+    """The section with statistics of all sets of dialogues, from stats.json."""
+    numbers_of = load(run / "stats.json")
+    rows = []
+    for measure in dict.fromkeys(name for numbers in numbers_of.values() for name in numbers):
+        rows.append([measure, *(number(numbers.get(measure)) for numbers in numbers_of.values())])
+    return heading("Statistics of the dialogues") + figure(
+        table(["", *numbers_of], rows), "Taken for human, and AUC: a classifier of runs of "
+        "characters, trained on held-out people against this set, cross-validated over dialogues. "
+        "Cosines and topics: of hashed runs of characters, so they see words and not meanings. A "
+        "session that shares words with the bench has eight in a row, or all of a shorter "
+        "question.")
 
 
-def training(run):
-    users = {name: ([(row["step"], row["held_out"]) for row in log(run, name)
-                     if "held_out" in row], colour(name)) for name in ("socratic", "blind")}
-    chats = [path.parent.name for path in sorted(run.glob("assistant/*/log.jsonl"))]
-
-    def smooth(rows, width=40):
-        return [(rows[i]["step"], sum(row["loss"] for row in rows[i:i + width])
-                 / len(rows[i:i + width])) for i in range(0, len(rows), width)]
-    losses = {name: (smooth(log(run, f"assistant/{name}")), colour(name)) for name in chats}
-    page = tag("h2", "Training")
-    page += figure(curves(users, "updates"), "Loss of the two users on held-out people, in nats "
-                   "per token. The blind one is told less, so it stays more surprised.")
-    return page + figure(curves(losses, "updates"), "Training loss of the assistants, in nats per "
-                         "token, each on its own dialogues: low means predictable, not good.")
+def mask(record, tokenizer, learn):
+    """The tokens of a dialogue as HTML, with the target tokens marked."""
+    ids, is_target = encode(turns(record), tokenizer, learn)
+    texts = [token_text(token, tokenizer) for token in ids]
+    html = ""
+    for marked, group in groupby(zip(texts, is_target), key=lambda pair: pair[1]):
+        text = escape("".join(text for text, _ in group))
+        html += tag("mark", text) if marked else text
+    html = html.replace("&lt;/s&gt;", "&lt;/s&gt;\n").replace("⏎", "\n")
+    return tag("div", html, class_="mask")
 
 
-def equal(run, results):
-    rows, users = [], load(run / "behaviour.json")
+def masks(run):
+    """The section with one dialogue and its two masks."""
+    record = next(read_records("data/example.jsonl"))
+    tokenizer = Tokenizer.load(run / "base")
+    titles = {"human": "human learnt: Socratic", "gpt": "gpt learnt: PlatoLM"}
+    parts = [chart_card(title, mask(record, tokenizer, learn)) for learn, title in titles.items()]
+    return heading("One dialogue, two ways to learn from it") + figure(
+        cards(parts), "The same ids; the loss counts where it is marked. At the end the human "
+        "leaves, by saying nothing.")
+
+
+def dialogues(run):
+    """The section with dialogues of four users: the first two of three to five rounds."""
+    files = {"held-out people": "held-out.jsonl", "Socratic": "chat/socratic.jsonl",
+             "self-chat": "chat/self-chat.jsonl", "role-play": "chat/role-play.jsonl"}
+    parts = []
+    for name, file in files.items():
+        short = (record for record in read_records(run / file)
+                 if 6 <= len(record["conversations"]) <= 10)
+        parts += [talk(name, record["conversations"]) for record in islice(short, 2)]
+    return heading("Dialogues, side by side") + figure(
+        cards(parts), "The first two of each file that have three to five rounds; none was chosen.")
+
+
+def equal(run):
+    """The section with the sizes of each arm's training: what was equal, and what was not."""
+    behaviour = load(run / "behaviour.json")
+    rows = []
     for path in sorted(run.glob("assistant/*/log.jsonl")):
-        name, steps = path.parent.name, log(run, f"assistant/{path.parent.name}")
-        dialogues = sum(1 for _ in open(run / "chat" / f"{name}.jsonl", encoding="utf-8"))
-        reached = users[name]["never_asked"]
-        rows.append([name, dialogues, len(steps), sum(row["tokens"] for row in steps),
-                     sum(row["learnt"] for row in steps),
-                     number(sum(row["samples"] for row in steps) / dialogues), f"{reached:.0%}"])
-    return tag("h2", "What was equal, and what was not") + figure(
+        name = path.parent.name
+        steps = log(run, f"assistant/{name}")
+        count = sum(1 for _ in open(run / "chat" / f"{name}.jsonl", encoding="utf-8"))
+        tokens = sum(step["tokens"] for step in steps)
+        learnt = sum(step["learnt"] for step in steps)
+        samples = sum(step["samples"] for step in steps)
+        rows.append([name, count, len(steps), tokens, learnt, number(samples / count),
+                     f"{behaviour[name]['never_asked']:.0%}"])
+    return heading("What was equal, and what was not") + figure(
         table(["arm", "dialogues", "updates", "tokens computed", "tokens learnt", "epochs",
                "never-asked facts reached"], rows),
         "Equal by design: the base, the number of dialogues, the updates, the tokens computed in "
@@ -336,36 +433,41 @@ def equal(run, results):
         "human arm from as many as the others have (as in the paper).")
 
 
-def masks(run):
-    record = next(read_records("data/example.jsonl"))
-    tokenizer = Tokenizer.load(run / "base")
-    models = {"human": "human learnt: Socratic", "gpt": "gpt learnt: PlatoLM"}
-    cards = [tag("div", tag("h3", title) + mask(record, tokenizer, learn), class_="talk")
-             for learn, title in models.items()]
-    return tag("h2", "One dialogue, two ways to learn from it") + figure(
-        tag("div", "".join(cards), class_="cards"), "The same ids; the loss counts where it is "
-        "marked. At the end the human leaves, by saying nothing.")
+def mean_losses(rows, width=40):
+    """Average a log's losses over `width` updates: [(first step, loss), ...]."""
+    points = []
+    for i in range(0, len(rows), width):
+        losses = [row["loss"] for row in rows[i:i + width]]
+        points.append((rows[i]["step"], sum(losses) / len(losses)))
+    return points
 
 
-def dialogues(run):
-    page = tag("h2", "Dialogues, side by side")
-    sources = {"held-out people": "held-out.jsonl", "Socratic": "chat/socratic.jsonl",
-               "self-chat": "chat/self-chat.jsonl", "role-play": "chat/role-play.jsonl"}
-    cards = []
-    for name, file in sources.items():
-        fit = (record for record in read_records(run / file)
-               if 6 <= len(record["conversations"]) <= 10)
-        cards += [talk(name, record["conversations"]) for record in islice(fit, 2)]
-    return page + figure(tag("div", "".join(cards), class_="cards"), "The first two of each file "
-                         "that have three to five rounds; none was chosen.")
+def training(run):
+    """The section with two charts of losses: held-out for the users, training for assistants."""
+    users, assistants = {}, {}
+    for name in ("socratic", "blind"):
+        points = [(row["step"], row["held_out"]) for row in log(run, name) if "held_out" in row]
+        users[name] = points, arm_colour(name)
+    for path in sorted(run.glob("assistant/*/log.jsonl")):
+        name = path.parent.name
+        assistants[name] = mean_losses(log(run, f"assistant/{name}")), arm_colour(name)
+    html = heading("Training")
+    html += figure(curves(users, "updates"), "Loss of the two users on held-out people, in nats "
+                   "per token. The blind one is told less, so it stays more surprised.")
+    return html + figure(curves(assistants, "updates"), "Training loss of the assistants, in nats "
+                         "per token, each on its own dialogues: low means predictable, not good.")
 
 
 def stages(results):
+    """The section with the seconds that each stage took."""
     rows = [[name, f"{seconds:.0f} s"] for name, seconds in results.get("seconds", {}).items()]
-    return tag("h2", "Time") + figure(table(["stage", "took"], rows),
-                                      "Stages run side by side, so the sum is more than the "
-                                      "wait; of a resumed stage this is the last part.")
+    return heading("Time") + figure(table(["stage", "took"], rows),
+                                    "Stages run side by side, so the sum is more than the wait; of "
+                                    "a resumed stage this is the last part.")
 
+
+# ------------------------------------------------------------------------------------------------
+# the page
 
 ABOUT = """<h1>PlatoLM in a tiny world</h1>
 <p>Train a language model on what the <b>humans</b> of dialogues say, and you get Socratic, who
@@ -379,14 +481,14 @@ about models a thousand times larger.</p>"""
 
 
 def page(run):
-    """The whole page as HTML."""
+    """The whole page as HTML; run: the directory of the run."""
     results = load(run / "results.json")
-    body = [ABOUT, next_questions(run), arms(results), pairs(results), by_kind(results),
-            report_card(run), listening(run), statistics(run), masks(run), dialogues(run),
-            equal(run, results), training(run), stages(results)]
+    sections = [ABOUT, next_questions(run), arms(results), pairs(results), by_kind(results),
+                report_card(run), listening(run), statistics(run), masks(run), dialogues(run),
+                equal(run), training(run), stages(results)]
     head = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
             f"<title>PlatoLM in a tiny world</title><style>{STYLE}</style>")
-    inside = tag("head", head) + tag("body", "".join(body))
+    inside = tag("head", head) + tag("body", "".join(sections))
     return f'<!doctype html>\n<html lang="en">{inside}</html>\n'
 
 
