@@ -33,7 +33,7 @@ def test_gold_answers_are_asked_for_with_all_that_was_said_before(make_model, to
 
 def test_what_listening_is_worth_by_hand():
     record = {"leans": [False, True, False], "asked": [False, True, True]}
-    assert listening.heard(record) == [(1, True, False), (2, False, True)]
+    assert listening.turn_labels(record) == [(1, True, False), (2, False, True)]
     rows = listening.listening([record], [[[9], [1, 1], [3]]], [[[9], [2, 4], [3]]])
     found = {(row["leaning"], row["asked"]): row for row in rows}
     assert found[True, False]["difference"] == 2 and found[True, False]["tokens"] == 2

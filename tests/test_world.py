@@ -49,7 +49,7 @@ def dialogues():
     for i in range(400):
         person = people.Person(random.Random(f"test {i}"), asked())
         turns, end = converse(person.ask, lambda turns: answer(to_messages(turns)), 16)
-        made.append(talks.labelled(turns, end, str(i)))
+        made.append(talks.labelled_record(turns, end, str(i)))
     return made
 
 

@@ -1,12 +1,11 @@
 """
-Three next questions to the same answer: a held-out person's, Socratic's, a script's.
-
-Taken are dialogues in which the person's second or third turn leans on the answer before it, other
-than by asking for it in another form. Not here: whole simulated dialogues (simulate.py), the
-script (scripts.py).
+Three next questions to the same answer: by a held-out person, by Socratic, by a script.
 
     python -m data.experiment.next_questions --user DIR --human FILE --out questions.json
     python -m data.experiment.next_questions --tell questions.json
+
+Chosen are dialogues in which the person's second or third turn leans on the answer before it, other
+than by asking for it in another form.
 """
 
 import argparse
@@ -16,25 +15,28 @@ from itertools import islice
 
 from data.harbour.scripts import SelfChat
 from data.harbour.teacher import LEANING
+from data.machine import load_checkpoint
 from data.program import UserError, run, write_json
-from platolm import read_records
+from platolm import DialogueEnd, read_records
+from simulate import Socratic
 
-WORDS = {"human": "user", "gpt": "teacher"}
+SPEAKERS = {"human": "user", "gpt": "teacher"}
 
 
-def places(records):
-    """(turns so far, what the person said next), where that leans on the last answer."""
+def leaning_turns(records):
+    """Yield (turns so far, the person's next text) where that text leans on the last answer."""
     for record in records:
-        for t, kind in enumerate(record["kinds"][1:3], 1):
+        for number, kind in enumerate(record["kinds"][1:3], 1):
             if kind in LEANING and kind != "reshape":
-                yield record["conversations"][:2 * t], record["conversations"][2 * t]["value"]
+                conversation = record["conversations"]
+                yield conversation[:2 * number], conversation[2 * number]["value"]
                 break
 
 
-def three(number, turns, person, socratic):
-    """One case: the talk so far, and how each of the three goes on."""
-    from simulate import DialogueEnd
+def continue_dialogue(number, turns, person, socratic):
+    """Return one case: the turns so far, and the next question of person, Socratic and script."""
     script = SelfChat(random.Random(number))
+    # long enough that the script does not leave here
     script.length = 9
     try:
         question = socratic.start_dialogue(number)(turns) or "(leaves)"
@@ -44,25 +46,25 @@ def three(number, turns, person, socratic):
             "script": script.ask(turns) or "(leaves)"}
 
 
-def told(case):
-    """A case as text."""
-    said = [f"    {WORDS[turn['from']]}: {turn['value']}" for turn in case["turns"]]
-    ways = [("a person", "person"), ("socratic", "socratic"), ("a script", "script")]
-    return "\n".join(said + [f"      {words + ' goes on:':<22}{case[key]}" for words, key in ways])
+def format_case(case):
+    """Format a case as text: a line a turn, then a line for each of the three questions."""
+    lines = [f"    {SPEAKERS[turn['from']]}: {turn['value']}" for turn in case["turns"]]
+    for name, key in (("a person", "person"), ("socratic", "socratic"), ("a script", "script")):
+        lines.append(f"      {name + ' goes on:':<22}{case[key]}")
+    return "\n".join(lines)
 
 
-def cases(directory, human, count):
-    """Some cases, for the Socratic in this checkpoint directory."""
-    from data.machine import load_checkpoint
-    from simulate import Socratic
+def make_cases(directory, human, count):
+    """Make up to `count` cases from a file of dialogues, with the Socratic of this directory."""
     model, tokenizer = load_checkpoint(directory)
     socratic = Socratic(model, tokenizer, slots=count)
-    return [three(number, turns, person, socratic)
-            for number, (turns, person) in enumerate(islice(places(read_records(human)), count))]
+    cases = []
+    for turns, person in islice(leaning_turns(read_records(human)), count):
+        cases.append(continue_dialogue(len(cases), turns, person, socratic))
+    return cases
 
 
 def main():
-    """Write some cases, or tell the first of those written."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--user", metavar="DIR", help="checkpoint of a trained user")
     parser.add_argument("--human", help="held-out dialogues of people")
@@ -72,12 +74,13 @@ def main():
     args = parser.parse_args()
     if args.tell:
         with open(args.tell, encoding="utf-8") as file:
-            first = told(json.load(file)[0])
-        return print(f"three next questions to the same answer:\n{first}")
-    found = cases(args.user, args.human, args.count)
-    if not found:
+            case = json.load(file)[0]
+        print(f"three next questions to the same answer:\n{format_case(case)}")
+        return
+    cases = make_cases(args.user, args.human, args.count)
+    if not cases:
         raise UserError(f"in {args.human} nobody's second or third turn leans on an answer")
-    write_json(args.out, found)
+    write_json(args.out, cases)
 
 
 if __name__ == "__main__":

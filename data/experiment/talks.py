@@ -1,11 +1,8 @@
 """
-Dialogues of invented people, or of scripts, with the teacher, all in this process.
+Write dialogues of invented people, or of scripts, with the harbour's teacher, in one process.
 
     python -m data.experiment.talks people --out human.jsonl --dialogues 12000
     python -m data.experiment.talks self-chat --human human.jsonl --out self-chat.jsonl
-
-Here: who talks, and the labels of what was said. Not here: the people (people.py), the scripts
-(scripts.py), the teacher (teacher.py), dialogues over the wire (simulate.py).
 """
 
 import argparse
@@ -16,40 +13,49 @@ from data.harbour.scripts import SCRIPTS
 from data.harbour.teacher import LEANING, answer, understand
 from data.harbour.world import FACTS, asked, fact_key, never_asked
 from data.program import positive_int, run, write_jsonl
-from platolm import to_messages, read_records
+from platolm import read_records, to_messages
 from simulate import converse
 
-UNASKED = never_asked()
+NEVER_ASKED = never_asked()
 
 
-def speaker(who, rng, allowed, firsts):
-    """A person who asks about `allowed` facts, or a script; self-chat begins with one of firsts."""
-    if who == "people":
+def make_user(kind, rng, allowed, first_questions):
+    """
+    Make the user of one dialogue: an object with ask(turns) -> question or None.
+
+    kind: "people", who ask about the `allowed` facts, or the name of a script; the script self-chat
+    opens with one of `first_questions`.
+    """
+    if kind == "people":
         return Person(rng, allowed)
-    return SCRIPTS[who](rng, rng.choice(firsts)) if who == "self-chat" else SCRIPTS[who](rng)
+    if kind == "self-chat":
+        return SCRIPTS[kind](rng, rng.choice(first_questions))
+    return SCRIPTS[kind](rng)
 
 
-def labelled(turns, end, name):
-    """A dialogue as a record; of each human turn its kind, its fact, and if people ask about it."""
+def labelled_record(turns, end, name):
+    """
+    Make a record of a dialogue, with labels for each human turn: its kind, the fact it is about,
+    whether people ever ask about that fact, and whether the turn leans on the answer before it.
+    """
     meanings = [understand(to_messages(turns[:i + 1])) for i in range(0, len(turns), 2)]
     return {"id": name, "conversations": turns, "end": end,
             "kinds": [meaning.kind for meaning in meanings],
             "about": [fact_key(meaning.fact) if meaning.fact else "" for meaning in meanings],
-            "asked": [meaning.fact not in UNASKED for meaning in meanings],
+            "asked": [meaning.fact not in NEVER_ASKED for meaning in meanings],
             "leans": [meaning.kind in LEANING for meaning in meanings]}
 
 
-def dialogues(who, n, seed, allowed=(), firsts=(), prefix=None):
-    """n labelled dialogues with the teacher."""
+def dialogues(kind, n, seed, allowed=(), firsts=(), prefix=None):
+    """Yield n labelled records of dialogues between users of this kind and the teacher."""
     for i in range(n):
-        rng = random.Random(f"{seed} {i}" if who == "people" else f"{who} {seed} {i}")
-        ask = speaker(who, rng, allowed, firsts).ask
-        turns, end = converse(ask, lambda turns: answer(to_messages(turns)), 16)
-        yield labelled(turns, end, f"{prefix or who}-{i + 1:06d}")
+        rng = random.Random(f"{seed} {i}" if kind == "people" else f"{kind} {seed} {i}")
+        user = make_user(kind, rng, allowed, firsts)
+        turns, end = converse(user.ask, lambda turns: answer(to_messages(turns)), 16)
+        yield labelled_record(turns, end, f"{prefix or kind}-{i + 1:06d}")
 
 
 def main():
-    """Write dialogues with the teacher."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     add = parser.add_argument
     add("who", choices=["people", *SCRIPTS])
@@ -62,10 +68,13 @@ def main():
     args = parser.parse_args()
     if args.who == "self-chat" and not args.human:
         parser.error("self-chat takes its first questions from --human FILE")
-    firsts = [record["conversations"][0]["value"] for record in read_records(args.human)] \
-        if args.who == "self-chat" else ()
+    first_questions = []
+    if args.who == "self-chat":
+        for record in read_records(args.human):
+            first_questions.append(record["conversations"][0]["value"])
     allowed = asked() if args.facts == "asked" else set(FACTS)
-    write_jsonl(args.out, dialogues(args.who, args.dialogues, args.seed, allowed, firsts, args.prefix))
+    write_jsonl(args.out, dialogues(args.who, args.dialogues, args.seed, allowed, first_questions,
+                                    args.prefix))
 
 
 if __name__ == "__main__":
