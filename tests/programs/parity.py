@@ -1,11 +1,10 @@
 """
-Is ours the LLaMA that everybody else means? Logits and ids against transformers, peft,
-sentencepiece and Meta's layout.
+Compare our LLaMA with the one of transformers, peft, sentencepiece and Meta: logits and token ids.
 
     python -m tests.programs.parity [dialogues.json | dialogues.jsonl]
 
-Run by `make parity`, in an environment of its own. Random weights, float32, every shape both ways:
-our directory opened there, and one saved there opened here.
+`make parity` runs it, in an environment of its own. Random weights in float32; every shape both ways: our directory
+opened there, and theirs opened here. Exits with 1 if anything differs.
 """
 
 import itertools
@@ -22,46 +21,47 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from sentencepiece import SentencePieceProcessor
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from data.checkpoint import save_model, load_model
-from data.formats.convert import open_any, write_adapter
+from data.checkpoint import load_model, save_model
+from data.formats.adapter import write_adapter
+from data.formats.convert import load_any
 from model import Config, Llama, LoRALinear, add_lora
 from platolm import Tokenizer, prompt, to_messages
 from tests.programs.bench_train import NAMES
 
 SHAPE = {"vocab": 400, "dim": 64, "layers": 3, "heads": 4, "hidden": 112, "context": 128}
-# none begins with a space: there transformers 5 leaves out the dummy prefix of every LLaMA
+# texts that begin with white space: there transformers 5 leaves out the dummy prefix of every LLaMA
 LEADING = [" leading", "   three", "\tand a tab", " \n", " 🦜"]
 NASTY = ["", "two  spaces  ", "tab\tand\nnew\r\nline", "emoji 🦜, ümläut", "</s> is text", "日本語",
          "<s>Human: <unk>", "12.5", "\x01", "<0x0A>", "e\u0301", "trailing ", "\n\n"]
 
 
-def far(a, b):
-    """The largest difference between two tensors."""
+def difference(a, b):
+    """Return the largest absolute difference between two tensors."""
     return (a - b).abs().max().item()
 
 
 @torch.inference_mode()
 def logits(kv_heads, tied, folder):
-    """Largest differences of logits: ours opened there, and theirs opened here."""
+    """Return the largest differences of logits: (ours opened there, theirs opened here)."""
     ids = torch.randint(400, (2, 50))
     ours = Llama(Config(**SHAPE, kv_heads=kv_heads, tied=tied, theta=5000.0))
     for weight in ours.parameters():
         weight.normal_(std=0.1)
     save_model(ours, folder)
     theirs = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    there = far(ours(ids), theirs(ids).logits)
+    there = difference(ours(ids), theirs(ids).logits)
 
     config = LlamaConfig(vocab_size=400, hidden_size=64, intermediate_size=112, num_hidden_layers=3,
                          num_attention_heads=4, num_key_value_heads=kv_heads, tie_word_embeddings=tied,
                          initializer_range=0.1)
     theirs = LlamaForCausalLM(config).eval()
     theirs.save_pretrained(folder / "theirs", max_shard_size="100KB")
-    return there, far(load_model(folder / "theirs")(ids), theirs(ids).logits)
+    return there, difference(load_model(folder / "theirs")(ids), theirs(ids).logits)
 
 
 @torch.inference_mode()
 def adapters(folder):
-    """Largest differences of logits, in float64: our adapter opened by peft, and peft's here."""
+    """Return the largest differences of logits, in float64: (our adapter in peft, peft's here)."""
     ids = torch.randint(400, (2, 50))
     base = Llama(Config(**SHAPE, kv_heads=2, tied=False))
     save_model(base, folder / "base")
@@ -70,22 +70,24 @@ def adapters(folder):
         if isinstance(part, LoRALinear):
             part.B.normal_(std=0.05)
     write_adapter(base, folder / "ours", folder / "base")
-    start = lambda: LlamaForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
-    theirs = PeftModel.from_pretrained(start(), folder / "ours").eval()
-    there = far(base.double()(ids), theirs.double()(ids).logits)
 
-    theirs = get_peft_model(start(), LoraConfig(r=4, lora_alpha=12, target_modules=NAMES)).eval()
+    def load_base():
+        return LlamaForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
+    theirs = PeftModel.from_pretrained(load_base(), folder / "ours").eval()
+    there = difference(base.double()(ids), theirs.double()(ids).logits)
+
+    theirs = get_peft_model(load_base(), LoraConfig(r=4, lora_alpha=12, target_modules=NAMES)).eval()
     for name, weight in theirs.named_parameters():
         if "lora_B" in name:
             weight.normal_(std=0.05)
     theirs.save_pretrained(folder / "theirs")
-    merged = open_any(folder / "theirs", folder / "base")
-    return there, far(merged.double()(ids), theirs.double()(ids).logits)
+    merged = load_any(folder / "theirs", folder / "base")
+    return there, difference(merged.double()(ids), theirs.double()(ids).logits)
 
 
 @torch.inference_mode()
 def meta(folder):
-    """Meta's layout of a model against transformers: converted, and with its rows as they are."""
+    """Yield the largest differences of logits to Meta's format: with its order of rows, and without."""
     ids = torch.randint(400, (2, 50))
     model = LlamaForCausalLM(LlamaConfig(
         vocab_size=400, hidden_size=64, intermediate_size=112, num_hidden_layers=2, rms_norm_eps=1e-5,
@@ -99,7 +101,7 @@ def meta(folder):
         tensors = {}
         for name, tensor in model.state_dict().items():
             if permuted and ("q_proj" in name or "k_proj" in name):
-                # row by row: pair i of a head is rows i and i + 8 there, 2 i and 2 i + 1 at Meta's
+                # pair i of a head is rows i and i + 8 in transformers, 2 i and 2 i + 1 in Meta's format
                 order = [16 * (row // 16) + row % 2 * 8 + row % 16 // 2 for row in range(len(tensor))]
                 tensor = tensor[order]
             for theirs, metas in names.items():
@@ -109,70 +111,79 @@ def meta(folder):
         torch.save(tensors, folder / "consolidated.00.pth")
         (folder / "params.json").write_text(json.dumps(
             {"dim": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "norm_eps": 1e-5}))
-        yield far(open_any(folder)(ids), model(ids).logits)
+        yield difference(load_any(folder)(ids), model(ids).logits)
 
 
-def templates(folder, tokenizer):
-    """How many dialogues get other ids by our chat template there than by our prompt here."""
+def template_differences(folder, tokenizer):
+    """Count the dialogues whose ids by our chat template there differ from our prompt: (different, all)."""
     records = [json.loads(row) for row in Path("data/example.jsonl").read_text().splitlines()]
-    wrong = 0
+    different = 0
     for speaker in ("human", "gpt"):
         tokenizer.speaker = speaker
         tokenizer.save(folder)
         theirs = AutoTokenizer.from_pretrained(folder)
         for record in records:
-            talk = record["conversations"][:4 if speaker == "human" else 3]
-            wrong += prompt(talk, tokenizer, speaker) != theirs.apply_chat_template(
-                to_messages(talk), return_dict=False)
-    return wrong, 2 * len(records)
+            conversation = record["conversations"][:4 if speaker == "human" else 3]
+            their_ids = theirs.apply_chat_template(to_messages(conversation), return_dict=False)
+            different += prompt(conversation, tokenizer, speaker) != their_ids
+    return different, 2 * len(records)
 
 
-def texts(path):
-    """The turns of a file of dialogues, a JSON array or JSONL."""
+def read_texts(path):
+    """List the texts of all turns in a file of dialogues, a JSON array or JSONL."""
     text = Path(path).read_text(encoding="utf-8")
     records = json.loads(text) if text.startswith("[") else map(json.loads, text.splitlines())
     return [turn["value"] for record in records for turn in record["conversations"]]
 
 
-def ids(said, vocab, folder):
-    """How many of some texts get other ids there than here."""
-    tokenizer = Tokenizer.learn(said, vocab)
+def tokenizer_differences(texts, vocab, folder):
+    """Train our tokenizer on texts, and list those that get other ids from transformers."""
+    tokenizer = Tokenizer.learn(texts, vocab)
     tokenizer.save(folder)
     save_model(Llama(Config(**{**SHAPE, "vocab": tokenizer.vocab})), folder)
     theirs = AutoTokenizer.from_pretrained(folder)
-    return [text for text in said if tokenizer.encode(text) != theirs.encode(
-        text, add_special_tokens=False, split_special_tokens=True)]
+    different = []
+    for text in texts:
+        their_ids = theirs.encode(text, add_special_tokens=False, split_special_tokens=True)
+        if tokenizer.encode(text) != their_ids:
+            different.append(text)
+    return different
 
 
 def main():
+    """Make all comparisons, print a line each, and exit with 1 if one fails."""
     torch.manual_seed(0)
     failed = False
     with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
         for kv_heads, tied in itertools.product((1, 2, 4), (True, False)):
-            there, here = logits(kv_heads, tied, Path(folder) / f"{kv_heads}{tied}")
+            there, here = logits(kv_heads, tied, folder / f"{kv_heads}{tied}")
             failed |= max(there, here) > 1e-4
             print(f"{kv_heads} of 4 heads have keys, {'tied' if tied else 'untied'}: logits differ by "
                   f"{there:.1e} opened there, {here:.1e} opened here")
-        said = texts(sys.argv[1])[:6000] if len(sys.argv) > 1 else texts("data/example.jsonl")
-        for whose, gap in zip(("ours opened by peft", "peft's opened here"), adapters(Path(folder) / "lora")):
+        for name, gap in zip(("ours opened by peft", "peft's opened here"), adapters(folder / "lora")):
             failed |= gap > 1e-5
-            print(f"adapters: logits differ by {gap:.1e}, {whose}")
-        gap, wrong = meta(Path(folder) / "meta")
-        failed |= gap > 1e-4 or wrong < 1e-2
-        print(f"Meta's layout: logits differ by {gap:.1e}; were its rows not in Meta's order, by {wrong:.1e}")
-        other = ids(said + NASTY, 2000, Path(folder) / "tokenizer")
-        failed |= bool(other)
-        print(f"{len(said) + len(NASTY):,} texts: {len(other)} get other ids from transformers"
-              + "".join(f"\n    {text!r}" for text in other[:5]))
-        tokenizer = Tokenizer.load(Path(folder) / "tokenizer")
-        package = SentencePieceProcessor(model_file=str(Path(folder) / "tokenizer" / "tokenizer.model"))
-        other = [text for text in NASTY + LEADING if tokenizer.encode(text) != package.encode(text)
-                 or tokenizer.decode(tokenizer.encode(text)) != text]
-        failed |= bool(other)
-        print(f"{len(NASTY + LEADING)} nasty texts: {len(other)} get other ids from sentencepiece, or do not come back")
-        wrong, n = templates(Path(folder) / "tokenizer", tokenizer)
+            print(f"adapters: logits differ by {gap:.1e}, {name}")
+        gap, unordered = meta(folder / "meta")
+        failed |= gap > 1e-4 or unordered < 1e-2
+        print(f"Meta's layout: logits differ by {gap:.1e}; were its rows not in Meta's order, by {unordered:.1e}")
+
+        texts = read_texts(sys.argv[1])[:6000] if len(sys.argv) > 1 else read_texts("data/example.jsonl")
+        different = tokenizer_differences(texts + NASTY, 2000, folder / "tokenizer")
+        failed |= bool(different)
+        print(f"{len(texts) + len(NASTY):,} texts: {len(different)} get other ids from transformers")
+        for text in different[:5]:
+            print(f"    {text!r}")
+        tokenizer = Tokenizer.load(folder / "tokenizer")
+        package = SentencePieceProcessor(model_file=str(folder / "tokenizer" / "tokenizer.model"))
+        different = [text for text in NASTY + LEADING if tokenizer.encode(text) != package.encode(text)
+                     or tokenizer.decode(tokenizer.encode(text)) != text]
+        failed |= bool(different)
+        print(f"{len(NASTY + LEADING)} nasty texts: {len(different)} get other ids from sentencepiece, or do not "
+              "come back")
+        wrong, number = template_differences(folder / "tokenizer", tokenizer)
         failed |= wrong > 0
-        print(f"{n} dialogues: {wrong} get other ids by the chat template there")
+        print(f"{number} dialogues: {wrong} get other ids by the chat template there")
     sys.exit("parity is broken" if failed else 0)
 
 
