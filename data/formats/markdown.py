@@ -1,8 +1,8 @@
 """
-Chat pages as Markdown: ShareGPT kept the HTML of ChatGPT's page, and models write Markdown.
+HTML of chat pages converted to Markdown: ShareGPT kept ChatGPT's HTML, but models write Markdown.
 
-The open elements lie on a stack, each with its text so far; one that closes is written into the
-one around it. Here: `to_markdown`, `is_html`. Not here: which dialogues to keep (clean.py).
+The open elements are a stack, each with its text so far as Markdown. An element that closes is
+written into its parent by the function that WRITERS has for its tag.
 """
 
 import re
@@ -11,205 +11,261 @@ from html.parser import HTMLParser
 
 
 class Element:
-    """An open element: its tag, its attributes, and what it holds so far as Markdown."""
+    """An open element: its tag, its attributes, and its contents so far as Markdown."""
 
     def __init__(self, tag, attrs=()):
-        self.tag, self.attrs, self.text = tag, {key: value or "" for key, value in attrs}, ""
-        # a list counts its items; a code box has a language once its code begins
-        self.items, self.language = 0, None
+        self.tag = tag
+        self.attrs = {key: value or "" for key, value in attrs}
+        self.text = ""
+        # of a list: the number of its items
+        self.items = 0
+        # of a code box: its language, None until its code begins
+        self.language = None
 
     def add(self, text):
-        """Append; where both sides have newlines, or spaces, the side with more prevails."""
+        """Append a text; of white space on both sides of the seam only the longer run stays."""
         if text.startswith("\n"):
             self.text = self.text.rstrip(" ")
-            have = len(self.text) - len(self.text.rstrip("\n"))
-            text = text[min(have, len(text) - len(text.lstrip("\n"))):]
+            newlines_before = len(self.text) - len(self.text.rstrip("\n"))
+            newlines_after = len(text) - len(text.lstrip("\n"))
+            text = text[min(newlines_before, newlines_after):]
         elif self.text[-1:].isspace():
             text = text.lstrip(" ")
         self.text += text
 
 
 # ------------------------------------------------------------------------------------------------
-# each kind of element, written into the one around it
+# writers: (element, parent) -> the Markdown that the element adds to its parent
 
 
 def block(text, gap="\n\n"):
-    """A text that stands apart from its neighbours."""
+    """Put empty lines around a text, or another gap."""
     return f"{gap}{text.strip()}{gap}"
 
 
-def between(text, before, after):
-    """A text between two marks: its outer spaces stay outside, and nothing needs no marks."""
+def surround(text, before, after):
+    """Put marks around a text, inside its outer spaces; an empty text gets none."""
     core = text.strip()
     return text.replace(core, f"{before}{core}{after}", 1) if core else text
 
 
-def marked(mark):
-    """A writer of **bold** or *italic* text."""
-    return lambda element, around: between(element.text, mark, mark)
+def paragraph(element, parent):
+    """Write a paragraph."""
+    return block(element.text)
+
+
+def emphasis(mark):
+    """Make a writer of **bold** or *italic* text."""
+    def write(element, parent):
+        return surround(element.text, mark, mark)
+    return write
 
 
 def heading(level):
-    """A writer of "## Title", on one line."""
-    return lambda element, around: block(f"{'#' * level} {' '.join(element.text.split())}")
+    """Make a writer of "## Title", on one line."""
+    def write(element, parent):
+        return block(f"{'#' * level} {' '.join(element.text.split())}")
+    return write
 
 
-def link(element, around):
-    """[text](address); without an address the text alone."""
-    target = element.attrs.get("href")
-    return between(element.text, "[", f"]({target})") if target else element.text
+def link(element, parent):
+    """Write [text](address), or only the text if there is no address."""
+    address = element.attrs.get("href")
+    return surround(element.text, "[", f"]({address})") if address else element.text
 
 
-def inline_code(element, around):
-    """Between backticks, two where the code has one of its own."""
+def inline_code(element, parent):
+    """Write code between backticks, two of them if the code has one itself."""
     mark = "``" if "`" in element.text else "`"
-    return between(element.text, mark, mark)
+    return surround(element.text, mark, mark)
 
 
-def code_box(element, around):
-    """Fenced by more backticks than stand in a row inside."""
-    code, fence = element.text.strip("\n"), "```"
+def code_box(element, parent):
+    """Write a fenced code block; the fence is longer than any run of backticks in the code."""
+    code = element.text.strip("\n")
+    fence = "```"
     while fence in code:
         fence += "`"
     return block(f"{fence}{element.language or ''}\n{code}\n{fence}")
 
 
-def item(element, around):
-    """After the first line, indented as far as its mark is wide."""
+def list_item(element, parent):
+    """Write "- text" or "3. text"; further lines are indented by the width of the mark."""
     mark = "- "
-    if around.tag == "ol":
-        start = re.fullmatch(r"\d{1,9}", around.attrs.get("start", ""))
-        mark = f"{int(start[0] if start else 1) + around.items}. "
-    around.items += 1
-    return block(re.sub(r"\n(?!\n)", "\n" + " " * len(mark), mark + element.text.strip()), "\n")
+    if parent.tag == "ol":
+        start = re.fullmatch(r"\d{1,9}", parent.attrs.get("start", ""))
+        first = int(start[0]) if start else 1
+        mark = f"{first + parent.items}. "
+    parent.items += 1
+    text = mark + element.text.strip()
+    # empty lines are not indented
+    return block(re.sub(r"\n(?!\n)", "\n" + " " * len(mark), text), "\n")
 
 
-def quote(element, around):
-    """Each line after a "> "."""
-    return block("\n".join(f"> {line}".rstrip() for line in element.text.strip().split("\n")))
+def list_block(element, parent):
+    """Write a list; one inside an item of another follows without an empty line."""
+    return block(element.text, "\n" if parent.tag == "li" else "\n\n")
 
 
-def cell(element, around):
-    """One line of text and the bar that ends it."""
+def quote(element, parent):
+    """Write a quotation: "> " before each line."""
+    lines = element.text.strip().split("\n")
+    return block("\n".join(f"> {line}".rstrip() for line in lines))
+
+
+def table_cell(element, parent):
+    """Write a cell of a table as one line, and the bar that ends it."""
     text = " ".join(element.text.split()).replace("|", r"\|")
     return f" {text} |"
 
 
-def table(element, around):
-    """The first row is the header, whatever the page says: Markdown has no other tables."""
-    head, *rows = element.text.strip().split("\n")
-    columns = len(re.findall(r"(?<!\\)\|", head)) - 1
-    return block("\n".join([head, "|" + " --- |" * columns, *rows]))
+def table_row(element, parent):
+    """Write a row of a table as one line."""
+    return f"\n|{element.text}\n"
 
 
+def table(element, parent):
+    """Write a table; its first row becomes the header, without which Markdown has no tables."""
+    header, *rows = element.text.strip().split("\n")
+    columns = len(re.findall(r"(?<!\\)\|", header)) - 1
+    return block("\n".join([header, "|" + " --- |" * columns, *rows]))
+
+
+def nothing(element, parent):
+    """Leave an element out, with all that it holds."""
+    return ""
+
+
+def rule(element):
+    """Write a horizontal rule."""
+    return block("---")
+
+
+def image(element):
+    """Write ![description](address)."""
+    return f"![{element.attrs.get('alt', '')}]({element.attrs.get('src', '')})"
+
+
+# a formula (math) is on the page a second time, as text
 HIDDEN = ("script", "style", "button", "svg", "math")
-WRITTEN = {
-    "p": lambda element, around: block(element.text),
-    "a": link, "code": inline_code, "pre": code_box, "blockquote": quote, "li": item,
-    "table": table, "tr": lambda element, around: f"\n|{element.text}\n", "td": cell, "th": cell,
-    "b": marked("**"), "strong": marked("**"), "i": marked("*"), "em": marked("*"),
+WRITERS = {
+    "p": paragraph, "a": link, "code": inline_code, "pre": code_box, "blockquote": quote,
+    "li": list_item, "table": table, "tr": table_row, "td": table_cell, "th": table_cell,
+    "b": emphasis("**"), "strong": emphasis("**"), "i": emphasis("*"), "em": emphasis("*"),
     **{f"h{level}": heading(level) for level in range(1, 7)},
-    # a list in another's item follows without an empty line
-    **dict.fromkeys(("ul", "ol"), lambda element, around:
-                    block(element.text, "\n" if around.tag == "li" else "\n\n")),
-    # these vanish with all they hold; a formula is on the page a second time, as text
-    **dict.fromkeys(HIDDEN, lambda element, around: ""),
+    "ul": list_block, "ol": list_block, **dict.fromkeys(HIDDEN, nothing),
 }
-# these hold nothing
-ALONE = {
-    "hr": lambda element: block("---"),
-    "img": lambda element: f"![{element.attrs.get('alt', '')}]({element.attrs.get('src', '')})",
-}
-# of these nothing is left but what they hold
-BARE = ("div", "span", "thead", "tbody", "tfoot")
-# what begins in one of its holders ends its like there, closed or not
-HOLDERS = {"li": ("ul", "ol"), "tr": ("table",), "td": ("tr",), "th": ("tr",)}
+# elements without contents
+EMPTY = {"hr": rule, "img": image}
+# elements of which only the contents are kept
+TRANSPARENT = ("div", "span", "thead", "tbody", "tfoot")
+# tag: its containers; an element that begins closes the last one in the same container, if need be
+CONTAINERS = {"li": ("ul", "ol"), "tr": ("table",), "td": ("tr",), "th": ("tr",)}
 
-KNOWN = "|".join([*WRITTEN, *ALONE, *BARE, "br"])
+KNOWN = "|".join([*WRITERS, *EMPTY, *TRANSPARENT, "br"])
 CLOSING = re.compile(rf"</({KNOWN})\s*>", re.I)
 OPENING = re.compile(rf"\s*<({KNOWN})[\s/>]", re.I)
+# "2 / 3", as ChatGPT's page numbers the versions of an answer
 PAGER = re.compile(r"\A\s*\d+ / \d+[ \t]*(\n\s*|(?=<))")
 COMMENT = re.compile(r"<!--[^<>]*-->")
-# not markup, though a parser might think so; numbers as long as that stand for no character
+# characters that HTMLParser would take for markup though they are text: a < before an unknown
+# tag, and an & before a number too long for a character
 TEXT = re.compile(rf"<(?!/?({KNOWN})[\s/>])|&(?=#\d{{9}})", re.I)
 
 # ------------------------------------------------------------------------------------------------
 
 
-class Page(HTMLParser):
-    """A page on its way to Markdown."""
+class MarkdownConverter(HTMLParser):
+    """A parser that converts the HTML fed to it; the Markdown is the text of stack[0]."""
 
     def __init__(self):
         super().__init__()
-        self.open = [Element("page")]
+        self.stack = [Element("page")]
 
-    def inside(self, *tags):
-        """The innermost open element of these kinds, or None."""
-        return next((e for e in reversed(self.open) if e.tag in tags), None)
+    def innermost(self, *tags):
+        """Return the innermost open element with one of these tags, or None."""
+        for element in reversed(self.stack):
+            if element.tag in tags:
+                return element
+        return None
 
     def close_until(self, element):
-        """Close what is open within an element."""
-        while self.open[-1] is not element:
-            done = self.open.pop()
-            self.open[-1].add(WRITTEN[done.tag](done, self.open[-1]))
+        """Close, and write into their parents, the elements that are open inside `element`."""
+        while self.stack[-1] is not element:
+            closed = self.stack.pop()
+            parent = self.stack[-1]
+            parent.add(WRITERS[closed.tag](closed, parent))
 
     def handle_starttag(self, tag, attrs):
-        element, box = Element(tag, attrs), self.inside("pre")
+        """Open an element, or write one without contents."""
+        element = Element(tag, attrs)
+        box = self.innermost("pre")
         if box and tag not in HIDDEN:
-            self.start_in_box(element, box)
+            self.start_in_code_box(element, box)
         elif tag == "br":
-            # two of them are two newlines: nothing prevails
-            self.open[-1].text = self.open[-1].text.rstrip(" ") + "\n"
-        elif tag in ALONE:
-            self.open[-1].add(ALONE[tag](element))
+            # not by add(): two line breaks are two newlines
+            self.stack[-1].text = self.stack[-1].text.rstrip(" ") + "\n"
+        elif tag in EMPTY:
+            self.stack[-1].add(EMPTY[tag](element))
         elif tag == "div":
-            self.open[-1].add("\n")
-        elif tag not in BARE:
-            if holder := self.inside(*HOLDERS.get(tag, ())):
-                self.close_until(holder)
-            self.open.append(element)
+            self.stack[-1].add("\n")
+        elif tag not in TRANSPARENT:
+            container = self.innermost(*CONTAINERS.get(tag, ()))
+            if container:
+                self.close_until(container)
+            self.stack.append(element)
 
-    def start_in_box(self, element, box):
-        """In a code box the code counts alone; a word before it names its language."""
+    def start_in_code_box(self, element, box):
+        """Handle a tag inside a code box, where only the code counts, and its language."""
         if element.tag == "code" and box.language is None:
+            # ChatGPT's page has a header before the code: "pythonCopy code"
             named = re.search(r"\blanguage-([^\s`]+)", element.attrs.get("class", ""))
             header = box.text.replace("Copy code", "").split()
-            box.language, box.text = named[1] if named else (header or [""])[0], ""
+            if named:
+                box.language = named[1]
+            else:
+                box.language = header[0] if header else ""
+            box.text = ""
         elif element.tag == "br":
             box.text += "\n"
 
     def handle_endtag(self, tag):
-        if element := self.inside(tag):
-            self.close_until(self.open[self.open.index(element) - 1])
-        elif tag == "div" and not self.inside("pre"):
-            self.open[-1].add("\n")
+        """Close the innermost element with this tag, and all that is open inside it."""
+        element = self.innermost(tag)
+        if element:
+            self.close_until(self.stack[self.stack.index(element) - 1])
+        elif tag == "div" and not self.innermost("pre"):
+            self.stack[-1].add("\n")
 
     def handle_data(self, text):
-        if self.inside("pre"):
-            self.open[-1].text += text
-        # between the items of a list, or the cells of a row, a page may have spaces
-        elif text.strip() or self.open[-1].tag not in ("ul", "ol", "table", "tr"):
-            self.open[-1].add(re.sub(r"\s+", " ", text))
+        """Add text: in a code box as it is, elsewhere with single spaces."""
+        if self.innermost("pre"):
+            self.stack[-1].text += text
+        # white space between the items of a list or the cells of a row is not text
+        elif text.strip() or self.stack[-1].tag not in ("ul", "ol", "table", "tr"):
+            self.stack[-1].add(re.sub(r"\s+", " ", text))
 
 
 def is_html(text):
-    """Whether a text is a page: it begins with a known tag, and some known tag is closed."""
+    """Tell whether a text is HTML: it begins with a known tag, and some known tag is closed."""
     return bool(OPENING.match(PAGER.sub("", text)) and CLOSING.search(text))
 
 
 def to_markdown(text):
     """
-    A turn of a chat page as Markdown; one that is no HTML stays as it is.
+    Convert a turn of a chat page to Markdown; a text that is not HTML stays as it is.
 
-    Of either, a pager's line at the start ("2 / 3") and a counter at the end ("Copy123 chars / 45
-    words") are left out.
+    From both, a pager at the start ("2 / 3") and a counter at the end ("Copy123 chars / 45 words")
+    are removed.
     """
     if is_html(text):
-        page = Page()
-        page.feed(TEXT.sub(lambda sign: escape(sign[0]), COMMENT.sub("", text)))
-        page.close()
-        page.close_until(page.open[0])
-        text = re.sub(r"\n{3,}", "\n\n", page.open[0].text).strip()
+        converter = MarkdownConverter()
+        html = COMMENT.sub("", text)
+        converter.feed(TEXT.sub(lambda match: escape(match[0]), html))
+        converter.close()
+        page = converter.stack[0]
+        converter.close_until(page)
+        text = re.sub(r"\n{3,}", "\n\n", page.text).strip()
     text = PAGER.sub("", text)
     counter = re.search(r"\bCopy\d+ chars / \d+ words\s*\Z", text)
     return text[:counter.start()].rstrip() if counter else text
