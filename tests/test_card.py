@@ -158,9 +158,11 @@ def test_dialogues_are_compared_by_their_turns():
 def test_a_note_says_where_people_were_not_the_nearest():
     user = lambda value, auc: {name: value for name in card.MEASURES} | {
         "lengths": dict.fromkeys(card.LENGTHS, 0.3), "detector": {"auc": auc, "low": 0.4, "high": 0.6}}
-    users = {"human": user(0.5, 0.52), "user": user(0.6, 0.5) | {"leaving": {"f1": 1}}, "script": user(0.9, 1.0), "random": user(0.7, 0.1)}
+    users = {"human": user(0.5, 0.52), "user": user(0.6, 0.5) | {"leaving": {"f1": 1}}, "script": user(0.9, 1.0),
+             "random": user(0.7, 0.1)}
     reference = {name: 0.7 for name in card.MEASURES}
-    limits = {"words a turn": {"largest": 0.3}, "MTLD of all turns": {"largest": 0.1}, "words a turn: Wasserstein": {"largest": 1}}
+    limits = {"words a turn": {"largest": 0.3}, "MTLD of all turns": {"largest": 0.1},
+              "words a turn: Wasserstein": {"largest": 1}}
     tied, differ, leaving = card.card_notes(users, reference, limits)
     assert "words a turn (user)" in tied and "told from people (user)" in tied and "script" not in tied
     assert differ.startswith("MTLD of all turns: user") and "Wasserstein" not in tied + differ
@@ -195,8 +197,8 @@ def test_a_card_of_any_user_has_people_beside_it(people, talker, tokenizer, tmp_
         seen.append(messages)
         return "(leaves)" if len(messages) > 6 else "which boat goes there?"
     with serving(reply) as url:
-        words = ["card", "--user", tmp_path / "socratic", "--human", people, "--teacher", url, "--model", "m", "--price",
-                 1, 1, "--max-question", 9, "--simulated", f"user={people}", "--out", tmp_path / "card.json",
+        words = ["card", "--user", tmp_path / "socratic", "--human", people, "--teacher", url, "--model", "m",
+                 "--price", 1, 1, "--max-question", 9, "--simulated", f"user={people}", "--out", tmp_path / "card.json",
                  "--twin", tmp_path / "socratic"]
         done = run(*words)
         assert done.returncode == 0, done.stderr
@@ -211,7 +213,8 @@ def test_a_card_of_any_user_has_people_beside_it(people, talker, tokenizer, tmp_
     assert users["prompted"]["detector"]["auc"] > 0.9 > users["human"]["detector"]["auc"]
     assert users["prompted"]["leaving"]["f1"] > 0 and users["user"]["surprise"]["bits"]["mean"] > 0
     assert users["user"]["surprise"]["bits"] == users["twin"]["surprise"]["bits"]
-    assert users["twin"]["surprise"]["more"] == {"mean": 0, "low": 0, "high": 0} and "more" not in users["user"]["surprise"]
+    assert users["twin"]["surprise"]["more"] == {"mean": 0, "low": 0, "high": 0}
+    assert "more" not in users["user"]["surprise"]
     # shuffled among its own places, what people said keeps its style
     assert users["random"]["words a turn"] == users["human"]["words a turn"]
     assert users["random"]["topic"]["own answer"] < users["human"]["topic"]["own answer"]
@@ -266,7 +269,8 @@ def test_statistics_with_an_embedder_and_a_judge_over_the_wire(people, tmp_path,
     with serving(judge, embed=embed) as url:
         words = ["stats", people, "--judge", url, "--judged", 9, "--embedder", url, "--out", tmp_path / "s.json",
                  "--bench", tmp_path / "q.jsonl", "--tokenizer", "nowhere"]
-        (tmp_path / "q.jsonl").write_text(to_jsonl({"turns": [next(read_records(people))["conversations"][0]["value"]]}))
+        question = next(read_records(people))["conversations"][0]["value"]
+        (tmp_path / "q.jsonl").write_text(to_jsonl({"turns": [question]}))
         done = run(*words)
         assert done.returncode == 1 and "nowhere" in done.stderr
         done = run(*words[:-2])

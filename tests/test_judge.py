@@ -108,7 +108,8 @@ def test_a_prompt_is_chosen_by_what_it_has_room_for():
     with pytest.raises(UserError, match="pairwise, about turn 2, without"):
         ask(2, [["x", "y"], ["v", "w"]])
     with pytest.raises(UserError, match="odd has a placeholder that cannot be filled: 'nonsense'"):
-        mtbench.fill_prompt([{"name": "odd", "type": "single", "prompt_template": "{nonsense}"}], QUESTIONS[0], 1, [["x"]])
+        odd = {"name": "odd", "type": "single", "prompt_template": "{nonsense}"}
+        mtbench.fill_prompt([odd], QUESTIONS[0], 1, [["x"]])
 
 
 def test_what_is_filled_in_is_never_a_pattern_itself():
@@ -146,7 +147,8 @@ def test_fastchats_files_round_trip(bench):
         e.command_judge(args_of(bench, url, ["terse"]))
     rows = rows_of(bench)
     assert rows[0] == theirs and len(rows) == 6
-    assert rows[1].keys() == theirs.keys() | {"answers"} and rows[1]["judge"] == ["j", "single"] and rows[1]["score"] == 6
+    assert rows[1].keys() == theirs.keys() | {"answers"}
+    assert rows[1]["judge"] == ["j", "single"] and rows[1]["score"] == 6
 
 
 def test_a_file_of_160_judgments_gives_what_ten_lines_give(tmp_path):
@@ -316,7 +318,8 @@ def test_the_judge_sees_both_orders_and_pairs_are_chosen_by_mode(bench):
         e.command_judge(args_of(bench, url, mode="pairwise-all"))
         # the order of a pair's names is part of it; the prompts are the same, and known
         assert len(rows_of(bench, "pair")) == 20 and len(seen) == 30
-    found = {(d["model_1"], d["model_2"]): d for d in e.pairwise_results(bench, "j", ["terse", "plain", "wordy"], QUESTIONS)}
+    results = e.pairwise_results(bench, "j", ["terse", "plain", "wordy"], QUESTIONS)
+    found = {(pair["model_1"], pair["model_2"]): pair for pair in results}
     assert found["wordy", "plain"]["wins"] == 5 and found["wordy", "plain"]["flips"] == 0
     assert found["terse", "wordy"]["losses"] == 5 and found["terse", "wordy"]["first"] == 0.5
     with pytest.raises(UserError, match="needs --baseline NAME"):
@@ -388,7 +391,8 @@ def test_the_judgment_on_file_is_the_one_that_counts_and_all_stay(bench):
         e.command_judge(args_of(bench, url, ["terse"], repeats=3))
         (bench / "model_judgment/j_single.jsonl.journal").unlink()
         e.command_judge(args_of(bench, url, ["terse"], repeats=3))
-    assert rows_of(bench)[0]["judgment"] == "[[4]]" and sorted(rows_of(bench)[0]["judgments"]) == ["[[2]]", "[[4]]", "[[9]]"]
+    row = rows_of(bench)[0]
+    assert row["judgment"] == "[[4]]" and sorted(row["judgments"]) == ["[[2]]", "[[4]]", "[[9]]"]
 
 
 def test_pairs_alone_can_be_scored(bench, capsys):
@@ -424,7 +428,8 @@ def test_an_answer_over_the_wire_is_asked_for_once_and_marked_where_it_was_cut(t
     assert len(asked) == 5, "the second run finds all in the journal"
     assert ["how much is the rope", "reply 1 word word", "times 2?"] in asked
     row, *_ = read_jsonl(tmp_path / "model_answer/there.jsonl", None)
-    assert row["choices"][0] == {"index": 0, "turns": ["reply 1 word word", "reply 3 word word"], "ended": {"1": "length", "2": "length"}}
+    assert row["choices"][0] == {"index": 0, "turns": ["reply 1 word word", "reply 3 word word"],
+                                 "ended": {"1": "length", "2": "length"}}
 
 
 def test_an_answer_that_is_refused_stays_empty_and_what_would_follow_it_too(tmp_path):
@@ -468,8 +473,8 @@ def test_from_a_checkpoint_to_the_table(bench, talker, tokenizer, tmp_path, run_
     votes = [{"question_id": q, "turn": 1, "model_a": "wordy", "model_b": "talker", "winner": w, "judge": "x"}
              for q, w in ((7, "model_a"), (8, "model_b"), (9, "tie (inconsistent)"), (99, "model_a"))]
     (tmp_path / "votes.json").write_text(json.dumps(votes))
-    done = run("score", "talker", "wordy", "--bench", bench, "--judge-model", "grader", "--against", "wordy", "--out", tmp_path / "r.json",
-               "--votes", tmp_path / "votes.json")
+    done = run("score", "talker", "wordy", "--bench", bench, "--judge-model", "grader", "--against", "wordy",
+               "--out", tmp_path / "r.json", "--votes", tmp_path / "votes.json")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "r.json").read_text())
     assert results["arms"]["wordy"]["overall"] == 1 and results["arms"]["talker"]["overall"] == 0
@@ -511,7 +516,8 @@ def test_a_planted_preference_for_length_is_taken_out():
         for bench in range(20):
             longer = rng.normal(shift, 80, size=160).round()
             p = 1 / (1 + np.exp(-2 * np.tanh(longer / longer.std())))
-            found = intervals.length_controlled_interval((rng.random(160) < p).astype(float), longer, np.arange(160), draws=200)
+            wins = (rng.random(160) < p).astype(float)
+            found = intervals.length_controlled_interval(wins, longer, np.arange(160), draws=200)
             held += found["low"] <= 0.5 <= found["high"]
         assert held >= 17, f"only {held} of 20 intervals hold one half at a mean difference of {shift}"
         raw = (1 / (1 + np.exp(-2 * np.tanh(longer / longer.std())))).mean()
@@ -523,8 +529,9 @@ def test_at_no_difference_in_length_the_controlled_win_rate_is_the_win_rate():
     assert rate == pytest.approx(34 / 48, abs=1e-3)
     rates = intervals.length_controlled(np.array([1.0, 0.0]), np.zeros(2), np.array([[3.0, 1.0], [1.0, 3.0]]))
     assert rates == pytest.approx([0.75, 0.25], abs=5e-3), "weights are copies"
-    assert intervals.length_controlled_interval(np.ones(3), np.full(3, 7), np.arange(3)) is None, "always as much longer: no telling"
-    assert intervals.length_controlled_interval(np.ones(3), np.arange(3), np.zeros(3, dtype=int)) is None, "one question"
+    interval = intervals.length_controlled_interval
+    assert interval(np.ones(3), np.full(3, 7), np.arange(3)) is None, "always as much longer: no telling"
+    assert interval(np.ones(3), np.arange(3), np.zeros(3, dtype=int)) is None, "one question"
     assert e.bootstrap([0.7]) == (0.7, None, None)
     rate, = intervals.length_controlled(np.ones(40), np.arange(40.0))
     assert 0.9 < rate < 1, "all won: the ridge keeps it finite"

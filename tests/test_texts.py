@@ -109,7 +109,8 @@ def test_what_a_turn_does():
 def test_roles_that_leak_and_words_of_assistants_are_seen():
     assert all(texts.LEAKS.search(text) for text in ("</s>", "well\nAssistant: yes", "[INST] hi", "<|im_end|>"))
     assert not any(texts.LEAKS.search(text) for text in ("a human: who?", "use < or >", "my assistant is late"))
-    assert all(texts.SERVES.search(text) for text in ("Certainly! Here", "as an AI language model", "How can I help you"))
+    assert all(texts.SERVES.search(text) for text in (
+        "Certainly! Here", "as an AI language model", "How can I help you"))
     assert not any(texts.SERVES.search(text) for text in ("i'm sure", "sure it is?", "can you help me"))
 
 
@@ -135,7 +136,9 @@ def test_an_array_and_lines_are_told_apart_by_what_is_in_them(tmp_path, monkeypa
 
 @pytest.mark.parametrize("text, said", [
     ("[1]", "an array of things other than objects"), ('[{"a": 1}', "item 1: an empty dialogue"),
-    ("[{", "after item 0: not JSON"), ('{"conversations": [{"from": "gpt", "value": "x"}]}\nnope', "after item 1: not JSON"), ('{"conversations": []}', "item 1: an empty dialogue"),
+    ("[{", "after item 0: not JSON"),
+    ('{"conversations": [{"from": "gpt", "value": "x"}]}\nnope', "after item 1: not JSON"),
+    ('{"conversations": []}', "item 1: an empty dialogue"),
     ('[{"conversations": [{"from": "human", "value": "\\ud800"}]}]', "item 1"), ("[" * 99999, "other than objects")])
 def test_a_bad_file_is_one_sentence(tmp_path, text, said):
     (tmp_path / "x").write_text(text)
@@ -190,7 +193,8 @@ def test_people_are_taken_for_people_and_a_script_is_not():
 
 
 def test_a_judges_four_numbers_are_read_in_any_order_or_not_at_all():
-    assert sets.session_ratings("diversity: 1\nComplexity (1 to 10): 4.5\n**Relevancy**: 10\nlogicality: 7") == [4.5, 10, 7, 1]
+    judgment = "diversity: 1\nComplexity (1 to 10): 4.5\n**Relevancy**: 10\nlogicality: 7"
+    assert sets.session_ratings(judgment) == [4.5, 10, 7, 1]
     assert sets.session_ratings("complexity: 4\nrelevancy: 10") is None
     assert sets.session_ratings("complexity: 40\nrelevancy: 1\nlogicality: 1\ndiversity: 1") is None
     assert sets.session_ratings('{"complexity": 4, "relevancy": 3, "logicality": 2, "diversity": 1}') == [4, 3, 2, 1]
