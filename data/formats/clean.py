@@ -75,6 +75,7 @@ def texts_of(record, roles=("human", "gpt")):
 def length_rule(min_rounds, max_characters):
     """Make the rule that drops a dialogue of too few rounds or with too long a turn."""
     def rule(record):
+        """Return the number that is out of bounds, or None."""
         rounds = len(record["conversations"]) // 2
         longest = max(map(len, texts_of(record)))
         if rounds < min_rounds:
@@ -85,8 +86,8 @@ def length_rule(min_rounds, max_characters):
     return rule
 
 
-def human_asks_for(record, pattern):
-    """Tell whether a human turn matches a pattern (of the word "translate")."""
+def human_turn_matches(record, pattern):
+    """Tell whether a human turn matches a compiled pattern."""
     return any(pattern.search(text) for text in texts_of(record, ("human",)))
 
 
@@ -96,7 +97,7 @@ def non_latin(record):
     foreign = [letter for letter in letters if ord(letter) > 0x24F]
     if len(foreign) * 10 <= len(letters):
         return None
-    if human_asks_for(record, re.compile(r"\btranslat", re.I)):
+    if human_turn_matches(record, re.compile(r"\btranslat", re.I)):
         return None
     return f"{len(foreign)} of {len(letters)} letters, as in {''.join(foreign[:20])!r}"
 
@@ -138,6 +139,7 @@ def bench_rule(paths, overlap):
     sizes = sorted({len(gram) for gram in questions if len(gram) > 3})
 
     def rule(record):
+        """Return words that a turn shares with a question, or None."""
         for text in texts_of(record):
             words = words_of(text)
             for n in sizes:
@@ -158,6 +160,7 @@ def blocked_rule(block):
     pattern = re.compile("|".join(map(re.escape, block)), re.I)
 
     def rule(record):
+        """Return a blocked word with the text around it, or None."""
         for text in texts_of(record):
             match = pattern.search(text)
             if match:
@@ -173,7 +176,7 @@ def non_ascii(record):
     Dashes and curly quotes count, most emoji do not. "Translate" in a human turn exempts it.
     """
     characters = re.findall("[\u0080-\uffff]", " ".join(texts_of(record)))
-    if not characters or human_asks_for(record, re.compile(r"\b[Tt]ranslat\w+")):
+    if not characters or human_turn_matches(record, re.compile(r"\b[Tt]ranslat\w+")):
         return None
     return f"{len(characters)} characters, as in {''.join(characters[:20])!r}"
 
@@ -187,6 +190,7 @@ def exact_rule():
     ids = {}
 
     def rule(record):
+        """Return the id of the earlier dialogue with the same text, or None."""
         # 16 bytes of hash stand for the text: a collision is practically impossible
         digest = blake2b("".join(texts_of(record)).encode(), digest_size=16).digest()
         if digest in ids:
@@ -261,6 +265,7 @@ def similarity_rule(hashes_of, threshold, times):
     ids = []
 
     def rule(record):
+        """Return the similarity to, and the id of, the first similar dialogue, or None."""
         hashes = hashes_of(record)
         similar = index.similar(hashes)
         if len(similar) >= times:
@@ -304,7 +309,7 @@ RULES = {
 
 
 def html_change(record):
-    """Convert the turns from HTML to Markdown; a turn of nothing but markup drops the dialogue."""
+    """Convert a dialogue's turns from HTML to Markdown; an empty result drops the dialogue."""
     old = record["conversations"]
     new = [turn | {"value": to_markdown(turn["value"])} for turn in old]
     for number, turn in enumerate(new, 1):
@@ -323,6 +328,7 @@ def split_change(directory, split, limit):
     tokenizer = Tokenizer.load(directory)
 
     def change(record):
+        """Return the segments of a dialogue and, if there are several, their turns in words."""
         spans = segments.spans_of(record, split, tokenizer, limit)
         n = len(record["conversations"])
         evidence = None
@@ -492,10 +498,12 @@ def format_table(counts, unusable, steps):
 def main():
     """Clean the files and print what each step did."""
     args = arguments()
+    default = CleaningSettings()
     settings = CleaningSettings(
-        args.min_rounds, args.max_characters, tuple(args.bench), args.words, args.alike,
-        args.per_opening, tuple(args.block or CleaningSettings.block), args.tokenizer,
-        args.split or CleaningSettings.split, args.limit or CleaningSettings.limit)
+        min_rounds=args.min_rounds, max_characters=args.max_characters, bench=tuple(args.bench),
+        overlap=args.words, similarity=args.alike, per_opening=args.per_opening,
+        block=tuple(args.block or default.block), tokenizer=args.tokenizer,
+        split=args.split or default.split, limit=args.limit or default.limit)
     skipped = set(args.skip)
     if not args.tokenizer:
         skipped |= {"split", "alone"}
@@ -505,6 +513,7 @@ def main():
     unusable = Counter()
     with atomic_files(args.out, f"{args.out}.dropped") as (out, dropped):
         def drop(record):
+            """Write a dropped dialogue."""
             dropped.write(to_jsonl(record))
 
         records = read_merged(args.files, counts, unusable, args.rename)

@@ -215,6 +215,7 @@ class Downloader:
     def get_json(self, url, name):
         """Return the JSON object at a URL of the hub."""
         def attempt():
+            """Request the URL once."""
             with self.open(url, name) as reply:
                 try:
                     content = json.loads(reply.content)

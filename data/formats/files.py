@@ -253,6 +253,7 @@ def save(path, records, form="records"):
     count = 0
 
     def counted():
+        """Yield the records and count them."""
         nonlocal count
         for record in records:
             count += 1

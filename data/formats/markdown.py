@@ -57,6 +57,7 @@ def paragraph(element, parent):
 def emphasis(mark):
     """Make a writer of **bold** or *italic* text."""
     def write(element, parent):
+        """Write the element's text between two marks."""
         return surround(element.text, mark, mark)
     return write
 
@@ -64,6 +65,7 @@ def emphasis(mark):
 def heading(level):
     """Make a writer of "## Title", on one line."""
     def write(element, parent):
+        """Write the element's text as a heading."""
         return block(f"{'#' * level} {' '.join(element.text.split())}")
     return write
 

@@ -10,7 +10,7 @@ from platolm import LABEL
 
 def authors(lengths, roles, limit):
     """
-    Divide by the authors' rule: the next segment begins with the answer that ended the last one.
+    Return the spans by the authors' rule: a segment begins with the answer that ended the last.
 
     A turn that no longer fits ends the segment. If it is an answer, it still belongs to it (the
     authors' trainer cuts it short, ours leaves out that round). An overflowing last turn starts no
@@ -39,10 +39,11 @@ def authors(lengths, roles, limit):
 
 def fastchat(lengths, roles, limit):
     """
-    Divide by FastChat's rule: whole rounds that share nothing; each turn counts six tokens more.
+    Return the spans by FastChat's rule: segments of whole rounds that do not overlap.
 
-    An answer without a question before it and a question without an answer are left out, and so
-    is the last round if it no longer fits. A round longer than the limit is a segment of its own.
+    Each turn counts six tokens more. An answer without a question before it and a question without
+    an answer are left out, and so is the last round if it no longer fits. A round longer than the
+    limit is a segment of its own.
 
     fastchat([4] * 8, ["human", "gpt"] * 4, 40)  ->  [(0, 4), (4, 8)]
     """
