@@ -7,9 +7,9 @@ Evaluate assistants and simulated users.
     python evaluate.py stats FILE ...                               statistics of dialogues
     python evaluate.py card --user DIR --human FILE                 how human-like is a user?
 
-A bench is a directory in MT-Bench's layout (data/measure/mtbench.py). The file reads in the order
-of the work: assistants answer, a judge rates the answers or compares two of them, the scores are
-put together with their intervals. What `card` and `stats` measure is in data/measure.
+A bench is a directory in MT-Bench's layout (data/measure/mtbench.py). The code follows the order of
+the work: answer, judge, compare, and then the commands. What `card` and `stats` measure is in
+data/measure.
 Read before: platolm.py, model.py, simulate.py.
 """
 
@@ -123,6 +123,18 @@ def answer_remote(client, model, questions, limit, journal, in_flight, stop):
     return answers, cut_short
 
 
+def answer_endpoint(endpoint, questions, limit, journal_path, settings, in_flight):
+    """Answer questions by the model at an Endpoint (answer_remote), with a journal of its own."""
+    stop = threading.Event()
+    journal = Journal(journal_path, {"model": endpoint.model, "limit": limit})
+    try:
+        client_for, _ = client_factory(settings, endpoint.url, journal, stop, bool(endpoint.price))
+        return answer_remote(client_for(endpoint), endpoint.model, questions, limit, journal,
+                             in_flight, stop)
+    finally:
+        journal.close()
+
+
 # ------------------------------------------------------------------------------------------------
 # judge
 
@@ -171,11 +183,8 @@ def judgment_cases(bench, names, pairs, prompts, judge):
         for name in group:
             if name not in answers:
                 answers[name] = mtbench.answers_to(bench, name, questions)
+    keys = ("model_1", "model_2") if pairs else ("model",)
     for group in groups:
-        if pairs:
-            assistants = {"model_1": group[0], "model_2": group[1]}
-        else:
-            assistants = {"model": group[0]}
         for i, question in enumerate(questions):
             reference = mtbench.reference(question, references)
             texts = [answers[name][i] for name in group]
@@ -186,8 +195,9 @@ def judgment_cases(bench, names, pairs, prompts, judge):
                 if not refused:
                     filled = [mtbench.fill_prompt(prompts, question, turn, order, reference)
                               for order in orders]
-                yield Case({"question_id": question["question_id"], **assistants, "turn": turn,
-                            "answers": mtbench.answers_hash(texts, turn)}, filled)
+                row = {"question_id": question["question_id"], **dict(zip(keys, group)),
+                       "turn": turn, "answers": mtbench.answers_hash(texts, turn)}
+                yield Case(row, filled)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -218,10 +228,10 @@ def summary(scores, questions):
            "never_asked": mean_of(scores[~asked])}
     for turn in turns:
         row[f"turn{turn + 1}"] = mean_of(scores[:, turn])
+    categories = np.array([question["category"] for question in questions])
     row["categories"] = {}
-    for category in dict.fromkeys(question["category"] for question in questions):
-        members = [question["category"] == category for question in questions]
-        row["categories"][category] = mean_of(scores[np.array(members)])
+    for category in dict.fromkeys(categories.tolist()):
+        row["categories"][category] = mean_of(scores[categories == category])
     row["kinds"] = by_kind(scores, questions)
     return row
 
@@ -324,7 +334,10 @@ def agreement(rows, votes):
             # votes may name the two in either order
             verdicts[question, turn, one, two] = {1.0: "a", 0.0: "b"}.get(score, "tie")
             verdicts[question, turn, two, one] = {1.0: "b", 0.0: "a"}.get(score, "tie")
-    labels = [(vote[0], verdicts[vote[:4]], vote[4]) for vote in votes if vote[:4] in verdicts]
+    labels = []
+    for question, turn, one, two, label in votes:
+        if (question, turn, one, two) in verdicts:
+            labels.append((question, verdicts[question, turn, one, two], label))
     decided = [row for row in labels if "tie" not in row]
     return {"all": label_agreement(labels), "without_ties": label_agreement(decided)}
 
@@ -335,12 +348,12 @@ def pairwise_results(bench, judge_model, names, questions):
 
     A UserError if an answer has changed since it was judged.
     """
-    numbers = {question["question_id"]: i for i, question in enumerate(questions)}
+    index_of = {question["question_id"]: i for i, question in enumerate(questions)}
     path = mtbench.judgments_path(bench, judge_model, "pair")
     pairs = {}
     for row in mtbench.read_judgments(path):
         question, turn, pair = mtbench.judgment_key(row)
-        known = question in numbers and 1 <= turn <= len(questions[numbers[question]]["turns"])
+        known = question in index_of and 1 <= turn <= len(questions[index_of[question]]["turns"])
         if known and set(pair) <= set(names):
             pairs.setdefault(pair, []).append(row)
     outdated = mtbench.stale(bench, [row for rows in pairs.values() for row in rows])
@@ -353,7 +366,7 @@ def pairwise_results(bench, judge_model, names, questions):
         answers_two = mtbench.answers_to(bench, two, questions)
         longer = []
         for row in rows:
-            i, turn = numbers[row["question_id"]], row.get("turn", 1) - 1
+            i, turn = index_of[row["question_id"]], row.get("turn", 1) - 1
             # a refused answer is None, and has no characters
             length_one = len(answers_one[i][turn] or "")
             longer.append(length_one - len(answers_two[i][turn] or ""))
@@ -365,42 +378,37 @@ def pairwise_results(bench, judge_model, names, questions):
 # the commands
 
 
-def is_address(text):
-    """Whether a text is a URL, and not a directory."""
-    return text.startswith(("http://", "https://"))
-
-
 def parse_assistant(text):
-    """Read NAME=URL, NAME=DIR or DIR, whose last part is the name then: (name, URL or DIR)."""
+    """Read NAME=URL as (name, URL, None); NAME=DIR, or DIR alone, as (name, None, DIR)."""
     name, _, address = text.partition("=")
-    if is_address(address):
-        return name, address
+    if address.startswith(("http://", "https://")):
+        return name, address, None
     name, _, directory = text.rpartition("=")
-    return name or Path(directory).name, directory
+    return name or Path(directory).name, None, directory
 
 
 def command_answer(args):
     """Let every assistant answer every bench, and write BENCH/model_answer/NAME.jsonl."""
     benches = {bench: read_questions(bench) for bench in args.bench}
     assistants = [parse_assistant(text) for text in args.models]
-    addresses = [source for _, source in assistants if is_address(source)]
+    addresses = [address for _, address, _ in assistants if address]
     if len(set(addresses)) > 1:
         raise UserError("one address at a time: OPENAI_API_KEY and --price are for one")
     require_one_budget(args.max_dollars, len(addresses) * len(benches), "bench and model")
-    names = [name for name, _ in assistants]
+    names = [name for name, _, _ in assistants]
     if len(set(names)) < len(names):
         raise UserError(f"two of {', '.join(names)} have one name: NAME=DIR tells them apart")
 
-    for name, source in assistants:
+    for name, address, directory in assistants:
         began = time.time()
-        if not is_address(source):
-            model, tokenizer = load_checkpoint(source)
+        if not address:
+            model, tokenizer = load_checkpoint(directory)
         reasons = []
         for bench, questions in benches.items():
             path = mtbench.answers_path(bench, name)
-            if is_address(source):
+            if address:
                 answers, cut_short = answer_endpoint(
-                    Endpoint(source, name, args.price), questions, args.limit,
+                    Endpoint(address, name, args.price), questions, args.limit,
                     path.with_suffix(".journal"), client_settings(args), args.in_flight)
             else:
                 answers, cut_short = answer(model, tokenizer, questions, args.limit, seed=args.seed)
@@ -412,18 +420,6 @@ def command_answer(args):
         if reasons:
             line += f"; not ended by itself: {tally(reasons)}"
         print(line, flush=True)
-
-
-def answer_endpoint(endpoint, questions, limit, journal_path, settings, in_flight):
-    """Answer questions by the model at an Endpoint (answer_remote), with a journal of its own."""
-    stop = threading.Event()
-    journal = Journal(journal_path, {"model": endpoint.model, "limit": limit})
-    try:
-        client_for, _ = client_factory(settings, endpoint.url, journal, stop, bool(endpoint.price))
-        return answer_remote(client_for(endpoint), endpoint.model, questions, limit, journal,
-                             in_flight, stop)
-    finally:
-        journal.close()
 
 
 def make_pairs(mode, names, baseline=None):
@@ -487,10 +483,10 @@ def command_judge(args):
     settings = JudgeSettings(Endpoint(args.judge, args.judge_model, args.price), args.repeats,
                              args.max_tokens, args.in_flight)
     stop = threading.Event()
+    pairs = make_pairs(args.mode, args.names, args.baseline)
     failures = []
     # make looks for the file of the first bench: written last, it means that all are there
     for bench in reversed(args.bench):
-        pairs = make_pairs(args.mode, args.names, args.baseline)
         failures += judge_bench(bench, args.names, pairs, prompts, settings, client_settings(args),
                                 stop)
     raise_if_incomplete(failures, "judgments")
