@@ -86,7 +86,7 @@ class Plan:
 
 
 def weights_of(c):
-    """Count the weights of a model: (in the layers' matrices, in all matrices)."""
+    """Count the weights of a model: (in the layers' matrices, in all of its matrices)."""
     head = c.dim // c.heads
     layer = 2 * c.dim * head * (c.heads + c.kv_heads) + 3 * c.dim * c.hidden
     embeddings = c.vocab * c.dim if c.tied else 2 * c.vocab * c.dim
@@ -139,7 +139,7 @@ def training_seconds(c, setup, tokens, flops):
 
 
 def machine_memory(c, setup):
-    """Describe the RAM and disk that a training needs beside its GPUs."""
+    """Return in words how much RAM and disk a training needs beside its GPUs."""
     total = weights_of(c)[1]
     trained = setup.added or total
     trained_bytes = 4 if setup.added else setup.weight_bytes
@@ -166,8 +166,8 @@ def cache_bytes(c, in_flight):
 # commands: each function adds to the plan, and returns lines of text
 
 
-def note_memory(needed, plan):
-    """Say whether so many bytes fit on the plan's GPU, with 5 % to spare; count it if not."""
+def memory_verdict(needed, plan):
+    """Return in words whether so many bytes fit on the GPU, with 5 % to spare; count if not."""
     memory = GPUS[plan.gpu].memory
     if needed / 1e9 < 0.95 * memory:
         return f"fits in {memory} GB"
@@ -208,7 +208,7 @@ def plan_training(words, processes, plan):
             f"{steps:,} updates, {tokens / 1e6:,.0f} million tokens",
             f"{state / 1e9:.1f} GB of weights and optimizer state, {activations / 1e9:.1f} GB of "
             f"activations on each of {processes} {plan.gpu}: "
-            f"{note_memory(state + activations, plan)}",
+            f"{memory_verdict(state + activations, plan)}",
             f"{machine_memory(c, setup)}; {hours:,.1f} hours"]
 
 
@@ -246,7 +246,7 @@ def plan_simulation(words, plan):
     weights = 2 * weights_of(c)[1]
     cache = cache_bytes(c, args.in_flight)
     return [*lines, f"{weights / 1e9:.1f} GB of weights, {cache / 1e9:.1f} GB for "
-            f"{args.in_flight} dialogues on one {plan.gpu}: {note_memory(weights + cache, plan)}",
+            f"{args.in_flight} dialogues on one {plan.gpu}: {memory_verdict(weights + cache, plan)}",
             f"{hours:,.1f} hours (Socratic writes for {writing:,.1f}, the teacher for "
             f"{waiting:,.1f})"]
 

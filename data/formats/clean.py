@@ -92,7 +92,11 @@ def human_turn_matches(record, pattern):
 
 
 def non_latin(record):
-    """Drop if over a tenth of the letters are not Latin and the human wants no translation."""
+    """
+    Return evidence if more than a tenth of the letters are not Latin, else None.
+
+    A dialogue in which the human asks for a translation is exempt.
+    """
     letters = [letter for letter in " ".join(texts_of(record)) if letter.isalpha()]
     foreign = [letter for letter in letters if ord(letter) > 0x24F]
     if len(foreign) * 10 <= len(letters):
@@ -109,7 +113,7 @@ REFUSAL = re.compile(
 
 
 def refusal(record):
-    """Drop if an answer begins with the words by which assistants decline: the evidence."""
+    """Return the words by which an answer declines at its start, as assistants do, or None."""
     for text in texts_of(record, ("gpt",)):
         # a refusal stands at the start of an answer
         match = REFUSAL.search(text[:200])
@@ -151,7 +155,7 @@ def bench_rule(paths, overlap):
 
 
 def single_turn(record):
-    """Drop a dialogue of one turn: nobody answers."""
+    """Return "1 turn" if the dialogue has no second turn, else None."""
     return "1 turn" if len(record["conversations"]) < 2 else None
 
 
@@ -171,9 +175,10 @@ def blocked_rule(block):
 
 def non_ascii(record):
     """
-    Drop a dialogue with characters from U+0080 to U+FFFF: the authors' test for other languages.
+    Return evidence if there are characters from U+0080 to U+FFFF, else None.
 
-    Dashes and curly quotes count, most emoji do not. "Translate" in a human turn exempts it.
+    This is the authors' test for other languages: dashes and curly quotes count, most emoji do
+    not. "Translate" in a human turn exempts the dialogue.
     """
     characters = re.findall("[\u0080-\uffff]", " ".join(texts_of(record)))
     if not characters or human_turn_matches(record, re.compile(r"\b[Tt]ranslat\w+")):
@@ -309,7 +314,11 @@ RULES = {
 
 
 def html_change(record):
-    """Convert a dialogue's turns from HTML to Markdown; an empty result drops the dialogue."""
+    """
+    Return [the dialogue with Markdown instead of HTML] and its first changed turn, or None.
+
+    Returns [] and the reason if a turn holds nothing but markup.
+    """
     old = record["conversations"]
     new = [turn | {"value": to_markdown(turn["value"])} for turn in old]
     for number, turn in enumerate(new, 1):

@@ -35,7 +35,7 @@ class Element:
 
 
 # ------------------------------------------------------------------------------------------------
-# writers: (element, parent) -> the Markdown that the element adds to its parent
+# writers: (element, parent) -> the Markdown, a text, that the element adds to its parent
 
 
 def block(text, gap="\n\n"):
@@ -138,7 +138,7 @@ def nothing(element, parent):
     return ""
 
 
-def rule(element):
+def horizontal_rule(element):
     """Write a horizontal rule."""
     return block("---")
 
@@ -158,7 +158,7 @@ WRITERS = {
     "ul": list_block, "ol": list_block, **dict.fromkeys(HIDDEN, nothing),
 }
 # elements without contents
-EMPTY = {"hr": rule, "img": image}
+EMPTY = {"hr": horizontal_rule, "img": image}
 # elements of which only the contents are kept
 TRANSPARENT = ("div", "span", "thead", "tbody", "tfoot")
 # tag: its containers; an element that begins closes the last one in the same container, if need be
