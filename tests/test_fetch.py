@@ -8,10 +8,10 @@ import shutil
 import subprocess
 import sys
 import threading
-from argparse import Namespace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -108,11 +108,14 @@ def hub(monkeypatch):
 
 
 @pytest.fixture
-def fetch(tmp_path):
+def fetch(tmp_path, monkeypatch):
     """fetch(name, ...) into the folder `out`; the waits are not slept but collected in fetch.waits."""
     def fetch(name="owner/model", **more):
-        f.fetch(name, str(tmp_path / "out"), **more, clock=count(0, 10).__next__, sleep=fetch.waits.append)
+        f.fetch(name, str(tmp_path / "out"), **more)
     fetch.waits, fetch.out = [], tmp_path / "out"
+    # ten seconds pass whenever the clock is read
+    clock = SimpleNamespace(monotonic=count(0, 10).__next__, sleep=fetch.waits.append)
+    monkeypatch.setattr(f, "time", clock)
     return fetch
 
 
@@ -237,8 +240,8 @@ def test_a_part_that_only_lacks_its_check_is_not_fetched_again(hub, fetch):
 def test_a_killed_process_leaves_its_part(hub, fetch):
     hub.faults = {"cuts": [60000], "stall": threading.Event()}
     # a line of progress for every piece
-    code = ("import sys, data.formats.fetch as f; f.EVERY = -1; "
-            "f.fetch('owner/model', sys.argv[1], globs=['model.*'], clock=iter(range(10**6)).__next__)")
+    code = ("import sys, data.formats.fetch as f; f.EVERY = -1; f.time.monotonic = iter(range(10**6)).__next__; "
+            "f.fetch('owner/model', sys.argv[1], globs=['model.*'])")
     with subprocess.Popen([sys.executable, "-c", code, fetch.out], stdout=subprocess.PIPE, text=True) as child:
         assert any("model.safetensors" in text and "59%" in text for text in child.stdout)
         child.kill()
@@ -394,10 +397,10 @@ def test_room_on_the_disk(hub, fetch, monkeypatch):
     fetch.out.mkdir()
     (fetch.out / "model.safetensors.part").write_bytes(FILES["model.safetensors"][:400])
     free = 102400 - 400 + 10 + 6
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Namespace(free=free - 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free - 1))
     with pytest.raises(UserError, match="has room for 102,015 bytes, and 102,016 are still missing"):
         fetch()
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Namespace(free=free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     fetch()
 
 

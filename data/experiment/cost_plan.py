@@ -245,8 +245,9 @@ def plan_simulation(words, plan):
     lines = forecast(args.dialogues, limits, [(price, partial(teacher_tokens, system=0))])
     weights = 2 * weights_of(c)[1]
     cache = cache_bytes(c, args.in_flight)
+    verdict = memory_verdict(weights + cache, plan)
     return [*lines, f"{weights / 1e9:.1f} GB of weights, {cache / 1e9:.1f} GB for "
-            f"{args.in_flight} dialogues on one {plan.gpu}: {memory_verdict(weights + cache, plan)}",
+            f"{args.in_flight} dialogues on one {plan.gpu}: {verdict}",
             f"{hours:,.1f} hours (Socratic writes for {writing:,.1f}, the teacher for "
             f"{waiting:,.1f})"]
 

@@ -132,162 +132,27 @@ def printable(text):
     return "".join(letter for letter in str(text) if letter.isprintable())[:200]
 
 
-def progress_line(file, start, received, seconds):
-    """Format the progress of a download that began at byte `start`, `seconds` ago."""
-    speed = (received - start) / seconds
-    if not file.size:
-        return f"{file.name:<40} {received / 1e6:,.1f} MB {speed / 1e6:8.1f} MB/s"
-    left = format_seconds((file.size - received) / speed)
-    return (f"{file.name:<40} {received / file.size:>8.0%} {speed / 1e6:8.1f} MB/s   {left} left")
-
-
 # ------------------------------------------------------------------------------------------------
 # HTTP: plain requests; transient errors are retried
 
 
-class Downloader:
-    """
-    A session with one server, and with whatever it redirects to; the token goes to it alone.
-
-    clock, sleep: time.monotonic and time.sleep; tests pass their own.
-    """
-
-    def __init__(self, home, token, clock, sleep):
-        self.clock = clock
-        self.sleep = sleep
-        self.session = requests.Session()
-        # this machine is reached without a proxy
-        self.session.trust_env = not is_loopback(home)
-        # with an auth of its own, requests does not put a password of netrc in our token's place
-        self.session.auth = lambda request: request
-        if "@" in urlsplit(home).netloc:
-            raise UserError("a password has no place in an address; a token belongs in HF_TOKEN")
-        # uncompressed, since a download resumes at a byte of the file as it is stored
-        self.session.headers["Accept-Encoding"] = "identity"
-        if not token.isascii() or len(token.split()) > 1:
-            raise UserError("HF_TOKEN is no token: it holds spaces, or letters that no header can")
-        if token:
-            # requests drops this header when a redirect leads to another host
-            self.session.headers["Authorization"] = f"Bearer {token.strip()}"
-
-    @contextmanager
-    def open(self, url, name, start=0):
-        """
-        Request a URL from byte `start` on, and yield the open reply.
-
-        Raises RetryableError if the connection fails, even while the body is read, or if the
-        server is busy; UserError for all that a retry cannot change. name: for messages.
-        """
-        headers = {"Range": f"bytes={start}-"} if start else {}
-        try:
-            with self.session.get(url, headers=headers, timeout=TIMEOUT, stream=True) as reply:
-                raise_for_status(reply, name)
-                yield reply
-        except (requests.ConnectionError, requests.Timeout, ChunkedEncodingError,
-                HTTPError) as error:
-            # only the type: the message may quote a signed address
-            raise RetryableError(f"the connection failed ({type(error).__name__})") from None
-        except requests.RequestException as error:
-            raise UserError(f"{name} cannot be requested ({type(error).__name__})") from None
-
-    def retry(self, name, attempt, received=lambda: 0):
-        """
-        Return attempt(); after a RetryableError wait and try again, at most TRIES times in a row.
-
-        received() gives the bytes on disk: a try that gets further than all before starts the
-        count anew.
-        """
-        most = received()
-        failures = 0
-        while True:
-            try:
-                return attempt()
-            except RetryableError as error:
-                failures = 1 if received() > most else failures + 1
-                most = max(most, received())
-                if failures == TRIES:
-                    raise UserError(f"{name}: {error}, {TRIES} times in a row; what came is kept, "
-                                    "the same command resumes there") from None
-                seconds = min(300, error.wait or 2 ** failures)
-                print(f"{name}: {error}; again in {seconds:.0f} s", flush=True)
-                self.sleep(seconds)
-
-    def get_json(self, url, name):
-        """Return the JSON object at a URL of the hub."""
-        def attempt():
-            """Request the URL once."""
-            with self.open(url, name) as reply:
-                try:
-                    content = json.loads(reply.content)
-                except (ValueError, RecursionError):
-                    content = None
-            if not isinstance(content, dict):
-                raise UserError(f"{name}: the server does not answer as a hub does; is HF_ENDPOINT "
-                                "right?")
-            return content
-        return self.retry(name, attempt)
-
-    def describe(self, url, sha256):
-        """Return the File at any URL: its size as the server tells it, its hash as given."""
-        name = PurePosixPath(unquote(urlsplit(url).path)).name
-        with self.open(url, name) as reply:
-            content_type = reply.headers.get("Content-Type", "")
-            if "text/html" in content_type and not sha256:
-                raise UserError(f"{printable(url)} is a web page, not a file; addresses of the "
-                                "hub's files have /resolve/ in them, or say owner/name alone")
-            size = re.fullmatch("[0-9]{1,15}", reply.headers.get("Content-Length", ""))
-        return File(name, url, int(size[0]) if size else None, sha256)
-
-    def download_rest(self, file, part):
-        """Request, once, what is missing of a file, and append it to the .part."""
-        received = size_of(part)
-        size = math.inf if file.size is None else file.size
-        if part.exists() and received == size:
-            return
-        with self.open(file.url, file.name, received) as reply:
-            if reply.status_code == 200:
-                # the server sends the whole file, whatever the range
-                received = 0
-            elif not reply.headers.get("Content-Range", "").startswith(f"bytes {received}-"):
-                part.unlink(missing_ok=True)
-                raise RetryableError("the server did not resume at the requested byte")
-            start = received
-            started = last_print = self.clock()
-            with open(part, "ab" if received else "wb") as out:
-                # stop soon after `size`: a server must not fill the disk
-                while received <= size:
-                    piece = reply.raw.read1(PIECE, decode_content=False)
-                    if not piece:
-                        break
-                    out.write(piece)
-                    received += len(piece)
-                    now = self.clock()
-                    if now - last_print >= EVERY:
-                        print(progress_line(file, start, received, now - started), flush=True)
-                        last_print = now
-        if received < size < math.inf:
-            raise RetryableError(f"it ended after {received:,} of {size:,} bytes")
-
-    def download(self, file, path):
-        """Download a file as its .part, check size and hash, then rename it to `path`."""
-        part = part_path(path)
-        try:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            if not file.hash:
-                # a part of an earlier run may be of another file
-                part.unlink(missing_ok=True)
-            self.retry(file.name, lambda: self.download_rest(file, part), lambda: size_of(part))
-            size = size_of(part)
-            digest = hash_like(part, file.hash)
-            if file.size not in (None, size) or file.hash not in ("", digest):
-                part.unlink()
-                raise UserError(f"{file.name}: what came ({size:,} bytes, hash {digest}) is not "
-                                f"what was named ({file.size} bytes, {file.hash}), and was deleted")
-            part.replace(path)
-        except OSError as error:
-            raise UserError(f"{part}: {error.strerror}; what came is kept, the same command "
-                            "resumes there") from None
-        print(f"{file.name}: complete, {'hash' if file.hash else 'sha256'} {digest}", flush=True)
+def make_session(home, token):
+    """Make a session with the server of a URL; the token goes to this server alone."""
+    session = requests.Session()
+    # this machine is reached without a proxy
+    session.trust_env = not is_loopback(home)
+    # with an auth of its own, requests does not put a password of netrc in our token's place
+    session.auth = lambda request: request
+    if "@" in urlsplit(home).netloc:
+        raise UserError("a password has no place in an address; a token belongs in HF_TOKEN")
+    # uncompressed, since a download resumes at a byte of the file as it is stored
+    session.headers["Accept-Encoding"] = "identity"
+    if not token.isascii() or len(token.split()) > 1:
+        raise UserError("HF_TOKEN is no token: it holds spaces, or letters that no header can")
+    if token:
+        # requests drops this header when a redirect leads to another host
+        session.headers["Authorization"] = f"Bearer {token.strip()}"
+    return session
 
 
 def raise_for_status(reply, name):
@@ -302,6 +167,139 @@ def raise_for_status(reply, name):
         raise RetryableError(f"HTTP {status}", retry_after(reply.headers))
     if status not in (200, 206, 416):
         raise UserError(f"{name}: the server answers HTTP {status}")
+
+
+@contextmanager
+def open_url(session, url, name, start=0):
+    """
+    Request a URL from byte `start` on, and yield the open reply.
+
+    Raises RetryableError if the connection fails, even while the body is read, or if the server is
+    busy; UserError for all that a retry cannot change. name: for messages.
+    """
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    try:
+        with session.get(url, headers=headers, timeout=TIMEOUT, stream=True) as reply:
+            raise_for_status(reply, name)
+            yield reply
+    except (requests.ConnectionError, requests.Timeout, ChunkedEncodingError, HTTPError) as error:
+        # only the type: the message may quote a signed address
+        raise RetryableError(f"the connection failed ({type(error).__name__})") from None
+    except requests.RequestException as error:
+        raise UserError(f"{name} cannot be requested ({type(error).__name__})") from None
+
+
+def retry(name, attempt, received=lambda: 0):
+    """
+    Return attempt(); after a RetryableError wait and try again, at most TRIES times in a row.
+
+    received() gives the bytes on disk; a try that gets further than all before starts the count
+    anew.
+    """
+    most = received()
+    failures = 0
+    while True:
+        try:
+            return attempt()
+        except RetryableError as error:
+            failures = 1 if received() > most else failures + 1
+            most = max(most, received())
+            if failures == TRIES:
+                raise UserError(f"{name}: {error}, {TRIES} times in a row; what came is kept, "
+                                "the same command resumes there") from None
+            seconds = min(300, error.wait or 2 ** failures)
+            print(f"{name}: {error}; again in {seconds:.0f} s", flush=True)
+            time.sleep(seconds)
+
+
+def get_json(session, url, name):
+    """Return the JSON object at a URL of the hub."""
+    def attempt():
+        """Request the URL once."""
+        with open_url(session, url, name) as reply:
+            try:
+                content = json.loads(reply.content)
+            except (ValueError, RecursionError):
+                content = None
+        if not isinstance(content, dict):
+            raise UserError(f"{name}: the server does not answer as a hub does; is HF_ENDPOINT "
+                            "right?")
+        return content
+    return retry(name, attempt)
+
+
+def describe(session, url, sha256):
+    """Return the File at any URL: its size as the server tells it, its hash as given."""
+    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    with open_url(session, url, name) as reply:
+        content_type = reply.headers.get("Content-Type", "")
+        if "text/html" in content_type and not sha256:
+            raise UserError(f"{printable(url)} is a web page, not a file; addresses of the "
+                            "hub's files have /resolve/ in them, or say owner/name alone")
+        size = re.fullmatch("[0-9]{1,15}", reply.headers.get("Content-Length", ""))
+    return File(name, url, int(size[0]) if size else None, sha256)
+
+
+def progress_line(file, start, received, seconds):
+    """Format the progress of a download that began at byte `start`, `seconds` ago."""
+    speed = (received - start) / seconds
+    if not file.size:
+        return f"{file.name:<40} {received / 1e6:,.1f} MB {speed / 1e6:8.1f} MB/s"
+    left = format_seconds((file.size - received) / speed)
+    return f"{file.name:<40} {received / file.size:>8.0%} {speed / 1e6:8.1f} MB/s   {left} left"
+
+
+def download_rest(session, file, part):
+    """Request, once, what is missing of a file, and append it to the .part."""
+    received = size_of(part)
+    size = math.inf if file.size is None else file.size
+    if part.exists() and received == size:
+        return
+    with open_url(session, file.url, file.name, received) as reply:
+        if reply.status_code == 200:
+            # the server sends the whole file, whatever the range
+            received = 0
+        elif not reply.headers.get("Content-Range", "").startswith(f"bytes {received}-"):
+            part.unlink(missing_ok=True)
+            raise RetryableError("the server did not resume at the requested byte")
+        start = received
+        started = last_print = time.monotonic()
+        with open(part, "ab" if received else "wb") as out:
+            # stop soon after `size`: a server must not fill the disk
+            while received <= size:
+                piece = reply.raw.read1(PIECE, decode_content=False)
+                if not piece:
+                    break
+                out.write(piece)
+                received += len(piece)
+                now = time.monotonic()
+                if now - last_print >= EVERY:
+                    print(progress_line(file, start, received, now - started), flush=True)
+                    last_print = now
+    if received < size < math.inf:
+        raise RetryableError(f"it ended after {received:,} of {size:,} bytes")
+
+
+def download(session, file, path):
+    """Download a file as its .part, check size and hash, then rename it to `path`."""
+    part = part_path(path)
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        if not file.hash:
+            # a part of an earlier run may be of another file
+            part.unlink(missing_ok=True)
+        retry(file.name, lambda: download_rest(session, file, part), lambda: size_of(part))
+        size = size_of(part)
+        digest = hash_like(part, file.hash)
+        if file.size not in (None, size) or file.hash not in ("", digest):
+            part.unlink()
+            raise UserError(f"{file.name}: what came ({size:,} bytes, hash {digest}) is not "
+                            f"what was named ({file.size} bytes, {file.hash}), and was deleted")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"{part}: {error.strerror}; what came is kept, the same command "
+                        "resumes there") from None
+    print(f"{file.name}: complete, {'hash' if file.hash else 'sha256'} {digest}", flush=True)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -349,11 +347,11 @@ def select_files(info, home, dataset, globs):
     return files
 
 
-def files_of_repository(downloader, hub, name, dataset, globs):
+def files_of_repository(session, hub, name, dataset, globs):
     """List the Files to take of a model or data set; print its licence before anything is taken."""
     kind = "datasets" if dataset else "models"
     home = f"datasets/{name}" if dataset else name
-    info = downloader.get_json(f"{hub}/api/{kind}/{quote(name)}?blobs=true", name)
+    info = get_json(session, f"{hub}/api/{kind}/{quote(name)}?blobs=true", name)
     print(f"{hub}/{home}, revision {printable(info.get('sha'))}")
     print(f"licence: {find_licence(info) or 'none is named'}; you have to read it and keep to it")
     if info.get("gated"):
@@ -365,7 +363,7 @@ def files_of_repository(downloader, hub, name, dataset, globs):
 # the command
 
 
-def download_all(downloader, files, out):
+def download_all(session, files, out):
     """Download the Files that are not complete on disk yet, if the disk has room for them."""
     # all names are checked before anything is written
     paths = [safe_path(out, file.name) for file in files]
@@ -384,12 +382,11 @@ def download_all(downloader, files, out):
     if needed > free:
         raise UserError(f"{out} has room for {free:,} bytes, and {needed:,} are still missing")
     for file, path in missing:
-        downloader.download(file, path)
+        download(session, file, path)
     print(f"{out}: {len(files)} files, {len(missing)} of them downloaded now")
 
 
-def fetch(name, out, dataset=False, globs=None, sha256="",
-          clock=time.monotonic, sleep=time.sleep):
+def fetch(name, out, dataset=False, globs=None, sha256=""):
     """
     Download a repository of the hub, or the file at an address, into the directory `out`.
 
@@ -405,12 +402,12 @@ def fetch(name, out, dataset=False, globs=None, sha256="",
     if name.startswith(("http://", "https://")):
         if not name.startswith(f"{hub}/"):
             token = ""
-        downloader = Downloader(name, token, clock, sleep)
-        files = [downloader.retry("the address", lambda: downloader.describe(name, sha256))]
+        session = make_session(name, token)
+        files = [retry("the address", lambda: describe(session, name, sha256))]
     else:
-        downloader = Downloader(hub, token, clock, sleep)
-        files = files_of_repository(downloader, hub, name, dataset, globs)
-    download_all(downloader, files, out)
+        session = make_session(hub, token)
+        files = files_of_repository(session, hub, name, dataset, globs)
+    download_all(session, files, out)
 
 
 def main():
