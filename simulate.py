@@ -20,6 +20,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -562,16 +563,6 @@ def arguments(words=None):
     return parser.parse_args(words)
 
 
-def load_socratic(directory, settings, slots):
-    """Load the trained user of a checkpoint directory; slots: most dialogues at a time."""
-    model, tokenizer = load_checkpoint(directory)
-    try:
-        return Socratic(model, tokenizer, slots, settings)
-    except RuntimeError as error:
-        raise UserError(f"no memory for {slots} dialogues at a time: fewer --in-flight "
-                        f"({one_line(error)})") from None
-
-
 def make_user(user, settings, client_for, endpoint, slots, tokenizer=None, seeded=False):
     """
     Make the user that the word of --user names: start_dialogue(number, intent, rows) -> ask.
@@ -581,19 +572,24 @@ def make_user(user, settings, client_for, endpoint, slots, tokenizer=None, seede
     --tokenizer; seeded: whether the first questions are given.
     """
     if Path(user).is_dir():
-        return load_socratic(user, settings, slots)
+        model, own_tokenizer = load_checkpoint(user)
+        try:
+            return Socratic(model, own_tokenizer, slots, settings)
+        except RuntimeError as error:
+            raise UserError(f"no memory for {slots} dialogues at a time: fewer --in-flight "
+                            f"({one_line(error)})") from None
     other = make_other_user(user, settings, client_for, endpoint, tokenizer, seeded)
     if user.startswith("http"):
         check_server(other.client, "user", "USER_API_KEY")
     return other
 
 
-def dry_run(user, teacher, user_endpoint, limits, planned, system, journal):
+def dry_run(user, teacher, endpoint, dialogues, limits, system, means=None):
     """
-    Print what the run, or the rest of it, would ask for and cost; nothing is sent.
+    Print what so many dialogues would ask for and cost; nothing is sent.
 
-    teacher, user_endpoint: Endpoints; limits: most rounds, tokens of a question, tokens of an
-    answer; journal: of the run, if it has begun, or None.
+    teacher, endpoint: the Endpoints of the teacher and of a prompted user; limits: most rounds,
+    tokens of a question, tokens of an answer; means: the same of the dialogues so far, if any.
     """
     kind, _, file = user.partition(":")
     # about four bytes make a token
@@ -604,12 +600,8 @@ def dry_run(user, teacher, user_endpoint, limits, planned, system, journal):
     if kind in ("prompt", "whole"):
         count = user_tokens if kind == "prompt" else transcript_tokens
         count = partial(count, instruction=os.path.getsize(file) // 4)
-        sides.append((price_of(*user_endpoint), count))
-    means = None
-    if journal:
-        means = mean_sizes(journal)
-        planned = [opening for opening in planned if not journal.is_over(opening.name)]
-    print("\n".join(forecast(len(planned), limits, sides, means)))
+        sides.append((price_of(*endpoint), count))
+    print("\n".join(forecast(dialogues, limits, sides, means)))
 
 
 def write_dialogues(out, journal, planned, ledger):
@@ -630,11 +622,8 @@ def write_dialogues(out, journal, planned, ledger):
                         "same command with more --max-dollars goes on with them")
 
 
-def simulate(args, planned, system, teacher, endpoint):
-    """Hold the planned dialogues and write them down; teacher, endpoint: see user_endpoint."""
-    if Path(args.out).is_dir():
-        raise UserError(f"--out {args.out} is a directory; it has to be a file")
-    journal = Journal(f"{args.out}.journal", simulation_settings(vars(args)))
+def simulate(args, planned, system, teacher, endpoint, journal):
+    """Hold the planned dialogues, and write them to args.out; see dry_run for the Endpoints."""
     stop = threading.Event()
     priced = bool(args.price or args.user_price)
     client_for, ledger = client_factory(client_settings(args), teacher.url, journal, stop, priced)
@@ -647,7 +636,7 @@ def simulate(args, planned, system, teacher, endpoint):
     missing = sum(not journal.is_over(opening.name) for opening in planned)
     if missing < len(planned):
         print(f"going on: {len(planned) - missing:,} of {len(planned):,} dialogues are there")
-    answer = Teacher(client, args.model, system, args.max_tokens)
+    answer = Teacher(client, teacher.model, system, args.max_tokens)
     simulation = Simulation(user, answer, journal, args.rounds, args.minutes, stop)
     simulation.run(planned, args.in_flight, Progress(Path(args.out).stem, missing, ledger))
     write_dialogues(args.out, journal, planned, ledger)
@@ -660,12 +649,20 @@ def main():
                             args.shard))
     teacher = Endpoint(args.teacher, args.model, args.price)
     endpoint = user_endpoint(args.user, teacher, args.user_model, args.user_price)
-    if not args.dry_run:
-        return simulate(args, planned, system, teacher, endpoint)
-    path = Path(f"{args.out}.journal")
-    journal = Journal(path, simulation_settings(vars(args))) if path.exists() else None
-    limits = (args.rounds, args.max_question, args.max_tokens)
-    dry_run(args.user, teacher, endpoint, limits, planned, system, journal)
+    journal_path = Path(f"{args.out}.journal")
+    if args.dry_run:
+        means = None
+        # of a run that has begun, only the rest
+        if journal_path.exists():
+            with closing(Journal(journal_path, simulation_settings(vars(args)))) as journal:
+                means = mean_sizes(journal)
+                planned = [opening for opening in planned if not journal.is_over(opening.name)]
+        limits = (args.rounds, args.max_question, args.max_tokens)
+        return dry_run(args.user, teacher, endpoint, len(planned), limits, system, means)
+    if Path(args.out).is_dir():
+        raise UserError(f"--out {args.out} is a directory; it has to be a file")
+    with closing(Journal(journal_path, simulation_settings(vars(args)))) as journal:
+        simulate(args, planned, system, teacher, endpoint, journal)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from data.api.server import serving
 from data.users import Prompted, Remote, UserSettings, Whole, scale_odds, transcript
 from data.users import Scripted as Scripted_
 from model import Engine, generate_batch
-from data.program import UserError, to_jsonl
+from data.program import UserError, run, to_jsonl
 from platolm import DialogueEnd, encode
 from simulate import Client, Simulation, Socratic, Teacher, converse, main
 
@@ -440,8 +440,9 @@ def test_a_written_dialogue_is_paid_for_once(tmp_path, serve):
     assert simulate(user(), never, plan(1), 9, 1, tmp_path / "n")[0]["end"] == "left"
 
 
-def test_killed_in_the_middle_and_started_again(talker, tokenizer, tmp_path, serve):
+def test_killed_in_the_middle_and_started_again(talker, tokenizer, tmp_path, serve, monkeypatch):
     """A real process, a real kill -9: the file is as if nothing had happened."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted")
     save_model(talker, tmp_path / "user")
     tokenizer.save(tmp_path / "user")
     served = threading.Semaphore(0)
@@ -451,39 +452,42 @@ def test_killed_in_the_middle_and_started_again(talker, tokenizer, tmp_path, ser
         return f"number {len(messages)}."
     url = serve(reply)
 
-    def start(out):
-        return subprocess.Popen(
-            [sys.executable, "simulate.py", "--user", tmp_path / "user", "--teacher", url, "--out", out,
-             "--dialogues", "30", "--in-flight", "4", "--max-question", "20", "--rounds", "4"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OPENAI_API_KEY": "sk-planted"})
+    def words(name):
+        return ["simulate.py", "--user", str(tmp_path / "user"), "--teacher", url, "--out", str(tmp_path / name),
+                "--dialogues", "30", "--in-flight", "4", "--max-question", "20", "--rounds", "4"]
 
-    whole = start(tmp_path / "whole.jsonl")
-    assert whole.wait() == 0, whole.stderr.read()
+    def start(name):
+        return subprocess.Popen([sys.executable, *words(name)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    monkeypatch.setattr(sys, "argv", words("whole.jsonl"))
+    main()
     count = 0
     while served.acquire(blocking=False):
         count += 1
-    first = start(tmp_path / "killed.jsonl")
+    first = start("killed.jsonl")
     for _ in range(count // 2):
         served.acquire()
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert Path(f"{tmp_path}/killed.jsonl.journal").exists() and not (tmp_path / "killed.jsonl").exists()
-    second = start(tmp_path / "killed.jsonl")
-    said, _ = second.communicate()
-    assert second.returncode == 0 and re.search(rb"going on: \d+ of 30", said)
+    second = start("killed.jsonl")
+    printed, errors = second.communicate()
+    assert second.returncode == 0 and re.search(rb"going on: \d+ of 30", printed), errors
     assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     while served.acquire(blocking=False):
         count -= 1
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-    assert b"sk-planted" not in written + said
+    assert b"sk-planted" not in written + printed
 
 
-def test_no_teacher_is_one_sentence(talker, tokenizer, tmp_path):
+def test_no_teacher_is_one_sentence(talker, tokenizer, tmp_path, monkeypatch):
     save_model(talker, tmp_path), tokenizer.save(tmp_path)
-    done = subprocess.run([sys.executable, "simulate.py", "--user", tmp_path, "--teacher",
-                           "http://127.0.0.1:9/v1", "--out", tmp_path / "x"], capture_output=True, text=True)
-    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
-    assert "no teacher answers" in done.stderr
+    words = ["--user", tmp_path, "--teacher", "http://127.0.0.1:9/v1", "--out", tmp_path / "x"]
+    monkeypatch.setattr(sys, "argv", ["simulate.py", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        run(main)
+    # a text as exit code: Python prints it on stderr, and the status is 1
+    assert stop.value.code.startswith("simulate.py: no teacher answers") and "\n" not in stop.value.code
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells a process its sockets")
@@ -519,11 +523,7 @@ def command(monkeypatch, tmp_path, capsys):
     def run(*words):
         given = ["simulate.py", "--out", tmp_path / "chat.jsonl", *words]
         monkeypatch.setattr(sys, "argv", [str(word) for word in given])
-        try:
-            main()
-        finally:
-            # what a process does when it ends
-            gc.collect()
+        main()
         return capsys.readouterr().out
     return run
 
