@@ -28,8 +28,8 @@ from data.api.journal import Journal
 from data.api.request_pool import ask_all, raise_if_incomplete, tally
 from data.machine import load_checkpoint
 from data.measure import card, dataset_stats, mtbench
-from data.measure.intervals import (bootstrap, bounded, label_agreement, length_controlled_interval,
-                                    mean_of, paired, permutation, ratio)
+from data.measure.intervals import (bootstrap, label_agreement, length_controlled_interval,
+                                    mean_bounds, mean_of, paired, permutation, ratio)
 from data.measure.judge import (Case, Judge, JudgeSettings, open_journal, prompt_messages,
                                 require_one_budget)
 from data.measure.mtbench import read_questions, read_scores
@@ -124,7 +124,7 @@ def answer_remote(client, model, questions, limit, journal, in_flight, stop):
 
 
 def answer_endpoint(endpoint, questions, limit, journal_path, settings, in_flight):
-    """Answer questions by the model at an Endpoint (answer_remote), with a journal of its own."""
+    """Open a journal and a client for the model at an Endpoint, and call answer_remote."""
     stop = threading.Event()
     journal = Journal(journal_path, {"model": endpoint.model, "limit": limit})
     try:
@@ -186,7 +186,7 @@ def judgment_cases(bench, names, pairs, prompts, judge):
     keys = ("model_1", "model_2") if pairs else ("model",)
     for group in groups:
         for i, question in enumerate(questions):
-            reference = mtbench.reference(question, references)
+            reference = mtbench.reference_for(question, references)
             texts = [answers[name][i] for name in group]
             orders = [texts, texts[::-1]] if pairs else [texts]
             for turn in range(1, len(question["turns"]) + 1):
@@ -220,7 +220,7 @@ def summary(scores, questions):
     asked = np.array([question.get("asked", True) for question in questions])
 
     mean, low, high = bootstrap(np.nansum(scores, axis=1), rated.sum(axis=1))
-    worst, best = bounded(scores[exists], 0, 1)
+    worst, best = mean_bounds(scores[exists], 0, 1)
     row = {"overall": mean, "low": low, "high": high, "worst": worst, "best": best,
            "rating": None if mean is None else 1 + 9 * mean,
            "failed": int((exists & ~rated).sum()),
@@ -255,7 +255,7 @@ def by_kind(scores, questions):
 
 def outcome(row):
     """
-    What model 1 gets for a row of judgments in both orders: 1, 0.5 or 0; NaN if one failed.
+    Score model 1 in a judgment of both orders: 1 for a win, 0.5, 0 for a loss; NaN if one failed.
 
     A win or a loss counts only if both orders agree; everything else is a tie. Old files of
     FastChat have but one "winner".
@@ -307,7 +307,7 @@ def pairwise(rows, longer):
     n = int(judged.sum())
     wins = int((outcomes == 1).sum())
     losses = int((outcomes == 0).sum())
-    worst, best = bounded(outcomes, 0, 1)
+    worst, best = mean_bounds(outcomes, 0, 1)
     controlled = length_controlled_interval(outcomes[judged], np.asarray(longer)[judged],
                                             question[judged])
     return {"wins": wins, "ties": n - wins - losses, "losses": losses,
@@ -356,7 +356,7 @@ def pairwise_results(bench, judge_model, names, questions):
         known = question in index_of and 1 <= turn <= len(questions[index_of[question]]["turns"])
         if known and set(pair) <= set(names):
             pairs.setdefault(pair, []).append(row)
-    outdated = mtbench.stale(bench, [row for rows in pairs.values() for row in rows])
+    outdated = mtbench.outdated_judgments(bench, [row for rows in pairs.values() for row in rows])
     if outdated:
         raise UserError(f"{len(outdated)} judgments of pairs are about other answers than those "
                         "there are now; `evaluate.py judge` asks for just those")
@@ -595,7 +595,7 @@ def command_card(args):
 
 
 def arguments():
-    """The command line."""
+    """Read the command line: an argparse.Namespace with the name of the command."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     answering = commands.add_parser("answer", help="let assistants answer a bench")

@@ -112,7 +112,7 @@ def test_leaving_by_hand():
 
 def test_the_chance_by_number_alone_is_what_the_reference_did():
     learnt = [place(1, TALK[:2], None), place(1, TALK[:2], "x"), place(2, TALK, None)]
-    assert card.by_number([place(1, TALK[:2], "y"), place(7, TALK, "z")], learnt).tolist() == [0.5, 2 / 3]
+    assert card.leave_rates_by_number([place(1, TALK[:2], "y"), place(7, TALK, "z")], learnt).tolist() == [0.5, 2 / 3]
 
 
 def test_measures_of_turns_by_hand():
@@ -129,7 +129,7 @@ def test_who_stays_near_his_own_answer_is_told_from_who_does_not():
     answers = [f"{word} costs five coins" for word in ("rope", "lantern", "barrel", "compass")]
     before = [[{"from": "human", "value": "hi"}, {"from": "gpt", "value": text}] for text in answers]
     listens = [(place(1, before[i], "", dialogue=i), answers[i].split()[0]) for i in range(4)]
-    found = card.topic(listens)
+    found = card.topic_similarity(listens)
     assert found["own answer"] > found["another's"] + 0.1
     assert card.other_dialogue([at for at, _ in listens])[0].tolist() == [1, 2, 3, 0]
     assert card.other_dialogue([place(1, TALK, "")])[1].tolist() == [False]

@@ -120,7 +120,7 @@ def test_what_is_filled_in_is_never_a_pattern_itself():
 def test_references_are_for_math_reasoning_and_coding_and_the_judges_own_come_first(tmp_path):
     put(tmp_path / "reference_answer/a.jsonl", mtbench.answer_rows("a", QUESTIONS[:1], [["5", "10"]], [{}]))
     put(tmp_path / "reference_answer/b.jsonl", mtbench.answer_rows("b", QUESTIONS[:1], [["6", "12"]], [{}]))
-    of = lambda judge, question: mtbench.reference(question, mtbench.read_references(tmp_path, judge))
+    of = lambda judge, question: mtbench.reference_for(question, mtbench.read_references(tmp_path, judge))
     assert of("b", QUESTIONS[0]) == ["6", "12"] and of("other", QUESTIONS[0]) == ["5", "10"]
     assert of("b", QUESTIONS[1] | {"reference": ["x"]}) is None, "stem needs none"
     assert of("b", {"question_id": 1, "category": "coding", "reference": ["x"]}) == ["x"]

@@ -411,7 +411,7 @@ def dialogues(run):
         cards(parts), "The first two of each file that have three to five rounds; none was chosen.")
 
 
-def equal(run):
+def arm_sizes(run):
     """The section with the sizes of each arm's training: what was equal, and what was not."""
     behaviour = load(run / "behaviour.json")
     rows = []
@@ -485,7 +485,7 @@ def page(run):
     results = load(run / "results.json")
     sections = [ABOUT, next_questions(run), arms(results), pairs(results), by_kind(results),
                 report_card(run), listening(run), statistics(run), masks(run), dialogues(run),
-                equal(run), training(run), stages(results)]
+                arm_sizes(run), training(run), stages(results)]
     head = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
             f"<title>PlatoLM in a tiny world</title><style>{STYLE}</style>")
     inside = tag("head", head) + tag("body", "".join(sections))

@@ -33,14 +33,14 @@ MAX_TURNS = 1500
 MIN_TURNS = 20
 
 
-def spoken(texts, turns):
-    """The human turns at which something was said: [(HumanTurn, text), ...]."""
+def pair_texts(texts, turns):
+    """Pair human turns with their texts, without those where nothing was said."""
     return [(turn, text) for turn, text in zip(turns, texts) if text]
 
 
 def people_pairs(turns):
-    """What people said at their own turns: [(HumanTurn, text), ...]."""
-    return spoken([turn.text for turn in turns], turns)
+    """Pair human turns with what the people themselves said there."""
+    return pair_texts([turn.text for turn in turns], turns)
 
 
 def follows_answer(turn):
@@ -48,8 +48,8 @@ def follows_answer(turn):
     return bool(turn.before) and turn.before[-1]["from"] == "gpt"
 
 
-def first_of(turn):
-    """The first human turn of the history of a HumanTurn; "" if there is none."""
+def first_human_text(turn):
+    """The text of the first human turn in the history of a HumanTurn; "" if there is none."""
     for earlier in turn.before:
         if earlier["from"] == "human":
             return earlier["value"]
@@ -60,8 +60,8 @@ def first_of(turn):
 # measures of pairs: one number each, None if it cannot be computed
 
 
-def share(test):
-    """Make a measure: the share of texts for which test(text) is true."""
+def share_of(test):
+    """Make a measure(pairs): the share of texts for which test(text) is true."""
     def measure(pairs):
         passed = [bool(test(text)) for _, text in pairs]
         return float(np.mean(passed)) if passed else None
@@ -93,7 +93,7 @@ def variety_of_first_turns(pairs, most=500):
     return jaccard_diversity(first_turns[:most])
 
 
-def says_again(pairs):
+def share_of_repeats(pairs):
     """The share of later turns that repeat, word for word, a turn of either side before them."""
     repeats = []
     for turn, text in pairs:
@@ -102,26 +102,26 @@ def says_again(pairs):
     return float(np.mean(repeats)) if repeats else None
 
 
-def key_words(pairs):
+def first_turn_words(pairs):
     """The mean share of a later turn's content words that are in the dialogue's first turn."""
     shares = []
     for turn, text in pairs:
         words = content(text)
-        if turn.number > 0 and words and first_of(turn):
-            shares.append(len(words & content(first_of(turn))) / len(words))
+        if turn.number > 0 and words and first_human_text(turn):
+            shares.append(len(words & content(first_human_text(turn))) / len(words))
     return float(np.mean(shares)) if shares else None
 
 
 MEASURES = {
     "words a turn": words_a_turn,
-    **{name: share(test) for name, test in SHAPE.items()},
+    **{name: share_of(test) for name, test in SHAPE.items()},
     "MTLD of all turns": mtld_of_turns,
     "different pairs of words": different_pairs,
     "variety of first turns": variety_of_first_turns,
-    "first turn's words in later ones": key_words,
-    "says the same again": says_again,
-    "leaks a role or a mark": share(LEAKS.search),
-    "serves like an assistant": share(SERVES.search),
+    "first turn's words in later ones": first_turn_words,
+    "says the same again": share_of_repeats,
+    "leaks a role or a mark": share_of(LEAKS.search),
+    "serves like an assistant": share_of(SERVES.search),
 }
 
 
@@ -132,7 +132,7 @@ MEASURES = {
 LENGTHS = {"words a turn: Wasserstein": wasserstein, "words a turn: Kolmogorov": kolmogorov}
 
 
-def lengths(pairs, people):
+def length_distances(pairs, people):
     """How far the lengths of turns in words are from people's: {name of the distance: number}."""
     sizes = [len(words_of(text)) for _, text in pairs]
     people_sizes = [len(words_of(text)) for _, text in people]
@@ -186,13 +186,17 @@ class Detector:
         return [pairs[i] for i in sorted(chosen)]
 
     def results(self):
-        """{"auc", "low", "high", "matched", "telltales"}; None and [] for too few turns."""
+        """
+        Train and test it: {"auc", "low", "high", "matched", "telltales"}.
+
+        "matched" is auc_at_equal_lengths, "telltales" top_ngrams. None and [] for too few turns.
+        """
         if min(self.n_user, self.n_people) < MIN_TURNS:
             return {"auc": None, "low": None, "high": None, "matched": None, "telltales": []}
         scores = out_of_fold(self.x, self.y, self.groups)
         low, high = self.interval(scores)
         return {"auc": auc(scores, self.y), "low": low, "high": high,
-                "matched": self.matched(), "telltales": self.top_ngrams()}
+                "matched": self.auc_at_equal_lengths(), "telltales": self.top_ngrams()}
 
     def interval(self, scores, draws=300):
         """The 95 % interval of the AUC over dialogues, for scores (N,) of a fixed classifier."""
@@ -208,7 +212,7 @@ class Detector:
                 values.append(value)
         return np.percentile(values, [2.5, 97.5]).tolist()
 
-    def matched(self):
+    def auc_at_equal_lengths(self):
         """The AUC over turns of the same lengths on both sides; None for too few."""
         n = self.n_people
         user_rows, people_rows = match_lengths(self.texts[n:], self.texts[:n])
@@ -247,9 +251,9 @@ class RoleClassifier:
         return float((scores > 0).mean())
 
 
-def topic(pairs, most=6):
+def topic_similarity(pairs, most=6):
     """
-    How a dialogue keeps to its topic: cosine similarities of the later turns' vectors.
+    Measure how a dialogue keeps to its topic, by cosine similarities of its later human turns.
 
     "first" and "answer": the mean similarity to the dialogue's first turn, and to the answer before
     the turn, by number of the turn from 1 up to `most` - 1; "own answer": the latter over all
@@ -257,12 +261,12 @@ def topic(pairs, most=6):
     lower for a user that listens.
     """
     later = [(turn, text) for turn, text in pairs
-             if turn.number > 0 and follows_answer(turn) and first_of(turn)]
+             if turn.number > 0 and follows_answer(turn) and first_human_text(turn)]
     if not later:
         return {"first": [], "answer": [], "own answer": None, "another's": None}
     turns = [turn for turn, _ in later]
     own = vectors([text for _, text in later])                       # (N, 4096)
-    first = vectors([first_of(turn) for turn in turns])
+    first = vectors([first_human_text(turn) for turn in turns])
     answer = vectors([turn.before[-1]["value"] for turn in turns])
     # rows have length 1: the sum of products is the cosine
     to_first = (own * first).sum(axis=1)
@@ -356,7 +360,7 @@ def hazard(numbers, leaves, least=10):
     return rows
 
 
-def by_number(turns, reference):
+def leave_rates_by_number(turns, reference):
     """Predict leaving (N,) from the number of a turn alone, as it was in the reference's turns."""
     outcomes_of = {}
     for turn in reference:
@@ -372,14 +376,14 @@ def by_number(turns, reference):
 
 def steering(texts, turns):
     """
-    Does the intent steer what a user says?
+    Measure how much of the given intents users say.
 
     "own": the mean share of an intent's content words that are said in its dialogue; "another's":
     the same for the intent of another dialogue; "copied": the mean share of a turn's content words
     that are the intent's. None without two different intents.
     """
     said_in, copied = {}, []
-    for turn, text in spoken(texts, turns):
+    for turn, text in pair_texts(texts, turns):
         if turn.intent:
             _, words = said_in.setdefault(turn.dialogue, (turn.intent, set()))
             words.update(content(text))
@@ -426,32 +430,32 @@ def dialogue_lengths(records, people):
 
 def measure_user(texts, turns, reference, roles):
     """
-    All measures of one user's texts at some human turns.
+    Compute all measures of one user's texts at some human turns: {measure: number or more}.
 
     reference: the human turns of the reference; roles: a RoleClassifier.
     """
-    pairs = spoken(texts, turns)
+    pairs = pair_texts(texts, turns)
     people = people_pairs(reference)
     numbers = {"turns": len(pairs)}
     for name, measure in MEASURES.items():
         numbers[name] = measure(pairs)
     return numbers | {
-        "more like people than like answers": roles.human_share(pairs), "topic": topic(pairs),
-        "lengths": lengths(pairs, people), "detector": Detector(pairs, people).results(),
-        "steering": steering(texts, turns)}
+        "more like people than like answers": roles.human_share(pairs),
+        "topic": topic_similarity(pairs), "lengths": length_distances(pairs, people),
+        "detector": Detector(pairs, people).results(), "steering": steering(texts, turns)}
 
 
 def ceiling(records):
     """
-    How far people are from people: {measure: {"mean", "largest"}}.
+    Measure how far people are from people: {measure: {"mean", "largest"}}.
 
-    The gaps between two random halves of the dialogues, over SPLITS splits; the split of the card
-    itself is not among them.
+    These are the gaps between two random halves of the dialogues, over SPLITS splits; the split of
+    the card itself is not among them.
     """
     gaps_of = {}
     for split in range(1, 1 + SPLITS):
         first, second = [people_pairs(human_turns(half)) for half in split_halves(records, split)]
-        gaps = lengths(first, second)
+        gaps = length_distances(first, second)
         for name, measure in MEASURES.items():
             a, b = measure(first), measure(second)
             gaps[name] = None if a is None or b is None else abs(a - b)
@@ -476,7 +480,7 @@ def gaps_to_reference(user, reference):
 
 def card_notes(users, reference, limits):
     """
-    Sentences on the measures by which a user is nearer to people than people are, and on leaving.
+    Write sentences on the measures by which a user is nearer to people than people, and on leaving.
 
     users: {name: measure_user's numbers}, "human" among them; reference: the numbers of the
     reference; limits: as of `ceiling`.
@@ -586,7 +590,7 @@ def make_card(users, human, most, simulated, settings, client_for, journal, stop
     for i, j in zip(spoke, np.random.default_rng(0).permutation(spoke)):
         shuffled[i] = own_texts[j]
     results["random"] = measure_user(shuffled, turns, reference, roles)
-    results["number"] = {"leaving": leave_scores(by_number(turns, reference), turns)}
+    results["number"] = {"leaving": leave_scores(leave_rates_by_number(turns, reference), turns)}
     for name, dialogues in simulated.items():
         results.setdefault(name, {})["dialogues"] = dialogue_lengths(dialogues, people)
 

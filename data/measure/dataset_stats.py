@@ -83,7 +83,7 @@ class Counts:
                 self.mtld.append(value)
 
     def numbers(self):
-        """The totals and means: {name: number}, None for a mean of nothing."""
+        """Compute totals and means: {name: number}, None for a mean of nothing."""
         utterances = sum(self.turns.values())
         tokens = sum(self.tokens.values())
         return {"sessions": self.sessions, "utterances": utterances,
@@ -102,7 +102,7 @@ class Counts:
 
 def related_threshold(rows, owner, share=0.95):
     """
-    The cosine that 95 % of pairs of turns from different dialogues stay below.
+    Estimate the cosine that 95 % of random pairs of turns from different dialogues stay below.
 
     Two turns with a larger cosine count as related. rows (N, D): vectors of length 1; owner (N):
     the dialogue of each. 1 if all are of one dialogue.
@@ -132,7 +132,7 @@ def file_threshold(records, embed=vectors):
 
 def topic_moves(rows, threshold):
     """
-    What each later human turn of a dialogue does to its topic.
+    Classify what each later human turn of a dialogue does to its topic.
 
     rows (T, D): unit vectors of the turns. Returns (T - 1,): "maintained" (related to the first
     turn), "drifted" (related to the turn before it alone) or "shifted".

@@ -93,7 +93,7 @@ def paired(a, b):
     return {"difference": difference, "low": low, "high": high, "p": p}
 
 
-def bounded(values, worst, best):
+def mean_bounds(values, worst, best):
     """What a mean would be if all failures (NaN) had been the worst value, or the best: [a, b]."""
     values = np.asarray(values, dtype=float)
     failed = np.isnan(values)

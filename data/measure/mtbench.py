@@ -156,7 +156,7 @@ def read_references(bench, judge):
     return read_answers(paths[0]) if paths else {}
 
 
-def reference(question, references):
+def reference_for(question, references):
     """The reference answers [text, ...] that a judge of this question is shown, or None."""
     if question["category"] not in NEEDS_REFERENCE:
         return None
@@ -357,9 +357,9 @@ def answers_hash(assistants, turn):
     return text_hash(*texts)
 
 
-def stale(bench, rows):
+def outdated_judgments(bench, rows):
     """
-    The judgments (of these rows) whose answers have changed since.
+    Find the judgments, of some rows, whose answers have changed since they were judged.
 
     A judgment is tied to the exact texts of the answers up to its turn: ours carry a hash of them,
     FastChat's the prompt that showed them.
@@ -421,7 +421,7 @@ def read_scores(bench, judge_model, names, questions):
     if not path.exists():
         raise UserError(f"no {path}; `evaluate.py judge` writes it")
     rows = [row for row in read_judgments(path) if row["model"] in names]
-    outdated = {judgment_key(row) for row in stale(bench, rows)}
+    outdated = {judgment_key(row) for row in outdated_judgments(bench, rows)}
     ratings = {}
     for row in rows:
         key = judgment_key(row)

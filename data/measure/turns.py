@@ -155,7 +155,7 @@ def is_paid(user, endpoint, priced):
 
 def request_keys(user, human_turns, deciding):
     """
-    Yield the key of each human turn in a journal.
+    Yield a key for each human turn, under which a user's text there is kept in a journal.
 
     user: the word of --user; deciding: AskSettings.deciding(). Turns with the same history have
     different keys: they are numbered.
