@@ -1,11 +1,11 @@
 """
-A server that misbehaves: what paid generation has to survive, on top of server.py.
+A server that misbehaves: what paid generation has to survive. Built on data/api/server.py.
 
     with serving(reply, handler=Chaos, tally=Tally(script)) as url: ...
 
 `script` names a fault for each request in turn, or None for none. The tally counts, as a provider
-would, what was made, what was delivered whole, and what it bills. Not here: the client
-(simulate.py), the drill that uses all of it (tests/programs/drill.py).
+would, what was made, what was delivered intact, and what it bills. tests/test_paid.py tries the
+faults one by one, tests/programs/drill.py all of them.
 """
 
 import json
@@ -22,17 +22,21 @@ PRICE = (1.0, 2.0)
 
 
 class Tally:
-    """What the server counts, in the words of its bill; `script` gives the next fault's name."""
+    """
+    The server's counts. script: the name of each request's fault, or None, in turn; wait: seconds
+    that a rate limit asks for; drip: seconds between two pieces of a slow answer.
+    """
 
     def __init__(self, script, wait=2.0, drip=0.0):
-        self.script, self.lock = iter(script), threading.Lock()
-        # seconds that are asked for, and between two pieces of a slow answer
+        self.script = iter(script)
+        self.lock = threading.Lock()
         self.wait, self.drip = wait, drip
         self.requests = self.made = self.delivered = 0
-        self.dollars, self.faults = 0.0, {}
+        self.dollars = 0.0
+        self.faults = {}
 
     def next_fault(self):
-        """The fault of the next request."""
+        """Count a request, and take its fault from the script."""
         with self.lock:
             self.requests += 1
             name = next(self.script, None)
@@ -40,21 +44,21 @@ class Tally:
             return name
 
     def bill(self, page):
-        """An answer was made: it is paid for, whether it arrives or not, by our own arithmetic."""
+        """Bill an answer that was made, whether it arrives or not."""
         used = page["usage"]
         with self.lock:
             self.made += 1
             self.dollars += (PRICE[0] * used["prompt_tokens"]
                              + PRICE[1] * used["completion_tokens"]) / 1e6
 
-    def whole(self):
-        """An answer went out complete and right."""
+    def count_delivered(self):
+        """Count an answer that went out complete and right."""
         with self.lock:
             self.delivered += 1
 
 
 def at_random(rate, seed, but=()):
-    """An endless script: a fault in `rate` of the requests, none of those in `but`."""
+    """Yield an endless script: a fault in `rate` of the requests, none of those in `but`."""
     rng = random.Random(seed)
     names = [name for name in FAULTS if name not in but]
     while True:
@@ -66,7 +70,7 @@ def at_random(rate, seed, but=()):
 
 
 def rate_limit(form):
-    """429 with a wait in one of the forms: none, seconds, float, date, ms."""
+    """Make the fault 429 with a wait in one of the forms: none, seconds, float, date, ms."""
     def fault(handler, wait):
         date = formatdate(time.time() + wait + 1, usegmt=True)
         headers = {"none": {}, "seconds": {"Retry_After": f"{max(1, wait):.0f}"},
@@ -78,7 +82,7 @@ def rate_limit(form):
 
 
 def status(number, body=None):
-    """An error with a body in one of the shapes that servers send."""
+    """Make the fault of an HTTP status, with a body in one of the shapes that servers send."""
     def fault(handler, wait):
         page = RequestError(number, "server_error", "trouble").body if body is None else body
         handler.send(number, page)
@@ -100,37 +104,37 @@ BEFORE = {
 # faults of an answer that was made: functions of the connection and the answer (JSON)
 
 
-def head(handler, data):
-    """The head of an answer of these bytes."""
+def send_head(handler, data):
+    """Send the status line and headers of an answer of these bytes."""
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(data)))
     handler.end_headers()
 
 
 def reset(handler, page):
-    """The connection is reset instead of an answer."""
+    """Reset the connection instead of answering."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.close_connection = True
     handler.connection.close()
 
 
 def cut(handler, page, inside=False):
-    """A part of the body, and the end; `inside` a character of more than one byte."""
+    """Send a part of the body, and close; `inside` a character of more than one byte."""
     data = json.dumps(page, ensure_ascii=False).encode()
     end = data.find("ü".encode()) + 1 if inside else len(data) // 2
-    head(handler, data)
+    send_head(handler, data)
     handler.wfile.write(data[:end])
     handler.close_connection = True
 
 
 def torn(handler, page):
-    """Half of the JSON, as if that were all."""
+    """Send half of the JSON, as if that were all."""
     data = json.dumps(page).encode()
     handler.send(200, data[:len(data) // 2])
 
 
 def changed(change):
-    """The answer after change(page)."""
+    """Make the fault that sends the answer after change(page)."""
     def fault(handler, page):
         page = json.loads(json.dumps(page))
         change(page)
@@ -139,48 +143,48 @@ def changed(change):
 
 
 def drip(handler, page):
-    """A few bytes at a time, until all is there."""
+    """Send a few bytes at a time, until all are sent."""
     data = json.dumps(page).encode()
-    head(handler, data)
-    for place in range(0, len(data), 40):
-        handler.wfile.write(data[place:place + 40])
+    send_head(handler, data)
+    for offset in range(0, len(data), 40):
+        handler.wfile.write(data[offset:offset + 40])
         handler.wfile.flush()
         time.sleep(handler.tally.drip)
 
 
 def no_usage(page):
-    """As if nobody counted."""
+    """Remove the count of tokens."""
     del page["usage"]
 
 
-def says(**counts):
-    """A count that cannot be right."""
+def wrong_usage(**counts):
+    """Make the change to counts that cannot be right."""
     return lambda page: page["usage"].update(counts)
 
 
-def content(text):
-    """Another text in place of the answer."""
+def other_text(text):
+    """Make the change of the answer's text."""
     return lambda page: page["choices"][0]["message"].update(content=text)
 
 
 AFTER = {
     "reset": reset, "cut": cut, "cut inside a character": lambda h, page: cut(h, page, True),
     "torn JSON": torn, "HTML": lambda handler, page: handler.send(200, HTML, "text/html"),
-    "null": changed(content(None)), "empty": changed(content(" ")),
+    "null": changed(other_text(None)), "empty": changed(other_text(" ")),
 }
-# after these the answer is there, though
-WHOLE = {
+# after these the client has the whole answer, though
+INTACT = {
     "slow bytes": drip, "no usage": changed(no_usage),
-    "usage below 0": changed(says(prompt_tokens=-5)),
-    "usage in words": changed(says(completion_tokens="many")),
-    "usage beyond belief": changed(says(prompt_tokens=10 ** 12)),
-    "usage of nothing": changed(says(prompt_tokens=0, completion_tokens=0)),
+    "usage below 0": changed(wrong_usage(prompt_tokens=-5)),
+    "usage in words": changed(wrong_usage(completion_tokens="many")),
+    "usage beyond belief": changed(wrong_usage(prompt_tokens=10 ** 12)),
+    "usage of nothing": changed(wrong_usage(prompt_tokens=0, completion_tokens=0)),
 }
-FAULTS = {**BEFORE, **AFTER, **WHOLE}
+FAULTS = {**BEFORE, **AFTER, **INTACT}
 
 
 class Chaos(Handler):
-    """A connection with faults; `tally` is set by `serving`."""
+    """A connection with faults; `serving` sets `tally`."""
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -190,10 +194,10 @@ class Chaos(Handler):
         status, page, *kind = self.answer(body)
         if status == 200:
             self.tally.bill(page)
-        if fault in AFTER or fault in WHOLE:
+        if fault in AFTER or fault in INTACT:
             FAULTS[fault](self, page)
         else:
             self.send(status, page, *kind)
         if fault not in AFTER and status == 200:
             self.wfile.flush()
-            self.tally.whole()
+            self.tally.count_delivered()

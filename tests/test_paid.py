@@ -1,7 +1,7 @@
 """
-What paid generation promises, a test for each promise, against a server that breaks every rule.
+What paid generation promises, a test for each promise, against a server with every kind of fault.
 
-The clock goes on only when somebody sleeps: nothing here waits.
+The tests have a clock that goes on only when the code sleeps: nothing here waits.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 import requests
 
-from tests.chaos import AFTER, BEFORE, PRICE, WHOLE, Chaos, Tally, at_random
+from tests.chaos import AFTER, BEFORE, INTACT, PRICE, Chaos, Tally, at_random
 from data.api.journal import Journal, mean_sizes, journal_records
 from data.api.budget import (Ledger, Limiter, teacher_tokens, user_tokens, cost_in_dollars,
                              forecast, price_of, worst_case, transcript_tokens, RunStopped)
@@ -31,7 +31,7 @@ WORST = cost_in_dollars(PRICE, *worst_case(["hello"], 64))
 
 
 class Clock:
-    """Goes on when somebody sleeps, and by `tick` whenever somebody looks."""
+    """A clock that goes on by sleep(), and by `tick` whenever it is read."""
 
     def __init__(self, tick=0.0):
         self.now, self.tick, self.slept, self.lock = 0.0, tick, [], threading.Lock()
@@ -143,7 +143,7 @@ def test_a_long_queue_is_not_impatience(chaos):
 
 
 # ------------------------------------------------------------------------------------------------
-# 3, 4: what heals and what does not
+# 3, 4: errors that are transient, and errors that are not
 
 
 def test_a_billing_stop_stops_all_workers_and_loses_nothing(chaos, tmp_path):
@@ -159,16 +159,16 @@ def test_a_billing_stop_stops_all_workers_and_loses_nothing(chaos, tmp_path):
     assert tally.delivered == 20 * 3 - 10 + 20 * 3
 
 
-HEALING = [name for name in (*BEFORE, *AFTER, *WHOLE) if name != "billing"]
+TRANSIENT = [name for name in (*BEFORE, *AFTER, *INTACT) if name != "billing"]
 
 
-@pytest.mark.parametrize("fault", HEALING)
-def test_what_time_heals_is_tried_again_until_it_is(chaos, fault):
+@pytest.mark.parametrize("fault", TRANSIENT)
+def test_a_transient_error_is_retried_until_it_is_gone(chaos, fault):
     clock = Clock()
     url, tally = chaos([fault] * 3)
-    said = talk(client_of(url, clock))
-    assert said == "wëll, ünd 1" and said.meta["finish"] == "stop"
-    assert said.meta["attempts"] == tally.requests == (1 if fault in WHOLE else 4)
+    text = talk(client_of(url, clock))
+    assert text == "wëll, ünd 1" and text.meta["finish"] == "stop"
+    assert text.meta["attempts"] == tally.requests == (1 if fault in INTACT else 4)
 
 
 def test_waits_grow_and_are_spread():
@@ -187,7 +187,7 @@ def test_waits_grow_and_are_spread():
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 301])
-def test_what_time_does_not_heal_is_not_tried_again(status):
+def test_an_error_that_is_not_transient_is_not_retried(status):
     asked = []
 
     def reply(messages):
@@ -281,9 +281,9 @@ def test_a_text_that_cannot_be_written_is_mended(chaos):
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send(200, b'{"choices": [{"message": {"content": "a\\ud800b"}}], "model": "\\ud801"}')
     with serving(lambda messages: "", handler=Odd) as url:
-        said = talk(client_of(url))
-    to_jsonl({"value": said, **said.meta}).encode()
-    assert said == "a?b"
+        text = talk(client_of(url))
+    to_jsonl({"value": text, **text.meta}).encode()
+    assert text == "a?b"
 
 
 def test_a_refusal_ends_the_dialogue():
@@ -325,15 +325,15 @@ def test_a_server_that_drips_for_ever_is_given_up():
 
 
 def test_a_silent_server_is_given_up():
-    held = threading.Event()
+    given_up = threading.Event()
 
     def reply(messages):
-        held.wait(60)
+        given_up.wait(60)
         return "late"
     with serving(reply) as url:
         with pytest.raises(RetriesExhausted, match="ReadTimeout"):
             talk(client_of(url, timeout=(5, 0.02)))
-        held.set()
+        given_up.set()
 
 
 def test_a_dialogue_has_its_time(tmp_path):
@@ -391,16 +391,17 @@ def test_a_torn_last_line_is_set_aside(chaos, tmp_path, capsys):
     url, tally = chaos([])
     whole = simulate(url, tmp_path / "j", 3)
     data = (tmp_path / "j").read_bytes()
-    place = data.index(b'"from": "gpt"') + 20
-    (tmp_path / "j").write_bytes(data[:place])
+    offset = data.index(b'"from": "gpt"') + 20
+    (tmp_path / "j").write_bytes(data[:offset])
     assert simulate(url, tmp_path / "j", 3) == whole
     assert "torn last line" in capsys.readouterr().out
-    assert (tmp_path / "j.torn").read_bytes() == data[data.rindex(b"\n", 0, place) + 1:place] + b"\n"
+    assert (tmp_path / "j.torn").read_bytes() == data[data.rindex(b"\n", 0, offset) + 1:offset] + b"\n"
 
 
 @pytest.mark.parametrize("middle", [b"{\n", b"[1]\n", b"\xff\n", b'{"turn": 1}\n', b'{"end": "left"}\n'])
 def test_rubbish_in_the_middle_is_refused_by_its_line(tmp_path, middle):
-    (tmp_path / "j").write_bytes(to_jsonl({"settings": {}}).encode() + middle + to_jsonl({"id": "a", "end": "left"}).encode())
+    head, last = to_jsonl({"settings": {}}).encode(), to_jsonl({"id": "a", "end": "left"}).encode()
+    (tmp_path / "j").write_bytes(head + middle + last)
     with pytest.raises(UserError, match="line 2"):
         Journal(tmp_path / "j", {})
 
@@ -512,7 +513,7 @@ def test_more_money_takes_up_what_the_cap_stopped(chaos, tmp_path):
 
 @pytest.mark.parametrize("fault, paid", [
     *((name, "worst") for name in ("reset", "cut", "cut inside a character", "torn JSON", "HTML", "502 in HTML")),
-    *((name, "worst") for name in WHOLE if name not in ("slow bytes",)),
+    *((name, "worst") for name in INTACT if name not in ("slow bytes",)),
     *((name, "nothing") for name in ("500", "503 as a word", "rate limit", "rate limit, ms")),
     ("null", "usage"), ("empty", "usage"),
 ])
@@ -523,7 +524,7 @@ def test_what_a_try_costs(chaos, fault, paid):
     assert rows[0] == {"call": 0, "reserved": pytest.approx(WORST)} and rows[1]["call"] == 0
     used = cost_in_dollars(PRICE, 1, 3)
     assert rows[1]["cost"] == pytest.approx({"worst": WORST, "nothing": 0, "usage": used}[paid])
-    assert fault in WHOLE or rows[-1]["cost"] == pytest.approx(used)
+    assert fault in INTACT or rows[-1]["cost"] == pytest.approx(used)
 
 
 def test_a_connection_refused_costs_nothing():

@@ -21,8 +21,7 @@ from data.checkpoint import save_model
 from data.api.journal import Journal, journal_records
 from data.openings import Opening, read_seeds
 from data.api.server import serving
-from data.users import Prompted, Remote, UserSettings, Whole, scale_odds, transcript
-from data.users import Scripted as Scripted_
+from data.users import Prompted, Remote, Scripted, UserSettings, Whole, scale_odds, transcript
 from model import Engine, generate_batch
 from data.program import UserError, run, to_jsonl
 from platolm import DialogueEnd, encode
@@ -301,7 +300,7 @@ def test_a_whole_dialogue_in_one_call(serve, tmp_path):
 # beginnings that are given
 
 
-class Scripted:
+class Asks:
     """A user of these questions, the same in every dialogue."""
 
     def __init__(self, *questions):
@@ -323,7 +322,7 @@ def test_a_given_question_is_asked_once_and_first(serve, tmp_path):
     heard = []
     url = serve(lambda messages: heard.append(messages) or f"answer {len(messages)}")
     given = [{"from": "human", "value": "seed?"}]
-    record, = simulate(Scripted("never", "second"), Teacher(Client(url), "m"), plan(1, turns=given, seed="s1"), 9, 1,
+    record, = simulate(Asks("never", "second"), Teacher(Client(url), "m"), plan(1, turns=given, seed="s1"), 9, 1,
                        tmp_path / "j")
     assert [t["value"] for t in record["conversations"]] == ["seed?", "answer 1", "second", "answer 3"]
     assert [m["content"] for m in heard[1]] == ["seed?", "answer 1", "second"]
@@ -333,18 +332,19 @@ def test_a_given_question_is_asked_once_and_first(serve, tmp_path):
 def test_given_rounds_are_not_bought_again(tmp_path):
     given = to_turns("q1", "a1", "q2", "a2")
     asked = []
-    record, = simulate(Scripted("-", "-", "q3"), lambda turns: asked.append(len(turns)) or "a3",
+    record, = simulate(Asks("-", "-", "q3"), lambda turns: asked.append(len(turns)) or "a3",
                        plan(1, turns=given, seed="x"), 9, 1, tmp_path / "j")
     assert [t["value"] for t in record["conversations"]] == ["q1", "a1", "q2", "a2", "q3", "a3"] and asked == [5]
 
 
 def test_an_answer_without_a_word_ends_the_dialogue(tmp_path):
-    record, = simulate(Scripted("a", "b"), lambda turns: "ok" if len(turns) == 1 else " ", plan(1), 9, 1, tmp_path / "j")
+    once = lambda turns: "ok" if len(turns) == 1 else " "
+    record, = simulate(Asks("a", "b"), once, plan(1), 9, 1, tmp_path / "j")
     assert record["end"] == "error" and len(record["conversations"]) == 2
 
 
 def test_who_adds_nothing_to_what_was_given_is_dropped(tmp_path):
-    assert simulate(Scripted(), answers, plan(2, turns=to_turns("q1", "a1"), seed="x"), 9, 1, tmp_path / "j") == []
+    assert simulate(Asks(), answers, plan(2, turns=to_turns("q1", "a1"), seed="x"), 9, 1, tmp_path / "j") == []
 
 
 def to_turns(*texts):
@@ -358,7 +358,8 @@ def test_seeds_come_from_any_of_our_files(tmp_path, files, capsys):
     found = list(read_seeds(files, 1))
     assert len(found) == 3 and all(len(turns) == 2 for _, turns in found)
     gpt_first = tmp_path / "g.jsonl"
-    gpt_first.write_text(to_jsonl({"id": "g", "conversations": [{"from": "gpt", "value": "well"}, *to_turns("q", "a")]}))
+    turns = [{"from": "gpt", "value": "well"}, *to_turns("q", "a")]
+    gpt_first.write_text(to_jsonl({"id": "g", "conversations": turns}))
     assert list(read_seeds(gpt_first, 1)) == [("g", to_turns("q", "a"))]
     blank = {"conversations": [{"from": "human", "value": " "}]}
     for bad, why in (({"id": "x"}, "neither"), ({"turns": [7]}, "neither"), ({"conversations": []}, "empty"),
@@ -392,14 +393,15 @@ def test_taken_up_at_any_turn_it_is_the_same_dialogue(socratic, tmp_path):
     whole = simulate(socratic(1), answers, plan(2), 4, 1, tmp_path / "whole")
     rows = (tmp_path / "whole").read_text().splitlines(keepends=True)
     assert len(rows) > 8
-    for kept in range(1, len(rows) + 1):
-        path = tmp_path / f"cut{kept}"
-        path.write_text("".join(rows[:kept]))
-        asked = []
-        again = simulate(socratic(2), lambda turns: asked.append(1) or answers(turns), plan(2), 4, 2, path)
+    rounds = sum(len(record["conversations"]) // 2 for record in whole)
+    for count in range(1, len(rows) + 1):
+        path = tmp_path / f"cut{count}"
+        path.write_text("".join(rows[:count]))
+        calls = []
+        again = simulate(socratic(2), lambda turns: calls.append(1) or answers(turns), plan(2), 4, 2, path)
         assert again == whole
-        held = sum('"from": "gpt"' in row for row in rows[:kept])
-        assert len(asked) == sum(len(w["conversations"]) // 2 for w in whole) - held, "an answer was bought twice"
+        journalled = sum('"from": "gpt"' in row for row in rows[:count])
+        assert len(calls) == rounds - journalled, "an answer was bought twice"
 
 
 def cut_anywhere(path, user, teacher, openings, rounds, calls):
@@ -417,7 +419,7 @@ def test_a_script_goes_on_as_it_would_have(tmp_path, files):
     for name in ("oracle", "self-chat", "role-play"):
         given = to_turns("what does the acorn sell?") if name == "self-chat" else ()
         answer = lambda turns: f"the green door is on mill street {len(turns)}."
-        seen = list(cut_anywhere(tmp_path / name, lambda: Scripted_(name, 5, True), answer, plan(2, turns=given), 4, []))
+        seen = list(cut_anywhere(tmp_path / name, lambda: Scripted(name, 5, True), answer, plan(2, turns=given), 4, []))
         assert len(seen) > 4
 
 
@@ -568,8 +570,10 @@ def test_flags_that_cannot_be_meant(command, serve, tmp_path, tokenizer):
     (tmp_path / "latin").write_bytes(b"\xe4")
     words = ["--user", "script:oracle", "--teacher", url, "--dialogues", 1]
     for more, why in ((["--max-dollars", 1], "would never hold"), (["--seeds", tmp_path / "empty"], "line 1"),
-                      (["--intents", tmp_path / "empty"], "nothing to begin"), (["--system", tmp_path / "latin"], "not a UTF-8"),
-                      (["--teacher", "http://[::1/v1"], "is no address"), (["--user", "data"], "no checkpoint directory"),
+                      (["--intents", tmp_path / "empty"], "nothing to begin"),
+                      (["--system", tmp_path / "latin"], "not a UTF-8"),
+                      (["--teacher", "http://[::1/v1"], "is no address"),
+                      (["--user", "data"], "no checkpoint directory"),
                       (["--seed-rounds", 1], "--seeds FILE"), (["--out", tmp_path], "is a directory"),
                       (["--user", "http://127.0.0.1:9/v1", "--tokenizer", tokens], "no user answers")):
         with pytest.raises(UserError, match=why):
