@@ -56,10 +56,12 @@ def run(tmp_path, tokenizer):
            "difference": 0.5, "low": 0.4, "high": 0.6}
     talk = [{"from": who, "value": EVIL} for who in ("human", "gpt") * 3]
     pair = {"difference": 0.1, "low": -0.1, "high": 0.3}
-    duel = {"model_1": EVIL, "model_2": "b", "wins": 1, "ties": 2, "losses": 3,
-            "adjusted": 0.4, "low": 0.3, "high": 0.5, "p": 0.2, "controlled": {"rate": 0.4, "low": 0.3, "high": 0.5}, "flips": 0.1, "first": None}
+    pairwise = {"model_1": EVIL, "model_2": "b", "wins": 1, "ties": 2, "losses": 3, "adjusted": 0.4,
+                "low": 0.3, "high": 0.5, "p": 0.2, "controlled": {"rate": 0.4, "low": 0.3, "high": 0.5},
+                "flips": 0.1, "first": None}
     files = {"results.json": {"arms": {"socratic": arm, "floor": arm, EVIL: arm},
-                              "paired": {"socratic-floor": pair}, "duels": [duel, duel | {"controlled": None}],
+                              "paired": {"socratic-floor": pair},
+                              "duels": [pairwise, pairwise | {"controlled": None}],
                               "seconds": {"train base": 3.2}},
              "questions.json": [{"turns": talk, "person": EVIL, "socratic": EVIL, "script": EVIL}],
              "card.json": CARD, "stats.json": {EVIL: {"sessions": 3, "MTLD of a human turn": None, "AUC": 0.5}},
