@@ -96,6 +96,7 @@ def answer_remote(client, model, questions, limit, journal, in_flight, stop):
     most_turns = max(len(question["turns"]) for question in questions)
     for turn in range(most_turns):
         keys, tasks = {}, {}
+        # what is not in the journal becomes a task
         for i, question in enumerate(questions):
             if turn < len(question["turns"]) and not refusals[i]:
                 messages = mtbench.messages_so_far(question["turns"], answers[i])
@@ -114,12 +115,12 @@ def answer_remote(client, model, questions, limit, journal, in_flight, stop):
             if refusals[i]:
                 answers[i].append("")
                 cut_short[i][turn + 1] = refusals[i]
-                continue
-            row = journal.turns(keys[i])[0]
-            answers[i].append(row["value"])
-            # servers have many names for a normal end, but one for an answer at its limit
-            if row["finish"] == "length":
-                cut_short[i][turn + 1] = "length"
+            else:
+                row = journal.turns(keys[i])[0]
+                answers[i].append(row["value"])
+                # servers have many names for a normal end, but one for an answer at its limit
+                if row["finish"] == "length":
+                    cut_short[i][turn + 1] = "length"
     return answers, cut_short
 
 

@@ -1,4 +1,4 @@
-"""The simulator's card: places, chances, what is said there; people stand beside every user."""
+"""The simulator's card: human turns, probabilities, what is said there; people stand beside every user."""
 
 import json
 import threading
@@ -33,15 +33,15 @@ def record(turns, **more):
     return {"id": "1", "conversations": turns, **more}
 
 
-def place(number, before, said, **more):
+def human_turn(number, before, said, **more):
     return HumanTurn(more.pop("dialogue", 0), number, before, said, "other", **more)
 
 
 # ------------------------------------------------------------------------------------------------
-# places
+# human turns
 
 
-def test_places_are_where_a_person_spoke_or_left():
+def test_human_turns_are_where_a_person_spoke_or_left():
     found = human_turns([record(TALK, end="left", intent="clocks"), record(TALK[1:], end="cut")])
     assert [(p.dialogue, p.number, len(p.before), p.text) for p in found] == [
         (0, 0, 0, "who mends clocks?"), (0, 1, 2, "and boats?"), (0, 2, 4, None), (1, 0, 1, "and boats?")]
@@ -100,7 +100,7 @@ def test_the_chance_of_leaving_is_that_of_an_end_as_the_first_token(make_model, 
 
 
 def test_leaving_by_hand():
-    at = [place(0, [], "x"), place(1, TALK[:2], "y"), place(2, TALK, None), place(2, TALK, None, dialogue=1)]
+    at = [human_turn(0, [], "x"), human_turn(1, TALK[:2], "y"), human_turn(2, TALK, None), human_turn(2, TALK, None, dialogue=1)]
     found = card.leave_scores([np.nan, 0.6, 0.9, 0.2], at)
     assert found["f1"] == 0.5 and found["brier"] == pytest.approx((0.36 + 0.01 + 0.64) / 3)
     assert found["best"] == (0.05, 0.8), "three are said to leave, and two did"
@@ -111,13 +111,13 @@ def test_leaving_by_hand():
 
 
 def test_the_chance_by_number_alone_is_what_the_reference_did():
-    learnt = [place(1, TALK[:2], None), place(1, TALK[:2], "x"), place(2, TALK, None)]
-    assert card.leave_rates_by_number([place(1, TALK[:2], "y"), place(7, TALK, "z")], learnt).tolist() == [0.5, 2 / 3]
+    learnt = [human_turn(1, TALK[:2], None), human_turn(1, TALK[:2], "x"), human_turn(2, TALK, None)]
+    assert card.leave_rates_by_number([human_turn(1, TALK[:2], "y"), human_turn(7, TALK, "z")], learnt).tolist() == [0.5, 2 / 3]
 
 
 def test_measures_of_turns_by_hand():
-    pairs = [(place(0, [], ""), "who mends clocks?"), (place(1, TALK[:2], ""), "who mends clocks?"),
-             (place(1, TALK[:2], "", dialogue=1), "it ticks")]
+    pairs = [(human_turn(0, [], ""), "who mends clocks?"), (human_turn(1, TALK[:2], ""), "who mends clocks?"),
+             (human_turn(1, TALK[:2], "", dialogue=1), "it ticks")]
     f = card.MEASURES
     assert f["words a turn"](pairs) == pytest.approx(8 / 3) and f["has a question mark"](pairs) == pytest.approx(2 / 3)
     assert f["starts by pointing back"](pairs) == pytest.approx(1 / 3)
@@ -128,11 +128,11 @@ def test_measures_of_turns_by_hand():
 def test_who_stays_near_his_own_answer_is_told_from_who_does_not():
     answers = [f"{word} costs five coins" for word in ("rope", "lantern", "barrel", "compass")]
     before = [[{"from": "human", "value": "hi"}, {"from": "gpt", "value": text}] for text in answers]
-    listens = [(place(1, before[i], "", dialogue=i), answers[i].split()[0]) for i in range(4)]
+    listens = [(human_turn(1, before[i], "", dialogue=i), answers[i].split()[0]) for i in range(4)]
     found = card.topic_similarity(listens)
     assert found["own answer"] > found["another's"] + 0.1
     assert card.other_dialogue([at for at, _ in listens])[0].tolist() == [1, 2, 3, 0]
-    assert card.other_dialogue([place(1, TALK, "")])[1].tolist() == [False]
+    assert card.other_dialogue([human_turn(1, TALK, "")])[1].tolist() == [False]
 
 
 def test_turns_of_equal_lengths_are_as_many_on_both_sides():
@@ -141,11 +141,11 @@ def test_turns_of_equal_lengths_are_as_many_on_both_sides():
 
 
 def test_an_intent_steers_if_its_own_words_are_said():
-    at = [place(0, [], "", dialogue=i, intent=intent) for i, intent in enumerate(["clocks in venn", "boats to hask"])]
+    at = [human_turn(0, [], "", dialogue=i, intent=intent) for i, intent in enumerate(["clocks in venn", "boats to hask"])]
     found = card.steering(["who mends clocks", "boats and clocks"], at)
     assert found == {"own": 0.5, "another's": 0.25, "copied": pytest.approx((1 / 2 + 1 / 2) / 2)}
-    assert card.steering(["x"], [place(0, [], "x")]) is None
-    assert card.steering(["x", "y"], [place(0, [], "", dialogue=i, intent="clocks") for i in (0, 1)]) is None
+    assert card.steering(["x"], [human_turn(0, [], "x")]) is None
+    assert card.steering(["x", "y"], [human_turn(0, [], "", dialogue=i, intent="clocks") for i in (0, 1)]) is None
 
 
 def test_dialogues_are_compared_by_their_turns():
@@ -215,13 +215,13 @@ def test_a_card_of_any_user_has_people_beside_it(people, talker, tokenizer, tmp_
     assert users["user"]["surprise"]["bits"] == users["twin"]["surprise"]["bits"]
     assert users["twin"]["surprise"]["more"] == {"mean": 0, "low": 0, "high": 0}
     assert "more" not in users["user"]["surprise"]
-    # shuffled among its own places, what people said keeps its style
+    # shuffled among its own turns, what people said keeps its style
     assert users["random"]["words a turn"] == users["human"]["words a turn"]
     assert users["random"]["topic"]["own answer"] < users["human"]["topic"]["own answer"]
     assert "told from people: AUC" in done.stdout and found["ceiling"]["words a turn"]["largest"] > 0
 
 
-def test_a_user_behind_an_address_says_at_every_place_what_it_says_here(talker, tokenizer, tmp_path):
+def test_a_user_behind_an_address_says_at_every_turn_what_it_says_here(talker, tokenizer, tmp_path):
     save_model(talker, tmp_path / "user"), tokenizer.save(tmp_path / "user")
     settings = AskSettings(UserSettings(temperature=0.0, max_question=12), Endpoint(None, "m"),
                            tokenizer=tmp_path / "user", in_flight=4)
