@@ -100,7 +100,8 @@ def test_the_chance_of_leaving_is_that_of_an_end_as_the_first_token(make_model, 
 
 
 def test_leaving_by_hand():
-    at = [human_turn(0, [], "x"), human_turn(1, TALK[:2], "y"), human_turn(2, TALK, None), human_turn(2, TALK, None, dialogue=1)]
+    at = [human_turn(0, [], "x"), human_turn(1, TALK[:2], "y"), human_turn(2, TALK, None),
+          human_turn(2, TALK, None, dialogue=1)]
     found = card.leave_scores([np.nan, 0.6, 0.9, 0.2], at)
     assert found["f1"] == 0.5 and found["brier"] == pytest.approx((0.36 + 0.01 + 0.64) / 3)
     assert found["best"] == (0.05, 0.8), "three are said to leave, and two did"
@@ -112,7 +113,8 @@ def test_leaving_by_hand():
 
 def test_the_chance_by_number_alone_is_what_the_reference_did():
     learnt = [human_turn(1, TALK[:2], None), human_turn(1, TALK[:2], "x"), human_turn(2, TALK, None)]
-    assert card.leave_rates_by_number([human_turn(1, TALK[:2], "y"), human_turn(7, TALK, "z")], learnt).tolist() == [0.5, 2 / 3]
+    others = [human_turn(1, TALK[:2], "y"), human_turn(7, TALK, "z")]
+    assert card.leave_rates_by_number(others, learnt).tolist() == [0.5, 2 / 3]
 
 
 def test_measures_of_turns_by_hand():
@@ -141,7 +143,8 @@ def test_turns_of_equal_lengths_are_as_many_on_both_sides():
 
 
 def test_an_intent_steers_if_its_own_words_are_said():
-    at = [human_turn(0, [], "", dialogue=i, intent=intent) for i, intent in enumerate(["clocks in venn", "boats to hask"])]
+    intents = ["clocks in venn", "boats to hask"]
+    at = [human_turn(0, [], "", dialogue=i, intent=intent) for i, intent in enumerate(intents)]
     found = card.steering(["who mends clocks", "boats and clocks"], at)
     assert found == {"own": 0.5, "another's": 0.25, "copied": pytest.approx((1 / 2 + 1 / 2) / 2)}
     assert card.steering(["x"], [human_turn(0, [], "x")]) is None
