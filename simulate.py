@@ -233,7 +233,7 @@ class Simulation:
                 for worker in as_completed(workers):
                     worker.result()
             except KeyboardInterrupt:
-                print("stopping as soon as the answers under way are home", flush=True)
+                print("stopping as soon as the answers under way have arrived", flush=True)
                 raise
             finally:
                 # after an error no worker asks for another answer
@@ -345,26 +345,26 @@ class Client:
         Only transient errors are retried; else RetriesExhausted, UserError or DialogueEnd.
         """
         body = {"model": model, "messages": messages, self.limit_key: max_tokens, **options}
-        worst = worst_case([message["content"] for message in messages], max_tokens)
-        return self.post("/chat/completions", body, worst, chat_text)
+        worst_tokens = worst_case([message["content"] for message in messages], max_tokens)
+        return self.post("/chat/completions", body, worst_tokens, chat_text)
 
-    def post(self, path, body, worst, parse):
+    def post(self, path, body, worst_tokens, parse):
         """
         Send a request until parse(JSON of the reply) -> (text, finish_reason) accepts what comes
         back; return that text as a Reply.
 
-        worst: the most tokens (read, written) that one try can cost.
+        worst_tokens: the most tokens (read, written) that one try can cost.
         """
         parameters = {key: body[key] for key in body if key not in ("messages", "prompt")}
         started = self.clock()
         for attempt in range(1, TRIES + 1):
             queued = self.clock()
             # about four bytes make a token
-            self.limiter.wait(worst[0] // 4 + worst[1])
+            self.limiter.wait(worst_tokens[0] // 4 + worst_tokens[1])
             # patience is for the server: time in our own queue does not count
             started += self.clock() - queued
             try:
-                text, meta = self.try_once(path, body, worst, parse, started + self.patience)
+                text, meta = self.try_once(path, body, worst_tokens, parse, started + self.patience)
                 seconds = round(self.clock() - started, 3)
                 return Reply(text, {"parameters": parameters, **meta, "attempts": attempt,
                                     "seconds": seconds})
@@ -383,20 +383,20 @@ class Client:
         raise RetriesExhausted(f"no answer from {self.url} after {attempt} tries in "
                                f"{self.clock() - started:.0f} s{more}: {message}")
 
-    def try_once(self, path, body, worst, parse, deadline):
+    def try_once(self, path, body, worst_tokens, parse, deadline):
         """
         Send a request once, reserving its cost before and settling it after. Returns the text and
         {"model", "finish", "usage", "cost", "request"}.
         """
-        most = cost_in_dollars(self.price, *worst)
-        call = self.ledger.reserve(most)
+        worst_cost = cost_in_dollars(self.price, *worst_tokens)
+        call = self.ledger.reserve(worst_cost)
         # a reply that was made and then lost has to be paid for
-        cost = most
+        cost = worst_cost
         try:
             status, headers, data = self.send(path, body, deadline)
-            text, page = self.parse_reply(data)
-            usage = token_usage(page, worst)
-            cost = self.cost_of_reply(status, usage, worst)
+            text, payload = self.parse_reply(data)
+            usage = token_usage(payload, worst_tokens)
+            cost = self.cost_of_reply(status, usage, worst_tokens)
         except RetryableError as error:
             if error.unsent:
                 cost = 0.0
@@ -404,24 +404,24 @@ class Client:
         finally:
             self.ledger.settle(call, cost)
         if status != 200:
-            self.raise_for_reply(status, headers, text, page)
-        if page is None:
+            self.raise_for_reply(status, headers, text, payload)
+        if payload is None:
             raise RetryableError(f"it does not speak the OpenAI protocol: {text}")
-        answer, finish = parse(page)
-        request = headers.get("x-request-id") or str(page.get("id"))
+        answer, finish = parse(payload)
+        request = headers.get("x-request-id") or str(payload.get("id"))
         # a lone surrogate is JSON but no text
         return answer.encode(errors="replace").decode(), {
-            "model": one_line(page.get("model")), "finish": finish, "usage": usage, "cost": cost,
+            "model": one_line(payload.get("model")), "finish": finish, "usage": usage, "cost": cost,
             "request": one_line(self.redact(request))}
 
-    def cost_of_reply(self, status, usage, worst):
+    def cost_of_reply(self, status, usage, worst_tokens):
         """Compute a reply's cost in dollars from its HTTP status and (tokens read, written)."""
         if status == 200:
             # without a count that can be right, the worst case
-            return cost_in_dollars(self.price, *(usage or worst))
+            return cost_in_dollars(self.price, *(usage or worst_tokens))
         # behind a gateway that gave up, an answer may have been made
         gateway = status == 408 or status >= 500 and status not in (500, 503)
-        return cost_in_dollars(self.price, *worst) if gateway else 0.0
+        return cost_in_dollars(self.price, *worst_tokens) if gateway else 0.0
 
     def send(self, path, body, deadline):
         """
@@ -459,12 +459,12 @@ class Client:
         """Replace our key in a text from outside."""
         return text.replace(self.key, "(key)") if self.key else text
 
-    def raise_for_reply(self, status, headers, text, page):
+    def raise_for_reply(self, status, headers, text, payload):
         """
         Raise the error that a reply without success means, always: RetryableError, DialogueEnd for
         this dialogue, or UserError for the run.
         """
-        codes = error_codes(page)
+        codes = error_codes(payload)
         message = f"HTTP {status}: {one_line(text)}"
         if codes & TOO_LONG:
             raise DialogueEnd("context_full")
@@ -552,7 +552,7 @@ def arguments(words=None):
     add("--seed-rounds", type=natural_int, default=0,
         help="whole rounds given; 0: the first question")
     add("--times", type=positive_int, default=1, help="how often each seed is used")
-    add("--intents", metavar="FILE", help="lines that tell the user who he is or wants, in turn")
+    add("--intents", metavar="FILE", help="lines that say who the user is or wants, in turn")
     add("--shard", type=shard, default=(1, 1), metavar="i/n", help="the i-th of n machines")
     add("--in-flight", type=positive_int, default=64, help="dialogues at a time (%(default)s)")
     add("--minutes", type=positive_int, default=60,

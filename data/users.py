@@ -89,18 +89,18 @@ class Ask:
 # Socratic behind an address
 
 
-def completion_text(page):
+def completion_text(payload):
     """Get (text, finish_reason) of a completion (JSON); with an empty text the user leaves."""
-    choice, finish = first_choice(page)
+    choice, finish = first_choice(payload)
     if not isinstance(choice.get("text"), str):
         raise RetryableError("a completion without a text")
     return choice["text"], finish
 
 
-def leave_probability(page):
+def leave_probability(payload):
     """Read the probability of an empty completion from its logprobs; UserError without them."""
     try:
-        logprobs = page["choices"][0]["logprobs"]["top_logprobs"][0]
+        logprobs = payload["choices"][0]["logprobs"]["top_logprobs"][0]
         return math.exp(min(0.0, float(logprobs.get("</s>", -math.inf))))
     except (LookupError, TypeError, ValueError, AttributeError):
         raise UserError("--leave needs a server that sends logprobs, and this one sends "
@@ -174,10 +174,10 @@ class Remote:
         body["logprobs"] = 5
         probability = None
 
-        def parse(page):
+        def parse(payload):
             nonlocal probability
-            probability = leave_probability(page)
-            return completion_text(page)
+            probability = leave_probability(payload)
+            return completion_text(payload)
         text = self.client.post("/completions", body, (len(ids), limit), parse)
         return text, probability
 
@@ -263,16 +263,16 @@ class Transcript(Ask):
     stands in the journal, in the row of that question.
     """
 
-    def __init__(self, whole, intent, turns):
+    def __init__(self, writer, intent, turns):
         super().__init__(self.question)
-        self.whole = whole
+        self.writer = writer
         self.intent = intent
         self.turns = turns
 
     def question(self, turns):
         """Return the transcript's next question; None after the last."""
         if self.turns is None:
-            self.turns, meta = self.whole.write(self.intent)
+            self.turns, meta = self.writer.write(self.intent)
             if not self.turns:
                 raise RetriesExhausted('what was written is no dialogue of "Human:" and '
                                        '"Assistant:"')

@@ -597,7 +597,7 @@ def test_prices():
     assert price_of("http://localhost:8000/v1", "anything") == (0, 0) == price_of("http://127.0.0.1:1", "gpt-4")
     assert price_of("https://api.openai.com/v1", "gpt-4") == (30, 60)
     assert price_of("https://api.openai.com/v1", "new", (1, 2)) == (1, 2)
-    with pytest.raises(UserError, match="nobody told what 'new' costs: --price"):
+    with pytest.raises(UserError, match="the price of 'new' is unknown: --price"):
         price_of("https://api.openai.com/v1", "new")
 
 

@@ -593,5 +593,5 @@ def test_a_dry_run_sends_and_writes_nothing(command, monkeypatch, tmp_path):
     both = command("--user", "prompt:data/user.txt", *words).splitlines()
     assert both[1].split()[2:5] == ["20", f"{200 + 10 * (told + 8):,}", "100"]
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match="nobody told what 'new' costs"):
+    with pytest.raises(UserError, match="the price of 'new' is unknown"):
         command("--user", "nowhere", "--model", "new", *words)

@@ -96,8 +96,8 @@ def price_of(url, model, price=None):
     if is_loopback(url):
         return 0.0, 0.0
     if model not in PRICES:
-        raise UserError(f"nobody told what {model!r} costs: --price READ WRITTEN, in dollars for a "
-                      "million tokens (--price 0 0 where it is free)")
+        raise UserError(f"the price of {model!r} is unknown: --price READ WRITTEN, in dollars for "
+                        "a million tokens (--price 0 0 where it is free)")
     return PRICES[model]
 
 
@@ -139,24 +139,26 @@ class Ledger:
         self.open = {}
         self.changed = threading.Condition()
 
-    def reserve(self, worst):
+    def reserve(self, dollars):
         """
-        Reserve so many dollars and return the call's number, waiting for calls in flight while
-        there is no room. DialogueEnd("budget") if there never will be; None if it costs nothing.
+        Reserve the worst case of a call and return the call's number; None if it costs nothing.
+
+        Waits for the calls in flight while there is no room; DialogueEnd("budget") if there are
+        none to wait for.
         """
-        if worst == 0:
+        if dollars == 0:
             return None
         with self.changed:
             # when the calls in flight are settled, what they reserved in excess is free again
-            while self.spent + sum(self.open.values()) + worst > self.cap:
+            while self.spent + sum(self.open.values()) + dollars > self.cap:
                 if not self.open:
                     raise DialogueEnd("budget")
                 self.changed.wait()
             if self.stop.is_set():
                 raise RunStopped
             call = next(self.numbers)
-            self.note({"call": call, "reserved": worst})
-            self.open[call] = worst
+            self.note({"call": call, "reserved": dollars})
+            self.open[call] = dollars
         return call
 
     def settle(self, call, cost):

@@ -81,9 +81,9 @@ def one_line(value):
     return " ".join(str(value).encode(errors="replace").decode().split())[:300]
 
 
-def error_codes(page):
+def error_codes(payload):
     """Collect the codes and types of an error reply (JSON, or None), whatever its shape."""
-    error = page.get("error", page) if isinstance(page, dict) else page
+    error = payload.get("error", payload) if isinstance(payload, dict) else payload
     if not isinstance(error, dict):
         return set()
     codes = {str(error[key]) for key in ("code", "type") if error.get(key)}
@@ -93,20 +93,21 @@ def error_codes(page):
     return codes
 
 
-def token_usage(page, worst):
+def token_usage(payload, worst_tokens):
     """
     Read the server's count of tokens from a reply (JSON): (read, written).
 
-    worst: the most tokens (read, written) that the request can cost, see budget.worst_case. A count
-    beyond that (with some room for the server's own template), or below 1, cannot be right: None.
+    worst_tokens: the most (read, written) that the request can cost, see budget.worst_case. A
+    count beyond that (with some room for the server's own template), or below 1, cannot be right:
+    None.
     """
-    usage = page.get("usage") if isinstance(page, dict) else None
+    usage = payload.get("usage") if isinstance(payload, dict) else None
     if not isinstance(usage, dict):
         return None
     read = usage.get("prompt_tokens")
     # embeddings write nothing
-    written = usage.get("completion_tokens") if worst[1] else 0
-    for count, limit in ((read, worst[0] + SERVER_OVERHEAD), (written, worst[1])):
+    written = usage.get("completion_tokens") if worst_tokens[1] else 0
+    for count, limit in ((read, worst_tokens[0] + SERVER_OVERHEAD), (written, worst_tokens[1])):
         if type(count) is not int:
             return None
         if not (0 < count <= limit or count == limit == 0):
@@ -114,22 +115,23 @@ def token_usage(page, worst):
     return read, written
 
 
-def first_choice(page):
+def first_choice(payload):
     """Get a reply's first choice and its finish_reason; RetryableError if there is none."""
     try:
-        choice = page["choices"][0]
+        choice = payload["choices"][0]
         return choice, one_line(choice.get("finish_reason") or "stop")
     except (LookupError, TypeError, AttributeError):
-        raise RetryableError(f"it does not speak the OpenAI protocol: {one_line(page)}") from None
+        text = one_line(payload)
+        raise RetryableError(f"it does not speak the OpenAI protocol: {text}") from None
 
 
-def chat_text(page):
+def chat_text(payload):
     """
     Get (text, finish_reason) of a chat completion (JSON).
 
     An empty text is a RetryableError; a refusal by a content filter is DialogueEnd.
     """
-    choice, finish = first_choice(page)
+    choice, finish = first_choice(payload)
     message = choice.get("message")
     text = message.get("content") if isinstance(message, dict) else None
     blank = not isinstance(text, str) or not text.strip()

@@ -22,19 +22,22 @@ from data.checkpoint import save_model
 from data.api.server import serving
 from tests.conftest import learn_to_talk, learn_tokenizer
 
-DIALOGUES, AT_ONCE, KILLS, KEY = 200, 16, 5, "sk-planted-key"
+DIALOGUES = 200
+IN_FLIGHT = 16
+KILLS = 5
+KEY = "sk-planted-key"
 
 
 def reply(messages):
-    """A deterministic teacher, a little slow, so that there is always something under way."""
+    """A deterministic teacher, a little slow, so that some answers are always under way."""
     threading.Event().wait(0.02)
     return f"das wäre die {len(messages)}., für {sum(len(m['content']) for m in messages) % 97} münzen."
 
 
 def start(folder, url, name, *more):
-    """The command of a user, in a process of its own."""
+    """Start simulate.py in a process of its own, writing folder/NAME.jsonl; more: further words."""
     command = [sys.executable, "simulate.py", "--user", folder / "user", "--teacher", url, "--out",
-               folder / f"{name}.jsonl", "--dialogues", DIALOGUES, "--in-flight", AT_ONCE, "--temperature", 1.2,
+               folder / f"{name}.jsonl", "--dialogues", DIALOGUES, "--in-flight", IN_FLIGHT, "--temperature", 1.2,
                "--max-question", 20, "--rounds", 8, "--leave", 0.02,
                "--max-tokens", 40, "--price", *PRICE, "--patience", 60, *more]
     return subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -42,12 +45,12 @@ def start(folder, url, name, *more):
 
 
 def answers_in(journal):
-    """How many answers a journal holds."""
+    """Count the answers in a journal file."""
     return journal.read_bytes().count(b'"from": "gpt"') if journal.exists() else 0
 
 
 def killed_at(process, tally, count):
-    """Kill it once so many answers were delivered; whether it lived as long."""
+    """Kill a process once `count` answers were delivered. Returns False if it ends before that."""
     tick = threading.Event()
     while process.poll() is None:
         if tally.delivered >= count:
@@ -59,69 +62,91 @@ def killed_at(process, tally, count):
 
 
 def faults(rng, answers):
-    """Faults in a fifth of the requests, and once, on the way, no credit."""
+    """Make a script of faults in a fifth of the requests and, once, of an account without money."""
     rough = at_random(0.2, rng.random(), but=("billing",))
     return chain(islice(rough, rng.randrange(answers // 4, answers)), ["billing"], rough)
 
 
+def calm_run(folder):
+    """Simulate without faults: the server's tally, and what the command printed."""
+    tally = Tally([])
+    with serving(reply, handler=Chaos, tally=tally) as url:
+        process = start(folder, url, "calm")
+        printed = process.communicate()[0]
+    assert process.returncode == 0, printed
+    print(f"calm: {tally.delivered} answers, ${tally.dollars:.4f}", flush=True)
+    return tally, printed
+
+
+def rough_run(folder, tally, caps, kills):
+    """
+    Simulate against faults, starting again after each kill and each cap, until the command succeeds.
+
+    kills: the counts of delivered answers at which it is killed; caps: dollars, one after another.
+    Returns (starts, kills that happened, [(dollars billed, cap) where a cap was met], printed text).
+    """
+    journal = folder / "rough.jsonl.journal"
+    starts = deaths = lost = 0
+    stops, printed = [], ""
+    with serving(reply, handler=Chaos, tally=tally) as url:
+        while starts < 40:
+            cap = caps[min(len(stops), len(caps) - 1)]
+            process = start(folder, url, "rough", "--max-dollars", cap)
+            starts += 1
+            if deaths < len(kills) and killed_at(process, tally, kills[deaths]):
+                deaths += 1
+                newly_lost = tally.delivered - answers_in(journal) - lost
+                lost += newly_lost
+                printed += process.stdout.read()
+                print(f"killed after {tally.delivered} answers: {newly_lost} were under way and are lost", flush=True)
+                continue
+            text = process.communicate()[0]
+            printed += text
+            print(f"  {text.strip().splitlines()[-1][:150]}", flush=True)
+            if "money was spent" in text:
+                stops.append((tally.dollars, cap))
+            elif process.returncode == 0 and "got no answer" not in text:
+                break
+    return starts, deaths, stops, printed
+
+
 def drill(folder, seed):
-    """Run it all; yields (promise, figure, kept?)."""
-    rng, said = random.Random(seed), ""
+    """Run all of it; returns rows (promise, figure, whether it was kept)."""
+    rng = random.Random(seed)
     tokenizer = learn_tokenizer()
     save_model(learn_to_talk(tokenizer), folder / "user")
     tokenizer.save(folder / "user")
-    calm = Tally([])
-    with serving(reply, handler=Chaos, tally=calm) as url:
-        process = start(folder, url, "calm")
-        said += process.communicate()[0]
-        assert process.returncode == 0, said
-    print(f"calm: {calm.delivered} answers, ${calm.dollars:.4f}", flush=True)
-
+    calm, calm_text = calm_run(folder)
+    tally = Tally(faults(rng, calm.made), 0.2, 0.01)
     # enough for a part of it, for more (lost answers are paid for, too), and for all
-    tally, caps = Tally(faults(rng, calm.made), 0.2, 0.01), [calm.dollars * x for x in (0.5, 1, 10)]
+    caps = [calm.dollars * share for share in (0.5, 1, 10)]
     kills = sorted(rng.sample(range(20, int(calm.made * 0.9)), KILLS))
-    starts, deaths, lost, broke = 0, 0, 0, 0
-    with serving(reply, handler=Chaos, tally=tally) as url:
-        while starts < 40:
-            process = start(folder, url, "rough", "--max-dollars", caps[0])
-            starts += 1
-            if kills and killed_at(process, tally, kills[0]):
-                kills.pop(0)
-                deaths += 1
-                gone = tally.delivered - answers_in(folder / "rough.jsonl.journal") - lost
-                lost += gone
-                said += process.stdout.read()
-                print(f"killed after {tally.delivered} answers: {gone} were under way and are lost", flush=True)
-                continue
-            text = process.communicate()[0]
-            said += text
-            print(f"  {text.strip().splitlines()[-1][:150]}", flush=True)
-            if "money was spent" in text:
-                broke += 1
-                yield f"cap {broke} holds, by the server's bill", f"${tally.dollars:.5f} of ${caps[0]:.5f}", \
-                    tally.dollars <= caps[0]
-                caps = caps[1:] or caps
-            elif process.returncode == 0 and "got no answer" not in text:
-                break
+    starts, deaths, stops, rough_text = rough_run(folder, tally, caps, kills)
+
     bought = tally.delivered - answers_in(folder / "rough.jsonl.journal")
-    written = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file()) + said.encode()
+    files = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    leaks = (files + (calm_text + rough_text).encode()).count(KEY.encode())
     same = (folder / "rough.jsonl").read_bytes() == (folder / "calm.jsonl").read_bytes()
     count = len((folder / "rough.jsonl").read_text().splitlines())
-    yield "dialogues as in the calm run", f"{count} of {DIALOGUES}", same
-    yield "killed with -9", f"{deaths} times, {starts} starts", deaths == KILLS
-    yield "requests with a fault", f"{tally.requests - tally.faults[None]} of {tally.requests}, {len(FAULTS)} kinds", \
-        len(tally.faults) > 20
-    yield "answers delivered whole and not in the journal", f"{bought} (at most {KILLS} x {AT_ONCE})", \
-        0 <= bought <= KILLS * AT_ONCE
-    yield "stopped for lack of credit, and at a cap", f"{tally.faults['billing']} and {broke} times", broke == 2
-    yield "the key in a file or on the screen", str(written.count(KEY.encode())), KEY.encode() not in written
+    faulty = tally.requests - tally.faults[None]
+    rows = [(f"cap {number} holds, by the server's bill", f"${billed:.5f} of ${cap:.5f}", billed <= cap)
+            for number, (billed, cap) in enumerate(stops, 1)]
+    return rows + [
+        ("dialogues as in the calm run", f"{count} of {DIALOGUES}", same),
+        ("killed with -9", f"{deaths} times, {starts} starts", deaths == KILLS),
+        ("requests with a fault", f"{faulty} of {tally.requests}, {len(FAULTS)} kinds", len(tally.faults) > 20),
+        ("answers delivered whole and not in the journal", f"{bought} (at most {KILLS} x {IN_FLIGHT})",
+         0 <= bought <= KILLS * IN_FLIGHT),
+        ("stopped for lack of credit, and at a cap", f"{tally.faults['billing']} and {len(stops)} times",
+         len(stops) == 2),
+        ("the key in a file or on the screen", str(leaks), leaks == 0)]
 
 
 def main():
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else random.randrange(10 ** 6)
     print(f"seed {seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        rows = list(drill(Path(folder), seed))
+        rows = drill(Path(folder), seed)
     print()
     for promise, figure, kept in rows:
         print(f"{'kept  ' if kept else 'BROKEN'}  {promise + ':':<52}{figure}")
