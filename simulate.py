@@ -117,11 +117,11 @@ class Socratic:
         self.inbox = queue.Queue()
         # {row that is being written: Future of whoever waits for it}
         self.waiting = {}
-        self.thread = threading.Thread(target=self.work, daemon=True)
+        self.thread = threading.Thread(target=self.engine_loop, daemon=True)
         self.thread.start()
 
-    def work(self):
-        """The engine's thread: carry out the requests, let all rows take a step, repeat."""
+    def engine_loop(self):
+        """Carry out requests and let all rows take a step, over and over, in a thread."""
         try:
             while True:
                 # with nothing to write, block until a request comes; else take those that are there
@@ -163,7 +163,7 @@ class Socratic:
 
 
 class Asker:
-    """The ask(turns) of one dialogue of Socratic's; row: what the engine has read of it."""
+    """Socratic in one dialogue: asker(turns) -> question; row: what the engine has read of it."""
 
     def __init__(self, socratic, number, intent, row):
         self.socratic, self.row = socratic, row
@@ -228,7 +228,7 @@ class Simulation:
         self.todo = iter([o for o in openings if not self.journal.is_over(o.name)])
         self.progress = progress or Progress("", 0, every=math.inf)
         with ThreadPoolExecutor(in_flight) as pool:
-            workers = [pool.submit(self.work) for _ in range(in_flight)]
+            workers = [pool.submit(self.worker_loop) for _ in range(in_flight)]
             try:
                 for worker in as_completed(workers):
                     worker.result()
@@ -239,8 +239,8 @@ class Simulation:
                 # after an error no worker asks for another answer
                 self.stop.set()
 
-    def work(self):
-        """A worker's thread: hold one dialogue after another, until none is left."""
+    def worker_loop(self):
+        """Hold one dialogue after another until none is left; runs in each worker's thread."""
         try:
             while not self.stop.is_set():
                 with self.lock:

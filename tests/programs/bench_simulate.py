@@ -35,35 +35,34 @@ N = 64
 
 
 def serve(directory, seconds):
-    """A teacher that takes so long, and says what teachers say: answers of the human dialogues."""
-    said = [turn["value"] for record in islice(read_records(Path(directory) / "human.jsonl"), 300)
-            for turn in record["conversations"] if turn["from"] == "gpt"]
+    """Serve a teacher that takes so many seconds and picks its answers from human dialogues."""
+    answers = [turn["value"] for record in islice(read_records(Path(directory) / "human.jsonl"), 300)
+               for turn in record["conversations"] if turn["from"] == "gpt"]
 
     def reply(messages):
         time.sleep(seconds)
-        return said[sum(map(ord, "".join(m["content"] for m in messages))) % len(said)]
+        return answers[sum(map(ord, "".join(m["content"] for m in messages))) % len(answers)]
     with serving(reply) as url:
         print(url, flush=True)
         sys.stdin.read()
 
 
 class Watch:
-    """When each dialogue started, each question and answer came, and the engine was busy."""
+    """
+    Measures a user and a teacher: when dialogues started, and the (began, ended) of each question,
+    each answer and each step of the engine.
+    """
 
     def __init__(self, user, teacher):
         self.user, self.teacher = user, teacher
-        self.starts, self.asked, self.answered, self.steps, self.new, self.memory = [], [], [], [], 0, {}
+        self.starts, self.questions, self.answers, self.steps = [], [], [], []
+        # tokens that have to be read once; megabytes in use after so many dialogues
+        self.tokens, self.memory = 0, {}
         step = user.engine.step
-
-        def timed():
-            began = time.perf_counter()
-            done = step()
-            self.steps.append((began, time.perf_counter()))
-            return done
-        user.engine.step = timed
+        user.engine.step = lambda: timed(self.steps, step)
 
     def start_dialogue(self, number, intent="", rows=()):
-        """The user's ask, watched."""
+        """Return the user's ask, measured."""
         self.starts.append(time.perf_counter())
         if number % 100 == 0:
             self.memory[number] = resident()
@@ -71,97 +70,100 @@ class Watch:
 
         class Watched:
             def __call__(self, turns):
-                return timed(watch.asked, ask, turns)
+                return timed(watch.questions, ask, turns)
 
             def close(self):
-                # what has to be read of a dialogue, once
-                watch.new += len(ask.row.cached)
+                watch.tokens += len(ask.row.cached)
                 ask.close()
         return Watched()
 
     def answer(self, turns):
-        """The teacher's answer, watched."""
-        return timed(self.answered, self.teacher, turns)
+        """Return the teacher's answer, measured."""
+        return timed(self.answers, self.teacher, turns)
 
 
-def timed(times, speak, turns):
+def timed(times, function, *arguments):
+    """Call a function, and append its (began, ended) to a list."""
     began = time.perf_counter()
     try:
-        return speak(turns)
+        return function(*arguments)
     finally:
         times.append((began, time.perf_counter()))
 
 
 def resident():
-    """Megabytes of this process in memory."""
+    """Return the megabytes of memory that this process uses."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
 
 
 def inside(times, a, b):
-    """The (began, ended) pairs that ended between a and b."""
-    return [(x, y) for x, y in times if a <= y < b]
+    """Select the (began, ended) pairs that ended between a and b."""
+    return [(began, ended) for began, ended in times if a <= ended < b]
 
 
-def mean(times):
-    return sum(y - x for x, y in times) / len(times)
+def total(times):
+    """Add up the seconds of (began, ended) pairs."""
+    return sum(ended - began for began, ended in times)
 
 
 def socratic(directory, slots):
-    """The trained user, as simulate.py runs it."""
+    """Load the trained user, as simulate.py does."""
     fast = machine_settings()
     model = load_model(Path(directory) / "socratic", fast["attention"])
     return Socratic(model, Tokenizer.load(Path(directory) / "socratic"), slots)
 
 
 def together(directory, url, count, path, in_flight=N):
-    """A whole run, watched; its records."""
+    """Simulate `count` dialogues, in_flight at a time; returns the Watch and the records."""
     client, user = Client(url), socratic(directory, in_flight)
     watch = Watch(user, Teacher(client, "m"))
-    journal, plan = Journal(path, {}), [Opening(n, f"d{n:06d}") for n in range(count)]
+    journal = Journal(path, {})
+    plan = [Opening(n, f"d{n:06d}") for n in range(count)]
     Simulation(watch, watch.answer, journal, 12).run(plan, in_flight)
-    found = list(journal_records(journal, plan))
+    records = list(journal_records(journal, plan))
     journal.close(), client.close(), user.close()
     user.thread.join()
-    return watch, found
+    return watch, records
 
 
 def serially(directory, url, turns):
-    """Turns per second of the obvious loop: one dialogue at a time, nothing remembered."""
+    """Return the turns per second of the obvious loop: one dialogue at a time, no cache."""
     client, user = Client(url), socratic(directory, 1)
-    teacher, said, began = Teacher(client, "m"), 0, time.perf_counter()
-    number = 0
-    while said < turns:
+    teacher = Teacher(client, "m")
+    began = time.perf_counter()
+    done = number = 0
+    while done < turns:
         ask = user.start_dialogue(number)
 
         def forgetful(turns):
             ask.row.cached = []
             return ask(turns)
-        said += len(converse(forgetful, teacher, 12)[0]) // 2
+        done += len(converse(forgetful, teacher, 12)[0]) // 2
         ask.close()
         number += 1
     client.close(), user.close()
-    return said / (time.perf_counter() - began)
+    return done / (time.perf_counter() - began)
 
 
 def measure(directory, seconds, count, folder):
-    """One teacher: prints a row, and returns the dialogues and the watch."""
+    """Measure one teacher and print a row; returns the Watch and the records."""
     server = subprocess.Popen([sys.executable, "-m", "tests.programs.bench_simulate", "serve", directory, str(seconds)],
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     url = server.stdout.readline().strip()
     alone = serially(directory, url, 40)
-    watch, found = together(directory, url, count, Path(folder) / f"{seconds}.journal")
+    watch, records = together(directory, url, count, Path(folder) / f"{seconds}.journal")
     server.stdin.close()
     server.wait()
     a, b = watch.starts[N - 1], watch.starts[count - N]
-    turns = len(inside(watch.answered, a, b))
-    rate = turns / (b - a)
-    L, S = mean(inside(watch.answered, a, b)), mean(inside(watch.asked, a, b))
-    engine = turns / sum(y - x for x, y in inside(watch.steps, a, b))
+    questions, answers = inside(watch.questions, a, b), inside(watch.answers, a, b)
+    rate = len(answers) / (b - a)
+    L, S = total(answers) / len(answers), total(questions) / len(questions)
+    engine = len(answers) / total(inside(watch.steps, a, b))
     bound = min(N / (L + S), engine)
-    reads = watch.user.engine.tokens_read / watch.new
-    print(f"{seconds:>7.2f}{turns:>8}{rate:>9.1f}{N / (L + S):>11.1f}{engine:>9.1f}{rate / bound:>10.2f}"
+    reads = watch.user.engine.tokens_read / watch.tokens
+    print(f"{seconds:>7.2f}{len(answers):>8}{rate:>9.1f}{N / (L + S):>11.1f}{engine:>9.1f}{rate / bound:>10.2f}"
           f"{alone:>9.2f}{rate / alone:>8.1f}{reads:>8.3f}     (L {L:.3f} s, S {S:.3f} s)", flush=True)
-    return watch, found
+    return watch, records
 
 
 def main():
@@ -174,28 +176,28 @@ def main():
     before = threading.active_count(), sockets()
     with tempfile.TemporaryDirectory() as folder:
         measure(directory, 1.0, 1000, folder)
-        watch, found = measure(directory, 0.02, 2000, folder)
+        watch, records = measure(directory, 0.02, 2000, folder)
         first, last = watch.memory[200], resident()
         print(f"\nmemory: {first:.0f} MB after 200 dialogues, {last:.0f} MB after 2,000 ({last - first:+.0f})")
         after = threading.active_count(), sockets()
         print(f"threads and sockets: {before[0]} and {before[1]} before, {after[0]} and {after[1]} after")
-        same_alone(directory, found, folder)
+        same_alone(directory, records, folder)
 
 
 def sockets():
-    """How many sockets this process holds."""
+    """Count the sockets that this process has open."""
     return sum(os.readlink(entry).startswith("socket") for entry in Path("/proc/self/fd").iterdir()
                if entry.is_symlink())
 
 
-def same_alone(directory, found, folder, count=200):
-    """The first of these dialogues, one at a time: are they the same?"""
+def same_alone(directory, records, folder, count=200):
+    """Simulate the first dialogues again, one at a time, and print how many are the same."""
     server = subprocess.Popen([sys.executable, "-m", "tests.programs.bench_simulate", "serve", directory, "0"],
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     _, alone = together(directory, server.stdout.readline().strip(), count, Path(folder) / "alone", 1)
     server.stdin.close()
     server.wait()
-    same = sum(json.dumps(x) == json.dumps(y) for x, y in zip(alone, found))
+    same = sum(json.dumps(x) == json.dumps(y) for x, y in zip(alone, records))
     print(f"one at a time: {same} of {count} dialogues are those of {N} at a time")
 
 
