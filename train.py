@@ -27,7 +27,8 @@ from data.distributed import SingleProcess, start_ranks
 from data.formats.adapter import read_adapter, write_adapter
 from data.machine import machine_settings
 from data.muon import Muon
-from data.program import UserError, file_stamp, format_seconds, positive_int, read_text, require_same_settings, run, write_jsonl
+from data.program import (UserError, file_stamp, format_seconds, positive_int, read_text,
+                          require_same_settings, run, write_jsonl)
 from model import ATTENTION, Config, Llama, add_lora, merge_lora, nll
 from platolm import IGNORE, LABEL, Tokenizer, blanked, encode, read_records, shift, turns
 
