@@ -186,7 +186,7 @@ class Tokenizer:
         return self.pieces.encode(text)
 
     def decode(self, ids):
-        """Return the text of ids; ids beyond the vocabulary (padded models have some) are skipped."""
+        """Return the text of ids, without those beyond the vocabulary (padded models have some)."""
         return self.pieces.decode([token for token in ids if token < self.vocab])
 
     @classmethod
