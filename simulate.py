@@ -312,6 +312,7 @@ class Simulation:
 # ------------------------------------------------------------------------------------------------
 # the client: one address that speaks the OpenAI protocol, in plain requests
 
+# most tries at one request
 TRIES = 10
 
 
@@ -491,6 +492,7 @@ class Teacher:
         self.system = [{"role": "system", "content": system}] if system else []
 
     def __call__(self, turns):
+        """Return the answer to the last turn as a Reply."""
         return self.client.chat(self.model, self.system + to_messages(turns), self.max_tokens)
 
 

@@ -79,6 +79,7 @@ class Ask:
         self.ask = ask
 
     def __call__(self, turns):
+        """Return the next question; None to leave."""
         return self.ask(turns)
 
     def close(self):

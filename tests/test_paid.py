@@ -13,18 +13,17 @@ from functools import partial
 import pytest
 import requests
 
-from tests.chaos import AFTER, BEFORE, INTACT, PRICE, Chaos, Tally, at_random
-from data.api.journal import Journal, mean_sizes, journal_records
-from data.api.budget import (Ledger, Limiter, teacher_tokens, user_tokens, cost_in_dollars,
-                             forecast, price_of, worst_case, transcript_tokens, RunStopped)
-from data.openings import Opening
+from data.api.budget import (Ledger, Limiter, RunStopped, cost_in_dollars, forecast, price_of, teacher_tokens,
+                             transcript_tokens, user_tokens, worst_case)
+from data.api.journal import Journal, journal_records, mean_sizes
+from data.api.protocol import TOO_LONG, RetriesExhausted, error_codes, retry_after, token_usage
 from data.api.server import RequestError, serving
 from data.api.session import check_server, open_session
-from data.api.protocol import TOO_LONG, RetriesExhausted, retry_after, error_codes, token_usage
-from data.program import UserError, to_jsonl
+from data.openings import Opening
+from data.program import Progress, UserError, format_dollars, to_jsonl
 from platolm import END_REASONS, DialogueEnd
-from data.program import Progress, format_dollars
 from simulate import TRIES, Client, Simulation, Teacher
+from tests.chaos import AFTER, BEFORE, INTACT, PRICE, Chaos, Tally, at_random
 
 ASK = [{"role": "user", "content": "hello"}]
 WORST = cost_in_dollars(PRICE, *worst_case(["hello"], 64))

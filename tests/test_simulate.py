@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.checkpoint import save_model
 from data.api.journal import Journal, journal_records
-from data.openings import Opening, read_seeds
 from data.api.server import serving
+from data.checkpoint import save_model
+from data.openings import Opening, read_seeds
+from data.program import UserError, run, to_jsonl
 from data.users import Prompted, Remote, Scripted, UserSettings, Whole, scale_odds, transcript
 from model import Engine, generate_batch
-from data.program import UserError, run, to_jsonl
 from platolm import DialogueEnd, encode
 from simulate import Client, Simulation, Socratic, Teacher, converse, main
 

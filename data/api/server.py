@@ -101,6 +101,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_GET(self):
+        """Send the list of models, of one; other paths get status 404."""
         if self.path.rstrip("/") != "/v1/models":
             error = RequestError(404, "not_found_error", f"no {self.path} here")
             return self.send(error.status, error.body)
@@ -108,6 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, {"object": "list", "data": [model]})
 
     def do_POST(self):
+        """Read a request's body, and send the answer to it."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.send(*self.answer(body))
 

@@ -23,11 +23,11 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from data.checkpoint import load_model
 from data.api.journal import Journal, journal_records
-from data.openings import Opening
 from data.api.server import serving
+from data.checkpoint import load_model
 from data.machine import machine_settings
+from data.openings import Opening
 from platolm import Tokenizer, read_records
 from simulate import Client, Simulation, Socratic, Teacher, converse
 

@@ -17,9 +17,9 @@ import threading
 from itertools import chain, islice
 from pathlib import Path
 
-from tests.chaos import FAULTS, PRICE, Chaos, Tally, at_random
-from data.checkpoint import save_model
 from data.api.server import serving
+from data.checkpoint import save_model
+from tests.chaos import FAULTS, PRICE, Chaos, Tally, at_random
 from tests.conftest import learn_to_talk, learn_tokenizer
 
 DIALOGUES = 200
