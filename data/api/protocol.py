@@ -27,7 +27,7 @@ GIVE_UP_AFTER = 5
 
 
 class Reply(str):
-    """A server's text; reply.meta says how it was made: {"model", "finish", "usage", "cost", ...}"""
+    """A server's text; .meta says how it was made: {"model", "finish", "usage", "cost", ...}."""
 
     def __new__(cls, text, meta):
         reply = super().__new__(cls, text)
