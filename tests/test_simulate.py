@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -196,18 +197,22 @@ def test_a_failing_engine_is_heard_of_by_everyone(socratic, tmp_path):
 
 
 def test_the_dial_moves_how_many_leave(socratic):
-    def leave(odds):
-        user = socratic(1, leave=odds)
-        silent = 0
-        for n in range(60):
-            ask = user.start_dialogue(n)
-            try:
-                silent += ask([{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]) is None
-            except DialogueEnd:
-                pass
+    turns = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
+
+    def leaves(user, number):
+        ask = user.start_dialogue(number)
+        try:
+            return ask(turns) is None
+        except DialogueEnd:
+            return False
+        finally:
             ask.close()
-        return silent
-    counts = [leave(odds) for odds in (0, 0.2, 1, 5, 1e9)]
+
+    def count_leaving(odds):
+        user = socratic(60, leave=odds)
+        with ThreadPoolExecutor(60) as pool:
+            return sum(pool.map(lambda number: leaves(user, number), range(60)))
+    counts = [count_leaving(odds) for odds in (0, 0.2, 1, 5, 1e9)]
     # (a few say nothing but spaces, at any odds)
     assert counts[0] < 5 and counts[-1] == 60 and counts == sorted(counts) and counts[1] < counts[3]
 
