@@ -2,10 +2,11 @@
 A LLaMA in one file: the network, LoRA, sampling, and two ways to write text.
 
 `generate` is the plain way: one text, everything read again for each token. `Engine` is the fast
-way: a key/value cache, and many texts at once. tests/test_model.py holds that both write the same.
+way: a key/value cache, and many texts at once. In float32 both write the same (test_model.py).
 
     B batch     T tokens in this call    S tokens that a row can see, S >= T    V vocabulary
     D width     H query heads            K key/value heads                      E width of one head
+    N tokens that a mask selects         n draws for each row                   b rows of one group
 
 Read before: platolm.py. Read next: train.py.
 """
@@ -15,7 +16,7 @@ import os
 from dataclasses import dataclass, field
 from functools import partial
 
-# waiting threads shall sleep: if they spin, any other busy program slows torch tenfold
+# waiting threads should sleep: if they spin, any other busy program slows torch tenfold
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
@@ -35,9 +36,9 @@ class Config:
     layers: int = 3
     heads: int = 6          # H
     kv_heads: int = 6       # K; fewer than H: neighbouring query heads share keys and values
-    hidden: int = 256       # width inside the feed-forward
+    hidden: int = 256       # width inside the feed-forward part
     context: int = 384      # the longest text it is meant to read
-    theta: float = 10000.0  # the slowest rotation takes about 2 pi theta tokens for a turn
+    theta: float = 10000.0  # pair i rotates by theta ** (-i / (E / 2)) radians a token
     eps: float = 1e-5
     tied: bool = True       # the head reads with the same matrix that the embedding writes with
 
@@ -89,7 +90,7 @@ def eager(q, k, v, visible):
     Attention spelled out: softmax(q k' / sqrt(E) + mask) v.
 
     q (B, H, T, E), k and v (B, K, S, E); visible: True where row t may look at column s, of shape
-    (T, S) or (B, 1, T, S), or None for "all up to itself". Returns (B, H, T, E).
+    (T, S) or (B, 1, T, S); None: each row sees the columns up to its own. Returns (B, H, T, E).
     """
     H, T, E = q.shape[1:]
     K, S = k.shape[1:3]
@@ -111,7 +112,7 @@ def sdpa(q, k, v, visible):
         q, k, v, attn_mask=visible, is_causal=visible is None, enable_gqa=k.size(1) < q.size(1))
 
 
-# by the names that --attention and runs/machine.json give them
+# keys: the values of --attention, and of "attention" in runs/machine.json
 ATTENTION = {"explicit": eager, "fused": sdpa}
 
 
@@ -187,7 +188,7 @@ class Llama(nn.Module):
         if config.tied:
             self.lm_head.weight = self.embed_tokens.weight
 
-    def hidden(self, ids, cache=None, rows=None):
+    def last_hidden(self, ids, cache=None, rows=None):
         """
         The last layer's output at each token: ids (B, T)  ->  (B, T, D).
 
@@ -214,7 +215,7 @@ class Llama(nn.Module):
         Logits of the token after each token: ids (B, T)  ->  (B, T, V); or only after the N tokens
         where `where` (B, T) is True  ->  (N, V).
         """
-        x = self.hidden(ids)
+        x = self.last_hidden(ids)
         return self.lm_head(x if where is None else x[where])
 
 
@@ -263,7 +264,7 @@ class LoRALinear(nn.Module):
 
 
 def find_modules(model, kind, names=None):
-    """List (parent, name, child) of every child module of a class, or of those with these names."""
+    """List (parent, name, child) of every child of a class and, if given, with one of `names`."""
     modules = []
     for parent in model.modules():
         for name, child in parent.named_children():
@@ -399,7 +400,7 @@ class Cache:
             visible = torch.arange(S, device=device) <= columns[..., None]   # (b, 1, T, S)
             groups.append((member, S, visible))
 
-        def attend(layer, q, k, v):
+        def store_and_attend(layer, q, k, v):
             for stored, fresh in ((self.k[layer], k), (self.v[layer], v)):
                 stored[new_columns] = fresh.transpose(1, 2).to(stored.dtype)
             y = torch.empty_like(q)
@@ -412,7 +413,7 @@ class Cache:
                 y[member] = attention(q[member], past_k.to(q.dtype), past_v.to(q.dtype), visible)
             return y
 
-        return positions, [partial(attend, layer) for layer in range(len(self.k))]
+        return positions, [partial(store_and_attend, layer) for layer in range(len(self.k))]
 
 
 @dataclass(eq=False)    # compared by identity, so that rows can be keys of a dict
@@ -434,7 +435,8 @@ class Row:
         return bool(self.unread) and self.finish_reason is None
 
 
-# how far two ways to compute the same float32 sum of probabilities may differ by rounding
+# how far two ways to compute the same float32 sum of probabilities may differ by rounding (bf16
+# differs by more: there the engine's text may depend on the batch)
 TIE_MARGIN = 1e-5
 
 
@@ -518,7 +520,7 @@ class Engine:
         for i, chunk in zip(index.tolist(), chunks):
             ids[i] = chunk + [0] * (T - len(chunk))
         ids = torch.tensor(ids, device=device)                                       # (B, T)
-        x = self.model.hidden(ids, self.cache, None if every_row else slots)         # (B, T, D)
+        x = self.model.last_hidden(ids, self.cache, None if every_row else slots)    # (B, T, D)
         self.cache.lengths[slots] += counts
         self.tokens_read += sum(map(len, chunks))
         logits = self.model.lm_head(x[index, counts - 1])                            # (group, V)
@@ -557,7 +559,7 @@ class Engine:
     def recompute_uncached(self, row, u):
         """Draw a row's token as if there were no other row and no cache; u (1, 1)  ->  id."""
         ids = torch.tensor([row.cached + row.unread], device=u.device)
-        logits = self.model.lm_head(self.model.hidden(ids)[:, -1])                   # (1, V)
+        logits = self.model.lm_head(self.model.last_hidden(ids)[:, -1])              # (1, V)
         self.apply_eos_bias([row], logits)
         return sample(logits, u, **self.sampling).item()
 
@@ -580,9 +582,9 @@ def rows_that_fit(model):
     like = model.embed_tokens.weight
     if like.device.type == "cpu":
         return 1 << 30
-    row = 2 * c.layers * c.kv_heads * (c.context + 1) * c.dim // c.heads * like.itemsize
+    row_bytes = 2 * c.layers * c.kv_heads * (c.context + 1) * c.dim // c.heads * like.itemsize
     # a third is left for the computation itself
-    return max(1, int(torch.cuda.mem_get_info()[0] * 2 / 3) // row)
+    return max(1, int(torch.cuda.mem_get_info()[0] * 2 / 3) // row_bytes)
 
 
 def generate_batch(model, prompts, stops, limit, slots=64, uniforms=None, **sampling):

@@ -36,11 +36,11 @@ def encode(conversation, tokenizer, learn, intent="", compat=False):
     """
     Encode a list of turns as token ids and a mask that is True where the loss counts.
 
-    learn="human"  trains Socratic, who asks: the flip that PlatoLM is about
+    learn="human"  trains Socratic, who asks: the reverse of the usual, and PlatoLM's idea
     learn="gpt"    trains the assistant, who answers
     learn="all"    trains a plain language model of the whole text
 
-    `intent` is a line about who the human is or wants; only a model of the human reads it.
+    `intent` is a line about who the human is or what they want; only a model of the human reads it.
     compat: the <s> of a learnt turn counts as well, as in the authors' code.
     """
     ids, mask = [], []
@@ -58,7 +58,7 @@ def encode(conversation, tokenizer, learn, intent="", compat=False):
         learnt = everything or turn["from"] == learn
         # as in the paper, every turn stands between a <s> and a </s> of its own
         add(tokenizer.encode(before + LABEL[turn["from"]]), everything)
-        add([tokenizer.bos], everything or compat and learnt)
+        add([tokenizer.bos], everything or (compat and learnt))
         # the </s> counts as well: it is how a model learns to stop
         add(tokenizer.encode(turn["value"]) + [tokenizer.eos], learnt)
         before = ""
@@ -83,8 +83,8 @@ def prompt(conversation, tokenizer, speaker, intent=""):
 
 
 # ------------------------------------------------------------------------------------------------
-# the record: {"id", "conversations": [{"from": "human" | "gpt", "value": text}, ...], "end"?},
-# one a line; plain text for a base model is {"id", "text"}
+# the record: {"id", "conversations": [{"from": "human" | "gpt", "value": text}, ...], "end"?,
+# "intent"?}, one a line; plain text for a base model is {"id", "text"}
 
 # why a dialogue ended: values of a record's "end"
 END_REASONS = {
@@ -163,7 +163,8 @@ def read_records(path):
 
 class Tokenizer:
     """
-    Text to token ids and back without loss: decode(encode(text)) == text.
+    Text to token ids and back: decode(encode(text)) == text, but for the sign that sentencepiece
+    uses for a space, ▁.
 
     model: the bytes of a sentencepiece model. Text that looks like a special token ("</s>") stays
     text; only `encode` above writes the ids `bos` and `eos`.
@@ -301,7 +302,7 @@ def highlight(texts, mask, width, colour):
 
 
 def turn_table(conversation, tokenizer):
-    """Format per turn its speaker, its tokens, and how many of them each model learns: lines."""
+    """Return lines of a table: each turn's tokens (its </s> included), and who learns them."""
     lines = [f"{'turn':>4}  {'said by':<8}{'tokens':>7}{'human learns':>14}{'gpt learns':>12}"]
     for number, turn in enumerate(conversation, 1):
         size = len(tokenizer.encode(turn["value"])) + 1

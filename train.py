@@ -6,7 +6,7 @@ One training loop for every model of the project; only the data and the mask dif
     python train.py --learn gpt   --data chat.jsonl    --out assistant --base base  who answers
 
 With --resume a killed run continues where it was. `ranks` is for several processes under torchrun
-(data/distributed.py); in a single process all its methods return what they are given.
+(data/distributed.py); a single process has nothing to share or to sum.
 Read before: platolm.py, model.py. Read next: simulate.py.
 """
 
@@ -14,6 +14,7 @@ import argparse
 import math
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +35,10 @@ from platolm import IGNORE, LABEL, Tokenizer, blanked, encode, read_records, shi
 
 ALONE = SingleProcess()
 DTYPE = {"float32": torch.float32, "bf16": torch.bfloat16}
+# flags for the shape of a new model, and what they mean
+SHAPE = {"vocab": "most pieces of the tokenizer", "dim": "width of a token's vector",
+         "layers": "layers", "heads": "attention heads", "hidden": "width inside the feed-forward",
+         "context": "longest text, in tokens"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Hyperparameters:
     steps: int = 500             # updates
     tokens: int = 2048           # size of a micro-batch, padding included
     accumulate: int = 1          # micro-batches in an update
-    samples: int | None = None   # samples in an update, instead (the paper's way)
+    samples: int | None = None   # samples in an update, instead of accumulate (the paper's way)
     optimizer: str = "adamw"     # or "muon"
     lr: float = 1e-3             # peak of the learning rate
     warmup: float = 0.03         # share of the steps that climb to the peak
@@ -67,7 +72,8 @@ def to_sample(record, tokenizer, learn, context, compat=False):
     Encode a record as (inputs, targets, shortened), at most `context` tokens long.
 
     A dialogue that is too long loses whole rounds from its end; never the system line, never part
-    of a turn. Nothing after the last target is kept: in a causal model it cannot matter.
+    of a turn. A plain text is cut. Nothing after the last target is kept: in a causal model it
+    cannot matter.
     """
     if "conversations" not in record:
         ids = [tokenizer.bos] + tokenizer.encode(record["text"]) + [tokenizer.eos]
@@ -90,7 +96,7 @@ def load_samples(paths, tokenizer, learn, context, blind=False, compat=False):
     """
     Read files of records as a list of (inputs, targets); print what was cut and left out.
 
-    blind: empty the answers first, for a user who does not listen.
+    blind: empty the answers first, for a user who cannot see them.
     """
     samples, cut, without_target = [], 0, 0
     for path in paths:
@@ -116,12 +122,12 @@ def load_samples(paths, tokenizer, learn, context, blind=False, compat=False):
 
 def batches(lengths, budget, rng):
     """
-    Divide one epoch into micro-batches, lists of sample numbers: each, padded to its longest, comes
-    to `budget` tokens on average. Unused room, less than a sample, is carried over to the next, so
-    that updates cost the same whatever the data. (A sample above the budget is a batch by itself.)
+    Divide one epoch into micro-batches, lists of sample numbers: each, padded to its longest, has
+    `budget` tokens on average. What a batch leaves unused, less than a sample, is added to the next
+    one's budget. (A sample above the budget is a batch by itself.)
 
-    Sorted by length inside a shuffled pool of about 64 batches: neighbours have similar lengths and
-    padding stays below 5 %, yet every epoch's batches differ.
+    Sorted by length inside a shuffled pool of about 64 batches: neighbours have similar lengths, so
+    that there is little padding where samples are many, yet every epoch's batches differ.
     """
     order = rng.permutation(len(lengths))
     pool = max(1, 64 * budget // max(1, int(np.mean(lengths))))
@@ -186,7 +192,7 @@ def pad(samples, device="cpu"):
 
 
 def autocast(device, precision):
-    """Return the context in which matrices are multiplied in bf16, or in float32 as they are."""
+    """Return the context in which matrices are multiplied in bf16, or in their own dtype."""
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 
 
@@ -197,8 +203,8 @@ def update(model, optimizers, micro_batches, precision="float32", clip=1.0, rank
     Returns the mean loss per target token in nats, and the gradient's norm before clipping.
     """
     # divide by the targets of the whole update: micro-batches differ in how many they have
-    here = sum((targets != IGNORE).sum().item() for _, targets in micro_batches)
-    target_count = ranks.sum_over(here)
+    own_targets = sum((targets != IGNORE).sum().item() for _, targets in micro_batches)
+    target_count = ranks.sum_over(own_targets)
     total = 0.0
     for ids, targets in micro_batches:
         with autocast(ids.device.type, precision):
@@ -229,27 +235,28 @@ def held_out_loss(model, samples, budget, precision="float32", ranks=ALONE):
     return ranks.sum_over(total) / ranks.sum_over(target_count)
 
 
-def learning_rate(step, steps, peak, warmup):
-    """Return a step's learning rate: `warmup` steps straight up to `peak`, half a cosine to 0."""
-    if step < warmup:
-        # min: where warmup is no whole number, its last step would pass the peak
-        return peak * min(1, (step + 1) / warmup)
-    return peak * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
+def learning_rate(step, steps, peak, warmup_steps):
+    """Return a step's learning rate: `warmup_steps` straight up to `peak`, half a cosine to 0."""
+    if step < warmup_steps:
+        # min: if warmup_steps is not a whole number, its last step would pass the peak
+        return peak * min(1, (step + 1) / warmup_steps)
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+    return peak * (1 + math.cos(math.pi * progress)) / 2
 
 
 def make_optimizers(model, name, lr, decay):
     """List AdamW for all trained weights; or Muon for the layers' matrices, AdamW for the rest."""
-    inner, outer, vectors = [], [], []
+    layer_matrices, other_matrices, vectors = [], [], []
     for parameter_name, p in model.named_parameters():
         if not p.requires_grad:
             continue
         if p.dim() < 2:
             vectors.append(p)
         elif parameter_name.startswith("layers."):
-            inner.append(p)
+            layer_matrices.append(p)
         else:
-            outer.append(p)
-    matrices = outer if name == "muon" else inner + outer
+            other_matrices.append(p)
+    matrices = other_matrices if name == "muon" else layer_matrices + other_matrices
     # the norms' vectors do not decay
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
@@ -257,7 +264,7 @@ def make_optimizers(model, name, lr, decay):
     if groups:
         optimizers.append(torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True))
     if name == "muon":
-        optimizers.append(Muon(inner, lr, decay))
+        optimizers.append(Muon(layer_matrices, lr, decay))
     return optimizers
 
 
@@ -270,8 +277,8 @@ def train(model, samples, held_out, hp, out, run_settings, resume=False, precisi
     """
     Train for hp.steps updates; on the way save into the directory `out` what is needed to resume.
 
-    held_out: samples to measure the loss on, or None. run_settings: what the parts of a run must
-    agree on. Returns a row per update: loss per target token (nats), tokens computed, padding, ...
+    held_out: samples to measure the loss on, or None. run_settings: what a run and its continuation
+    must agree on. Returns a row per update: loss per target token in nats, tokens computed, ...
     """
     device = model.embed_tokens.weight.device
     optimizers = make_optimizers(model, hp.optimizer, hp.lr, hp.weight_decay)
@@ -372,20 +379,20 @@ def initial_model(base, shape, data, attention):
 
 
 def system_line(path, template):
-    """Return what dialogues begin with: the text of a file, with the template's whitespace."""
+    """Return a file's text with the template's whitespace; None: keep the tokenizer's line."""
     if not path:
         if template == "phoenix":
-            raise UserError("phoenix has a system line whose words are its authors': --system FILE")
+            raise UserError("--template phoenix needs --system FILE, its authors' system line")
         return None
     line = read_text(path).strip() + "\n\n"
     # ours ends in a space, for the sake of the first label (see platolm.SYSTEM)
     return line if template == "phoenix" else line + " "
 
 
-def prepare_model(model, weights, device, lora, recompute, compile_layers):
-    """Move the model to where it is trained, in the precision of its weights; wrap with LoRA."""
+def prepare_model(model, dtype, device, lora, recompute, compile_layers):
+    """Move the model to its device in the dtype of its weights, unless device is None; add LoRA."""
     if device:
-        model.to(weights).to(device)
+        model.to(dtype).to(device)
     if lora:
         wrapped = add_lora(model, lora.names, lora.rank, lora.alpha)
         print(f"LoRA of rank {lora.rank} on {wrapped} matrices")
@@ -421,13 +428,13 @@ def save_result(model, tokenizer, log, dtype, out, base, lora, ranks):
     (out / "train_state.pt").unlink(missing_ok=True)
 
 
-def is_finished(out, inputs):
+def is_finished(out, input_files):
     """Whether the directory holds a model that is younger than all of its input files."""
     model = out / "model.safetensors"
     if not model.exists():
         return False
     made = model.stat().st_mtime
-    return all(path.stat().st_mtime <= made for path in inputs if path.exists())
+    return all(path.stat().st_mtime <= made for path in input_files if path.exists())
 
 
 def remove_outputs(out):
@@ -452,19 +459,19 @@ def arguments(argv=None):
     add("--out", required=True, help="checkpoint directory to write")
     add("--base", help="checkpoint directory to start from; without it, from random weights")
     add("--held-out", help="dialogues to measure the loss on, never to learn from")
-    add("--blind", action="store_true", help="empty the answers: a user who does not listen")
+    add("--blind", action="store_true", help="empty the answers: a user who cannot see them")
     add("--resume", action="store_true", help="continue a killed run, if there is one "
         "(a tenth of the steps is lost at most)")
     # how much and how fast
     default = Hyperparameters()
     either = parser.add_mutually_exclusive_group().add_argument
     either("--steps", type=positive_int, default=default.steps, help="updates (default: 500)")
-    either("--epochs", type=positive_int, help="passes over all samples, instead")
+    either("--epochs", type=positive_int, help="passes over all samples (replaces --steps)")
     add("--tokens", type=positive_int, default=default.tokens,
         help="tokens of a micro-batch, padding included")
     either = parser.add_mutually_exclusive_group().add_argument
     either("--accumulate", type=positive_int, default=1, help="micro-batches in an update")
-    either("--samples", type=positive_int, help="samples in an update, instead")
+    either("--samples", type=positive_int, help="samples in an update (replaces --accumulate)")
     add("--optimizer", choices=("adamw", "muon"), default=default.optimizer,
         help="adamw as in the paper; muon learns from less text")
     add("--lr", type=float, default=default.lr, help="peak of the learning rate (default: 1e-3)")
@@ -472,15 +479,16 @@ def arguments(argv=None):
         help="share of the steps that climb to the peak")
     add("--weight-decay", type=float, default=default.weight_decay)
     add("--clip", type=float, default=default.clip, help="largest norm of the gradient")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=0, help="of weights, batches and their order (0)")
     # LoRA instead of all weights
     add("--lora", type=positive_int, metavar="RANK", help="train adapters of this rank; "
         "OUT/adapter holds them in PEFT's format")
     add("--lora-alpha", type=float, default=16, help="scales them by alpha / rank")
     add("--lora-names", nargs="+", default=["q_proj", "k_proj", "v_proj", "o_proj"])
-    # a new model's shape
-    for name in ("vocab", "dim", "layers", "heads", "hidden", "context"):
-        add(f"--{name}", type=positive_int, default=getattr(Config, name), help="without --base")
+    shape = parser.add_argument_group("shape of a new model (without --base)").add_argument
+    for name, meaning in SHAPE.items():
+        shape(f"--{name}", type=positive_int, default=getattr(Config, name),
+              help=f"{meaning} (%(default)s)")
     add_authors_arguments(parser.add_argument_group("as the paper's authors").add_argument)
     add_machine_arguments(parser.add_argument_group("the machine").add_argument)
     return parser.parse_args(argv)
@@ -491,40 +499,40 @@ def add_authors_arguments(add):
     add("--mask", choices=("platolm", "compat"), default="platolm",
         help="compat: the <s> of a learnt turn is learnt, too")
     add("--template", choices=("platolm", "phoenix"), default="platolm",
-        help="phoenix: no space between the system line and the first label")
+        help="phoenix: the authors' template, without our space before the first label")
     add("--system", metavar="FILE", help="the words of the system line")
 
 
 def add_machine_arguments(add):
     """Add the flags for where and in what precision to compute."""
     add("--precision", choices=("float32", "bf16"), help="of matrix products; default: bf16 on a "
-        "GPU, on a CPU the faster one, measured once")
+        "GPU; on a CPU float32, unless bf16 is 20 %% faster")
     add("--attention", choices=tuple(ATTENTION), help="default: fused on a GPU, on a CPU measured")
     add("--weights", choices=("float32", "bf16"), default="float32", help="bf16: half the memory "
         "for weights and AdamW's averages; at small rates some steps are lost to rounding")
     add("--activation-checkpointing", action="store_true",
         help="compute activations again in the backward pass: less memory, more time")
     add("--compile", action="store_true", help="compile each layer (torch.compile)")
-    add("--shard", action="store_true", help="with torchrun: each process holds a part of it all")
+    add("--shard", action="store_true", help="with torchrun: each process holds a "
+        "part of the weights, gradients and optimizer state")
 
 
-def run_settings_of(args, inputs):
-    """Return what the parts of a run must agree on: flags, and the files that decide the result."""
-    settings = dict(vars(args))
-    for name in ("out", "resume", "device"):
-        settings.pop(name, None)
-    return settings | {"data": [file_stamp(path) for path in inputs]}
+def run_settings_of(args, input_files):
+    """Return what a run and its continuation must agree on: flags, and the input files."""
+    # where it is written may change: a folder can be moved
+    settings = {name: value for name, value in vars(args).items() if name not in ("out", "resume")}
+    return settings | {"data": [file_stamp(path) for path in input_files]}
 
 
 def main():
     args = arguments()
     out = Path(args.out)
-    inputs = [Path(path) for path in args.data]
+    input_files = [Path(path) for path in args.data]
     if args.base:
-        inputs.append(weight_file(args.base))
+        input_files.append(weight_file(args.base))
     if args.system:
-        inputs.append(Path(args.system))
-    if args.resume and is_finished(out, inputs):
+        input_files.append(Path(args.system))
+    if args.resume and is_finished(out, input_files):
         return print(f"{out} is finished; nothing to do")
     if args.shard and (args.lora or args.optimizer == "muon"):
         raise UserError("--shard is for AdamW on all weights: LoRA's are few, and Muon needs whole "
@@ -539,12 +547,11 @@ def main():
     args.precision, args.attention = machine["precision"], machine["attention"]
     torch.manual_seed(args.seed)
 
-    shape = {name: getattr(args, name)
-             for name in ("vocab", "dim", "layers", "heads", "hidden", "context")}
+    shape = {name: getattr(args, name) for name in SHAPE}
     model, tokenizer = initial_model(args.base, shape, args.data, args.attention)
     tokenizer.system = system_line(args.system, args.template) or tokenizer.system
     tokenizer.speaker = args.learn if args.learn in LABEL else ""
-    stored = model.embed_tokens.weight.dtype
+    stored_dtype = model.embed_tokens.weight.dtype
     lora = LoRASettings(args.lora, args.lora_alpha, args.lora_names) if args.lora else None
     # sharded parts are moved one by one
     device = None if args.shard else machine["device"]
@@ -556,9 +563,10 @@ def main():
     print(f"{out}: {trained:,} weights to train (--learn {args.learn}), kept in {args.weights}, "
           f"multiplied in {args.precision}, {args.attention} attention", flush=True)
 
-    reading = (tokenizer, args.learn, model.config.context, args.blind, args.mask == "compat")
-    samples = load_samples(args.data, *reading)
-    held_out = load_samples([args.held_out], *reading) if args.held_out else None
+    read_samples = partial(load_samples, tokenizer=tokenizer, learn=args.learn, blind=args.blind,
+                           context=model.config.context, compat=args.mask == "compat")
+    samples = read_samples(args.data)
+    held_out = read_samples([args.held_out]) if args.held_out else None
     hp = Hyperparameters(**{name: getattr(args, name) for name in vars(Hyperparameters())})
     if args.epochs:
         args.steps = count_steps(args.epochs, [len(inputs) for inputs, _ in samples], hp)
@@ -568,9 +576,9 @@ def main():
 
     if ranks.rank == 0:
         remove_outputs(out)
-    log = train(model, samples, held_out, hp, out, run_settings_of(args, inputs), args.resume,
+    log = train(model, samples, held_out, hp, out, run_settings_of(args, input_files), args.resume,
                 args.precision, ranks)
-    save_result(model, tokenizer, log, stored, out, args.base, lora, ranks)
+    save_result(model, tokenizer, log, stored_dtype, out, args.base, lora, ranks)
     ranks.close()
 
 

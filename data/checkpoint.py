@@ -1,8 +1,9 @@
 """
 The one checkpoint format: a Hugging Face Llama directory, config.json and model.safetensors.
 
-`load_model` and `save_model` are the whole of it; below them the bytes. Nothing in a file is
-executed, and everything that a header claims is checked against the file's size first.
+`load_model` and `save_model` are what others need; the rest serves these two, and data/formats.
+Nothing in a file is executed, and everything that a header claims is checked against the file's
+size first.
 """
 
 import json
@@ -56,7 +57,7 @@ def save_model(model, directory):
 def build_model(config, tensors, source, attention="explicit"):
     """Build a model of this shape from {name: tensor}, named as in a checkpoint called `source`."""
     tensors = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
-    # a shape without storage: the file's tensors become the parameters
+    # a shape without storage: the parameters come from the tensors below
     with torch.device("meta"):
         model = Llama(config, attention)
     if config.tied:
@@ -70,11 +71,12 @@ def build_model(config, tensors, source, attention="explicit"):
             raise UserError(f"{source}: {name} has shape {tuple(tensor.shape)}, but its "
                             f"config asks for {tuple(shape)}")
         if not tensor.is_floating_point():
-            raise UserError(f"{source}: {name} holds {tensor.dtype}, no weights")
+            raise UserError(f"{source}: {name} holds {tensor.dtype}, not floating-point numbers")
     for name in tensors:
         # old files hold the rotary speeds as well, which follow from the config
         if name not in expected and "rotary" not in name:
-            raise UserError(f"{source}: the weights hold {name}, which this LLaMA has not")
+            raise UserError(f"{source}: the weights hold {name}, which this model does not have")
+    # cloned: they are views of a mapped file
     model.load_state_dict({name: tensors[name].clone() for name in expected}, assign=True)
     if config.tied:
         model.lm_head.weight = model.embed_tokens.weight
@@ -98,9 +100,12 @@ def validate_config(config, path):
         value = getattr(config, ours)
         if not is_valid_setting(value, Config.__annotations__[ours]):
             raise UserError(f"{path}: {theirs} is missing or makes no sense: {value!r}")
-    if config.dim % (2 * config.heads) or config.heads % config.kv_heads:
-        raise UserError(f"{path}: {config.dim} dimensions, {config.heads} heads and "
-                        f"{config.kv_heads} key/value heads do not divide each other")
+    if config.dim % (2 * config.heads):
+        raise UserError(f"{path}: {config.dim} dimensions cannot be divided into {config.heads} "
+                        "heads of an even width")
+    if config.heads % config.kv_heads:
+        raise UserError(f"{path}: {config.heads} query heads cannot share {config.kv_heads} "
+                        "key/value heads equally")
     return config
 
 
@@ -154,12 +159,13 @@ def write_config(config, directory, dtype):
 # safetensors: 8 bytes with the header's length, a header in JSON, the numbers
 
 
-def read_header(path, size, data):
+def read_header(path, data):
     """
-    Read and check the header of a safetensors file of `size` bytes.
+    Read and check the header of a safetensors file; data: all of its bytes.
 
     Returns {name: {"dtype", "shape", "data_offsets"}} and the offset at which the tensors begin.
     """
+    size = len(data)
     length = struct.unpack("<Q", data[:8])[0] if size >= 8 else size
     if length > min(size - 8, MAX_HEADER):
         raise UserError(f"{path} is cut off or no safetensors file: its header would be {length:,} "
@@ -193,12 +199,13 @@ def read_safetensors(path):
     """Read {name: tensor} of a safetensors file; views of the file, nothing is copied yet."""
     try:
         with open(path, "rb") as file:
+            # ACCESS_COPY: torch.frombuffer wants writable memory; the file is never written
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except ValueError:
         raise UserError(f"{path} is an empty file") from None
-    entries, start = read_header(path, len(data), data)
+    entries, start = read_header(path, data)
     tensors = {}
     for name, entry in entries.items():
         dtype = DTYPES[entry["dtype"]]

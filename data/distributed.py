@@ -20,7 +20,7 @@ from data.program import UserError
 
 
 class SingleProcess:
-    """The only process: every method returns what it is given."""
+    """The only process: there is nothing to share, to sum or to wait for."""
     rank, size, sharded = 0, 1, False
 
     def first_then_rest(self, function):

@@ -46,7 +46,7 @@ def time_this_machine(path):
     for precision in ("float32", "bf16"):
         for attention in ATTENTION:
             times[precision, attention] = step_time("cpu", precision, attention)
-    # bf16 must be 20 % faster to be chosen
+    # bf16 rounds more: it must be 20 % faster to be chosen
     precision, attention = min(times, key=lambda form: times[form] * (1.2 if "bf16" in form else 1))
     rows = [f"{seconds * 1000:.0f} ms in {form[0]} with {form[1]} attention"
             for form, seconds in times.items()]

@@ -10,7 +10,8 @@ def newton_schulz(matrices):
     Bring the singular values of matrices (N, rows, columns) close to 1, all matrices at once.
 
     Newton-Schulz: an odd polynomial of a matrix is that polynomial of its singular values, and
-    this one, applied five times, lifts all of 0..1 to about 1.
+    this one, applied five times, brings those above 0.002 to between 0.6 and 1.3. Its coefficients
+    (Jordan's) are chosen for a steep start, not to converge to exactly 1.
     """
     tall = matrices.size(1) > matrices.size(2)
     x = matrices.mT if tall else matrices
@@ -23,9 +24,9 @@ def newton_schulz(matrices):
 
 class Muon(torch.optim.Optimizer):
     """
-    Momentum with its singular values set to 1: a step moves a matrix as far in its rare directions
-    as in its common ones. A small model learns as much from half the text. A step is as long as
-    AdamW's would be (Liu et al. 2025, arXiv 2502.16982), so the same learning rate serves.
+    Momentum with its singular values set to about 1: a step moves a matrix as far in its rare
+    directions as in its common ones. Steps are scaled to the length of AdamW's, so that the same
+    learning rate serves (Liu et al. 2025, arXiv 2502.16982).
     """
 
     def __init__(self, matrices, lr, weight_decay, momentum=0.95):
@@ -48,6 +49,8 @@ class Muon(torch.optim.Optimizer):
             mean.lerp_(p.grad, 1 - momentum)
             # Nesterov: the momentum as it would be after this gradient once more
             lookahead.append(p.grad.lerp(mean, momentum))
+        # entries of an orthogonal matrix have a root mean square of 1 / sqrt(longer side): times
+        # this it is 0.2, as in a typical step of AdamW
         length = 0.2 * max(matrices[0].shape) ** 0.5
         for p, direction in zip(matrices, newton_schulz(torch.stack(lookahead))):
             p.mul_(1 - lr * weight_decay).sub_(direction, alpha=lr * length)

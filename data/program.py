@@ -103,7 +103,7 @@ def read_jsonl(path, check=None):
 
 
 def read_json(path):
-    """Read a JSON object from a file of a checkpoint."""
+    """Read a JSON object from a file."""
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -131,7 +131,7 @@ def to_jsonl(record):
 
 @contextmanager
 def atomic_files(*paths):
-    """Open text files for writing; all of them appear complete or, after an error, none does."""
+    """Open text files for writing; after an error inside the `with`, none of them appears."""
     temporary = [Path(f"{path}.tmp") for path in paths]
     for file in temporary:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -208,7 +208,7 @@ def argument_type(description, parse):
         except ValueError:
             value = None
         if value is None:
-            raise argparse.ArgumentTypeError(f"{text!r} is no {description}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not {description}")
         return value
     return parse_argument
 
@@ -235,13 +235,13 @@ def parse_url(text):
     return text if text.startswith(("http://", "https://")) else None
 
 
-positive_int = argument_type("whole number above 0", in_range(1, 2 ** 62, int))
-natural_int = argument_type("whole number from 0 up", in_range(0, 2 ** 62, int))
-nonnegative = argument_type("number from 0 up", in_range(0, 1e15))
-fraction = argument_type("number from 0 to 1", in_range(0, 1))
-shard = argument_type("share i/n with i from 1 to n", parse_shard)
+positive_int = argument_type("a whole number above 0", in_range(1, 2 ** 62, int))
+natural_int = argument_type("a whole number from 0 up", in_range(0, 2 ** 62, int))
+nonnegative = argument_type("a number from 0 up", in_range(0, 1e15))
+fraction = argument_type("a number from 0 to 1", in_range(0, 1))
+shard = argument_type("a share i/n with i from 1 to n", parse_shard)
 name_and_value = argument_type("NAME=VALUE", parse_name_and_value)
-url = argument_type("address (http://... or https://...)", parse_url)
+url = argument_type("an address (http://... or https://...)", parse_url)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def test_the_permutation_by_hand():
 
 @pytest.mark.parametrize("change, error", [
     ({"use_scaled_rope": True}, "use_scaled_rope, which is not"), ({"dim": None}, "hidden_size is missing"),
-    ({"n_layers": 3}, "lack layers.2"), ({"n_heads": 3}, "do not divide"),
+    ({"n_layers": 3}, "lack layers.2"), ({"n_heads": 3}, "3 heads"),
 ])
 def test_metas_params_are_checked(saved, tmp_path, change, error):
     model, _ = saved

@@ -152,9 +152,9 @@ def test_reading_with_a_cache_is_reading_without(make_model, cuts, attention):
     ids, cache = tokens(model, 2, 9), Cache(model, 2)
     parts = []
     for part in ids.split(cuts, dim=1):
-        parts.append(model.hidden(part, cache))
+        parts.append(model.last_hidden(part, cache))
         cache.lengths += part.size(1)
-    close(torch.cat(parts, dim=1), model.hidden(ids), rtol=1e-4, atol=1e-4)
+    close(torch.cat(parts, dim=1), model.last_hidden(ids), rtol=1e-4, atol=1e-4)
 
 
 def test_ragged_rows_read_as_if_alone(make_model):
@@ -166,9 +166,9 @@ def test_ragged_rows_read_as_if_alone(make_model):
         begin = [int(cache.lengths[r]) for r in rows]
         T = max(counts)
         part = torch.stack([F.pad(ids[r, b:b + n], (0, T - n)) for r, b, n in zip(rows, begin, counts)])
-        out = model.hidden(part, cache, torch.tensor(rows))
+        out = model.last_hidden(part, cache, torch.tensor(rows))
         for i, (r, b, n) in enumerate(zip(rows, begin, counts)):
-            close(out[i, :n], model.hidden(ids[r:r + 1, :b + n])[0, b:], rtol=1e-4, atol=1e-4)
+            close(out[i, :n], model.last_hidden(ids[r:r + 1, :b + n])[0, b:], rtol=1e-4, atol=1e-4)
             cache.lengths[r] += n
     assert cache.lengths.tolist() == [20, 20, 20]
 
@@ -380,9 +380,9 @@ def test_a_broken_checkpoint_says_what_is_wrong(make_model, tmp_path):
     page = json.loads((tmp_path / "config.json").read_text())
     for change, what in [({"model_type": "gpt2"}, "'gpt2'"), ({"hidden_size": 64, "head_dim": 16}, "has shape"),
                          ({"num_hidden_layers": 3}, "lack layers.2"), ({"vocab_size": None}, "vocab_size"),
-                         ({"num_attention_heads": 5}, "do not divide"),
+                         ({"num_attention_heads": 5}, "into 5 heads"),
                          ({"num_attention_heads": 0}, "num_attention_heads"), ({"hidden_size": 32.0}, "hidden_size"),
-                         ({"num_hidden_layers": 1}, "which this LLaMA has not"), ({"head_dim": 7}, "head_dim"),
+                         ({"num_hidden_layers": 1}, "which this model does not have"), ({"head_dim": 7}, "head_dim"),
                          ({"rope_scaling": {"type": "linear"}}, "rope scaling")]:
         (tmp_path / "config.json").write_text(json.dumps({**page, **change}))
         with pytest.raises(UserError, match=what):
