@@ -187,14 +187,18 @@ class Remote:
 # chat models that are told to be a user
 
 
-class Prompted:
-    """UltraChat's way: a chat model reads the dialogue and is told to go on as the user."""
+class Instructed:
+    """A chat model behind a client, with an instruction; settings: UserSettings."""
 
     def __init__(self, client, settings, model, instruction):
         self.client = client
         self.settings = settings
         self.model = model
         self.instruction = instruction
+
+
+class Prompted(Instructed):
+    """UltraChat's way: a chat model reads the dialogue and is told to go on as the user."""
 
     def start_dialogue(self, number, intent="", rows=()):
         """Return the ask(turns) of one dialogue."""
@@ -232,14 +236,8 @@ def transcript(text):
     return turns[:len(turns) // 2 * 2]
 
 
-class Whole:
+class Whole(Instructed):
     """Baize's way: one call writes both sides, which the dialogue then takes turn by turn."""
-
-    def __init__(self, client, settings, model, instruction):
-        self.client = client
-        self.settings = settings
-        self.model = model
-        self.instruction = instruction
 
     def start_dialogue(self, number, intent="", rows=()):
         """Return the ask(turns) of one dialogue; its .answer(turns) replaces the teacher."""
