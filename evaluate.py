@@ -84,7 +84,7 @@ def answer(model, tokenizer, questions, limit, slots=64, seed=0):
 
 def answer_remote(client, model, questions, limit, journal, in_flight, stop):
     """
-    Let a model on a server answer questions; arguments and result as for `answer`.
+    Let a model on a server, called `model` there, answer questions; the rest is as for `answer`.
 
     Every answer is written to the journal before it counts, and found there by the next start. If
     the server refuses a question (a content filter, say), this answer and all later ones of the
@@ -276,7 +276,8 @@ def pairwise(rows, longer):
     Compare model 1 with model 2, from all judgments of the pair.
 
     rows: judgments (mtbench.py), one for each question and turn; longer (n): by how many characters
-    model 1's answer was longer. Returns the counts and rates of wins, ties and losses, and
+    model 1's answer was longer. Returns the counts of wins, ties and losses, and
+    "win_rate", "loss_rate": their shares;
     "adjusted": the share of wins and half the ties, with its interval over questions and "p", the
     p-value of no difference;
     "flips": the share of rows whose two orders disagree in any way (win against tie, too);
@@ -469,7 +470,7 @@ def judge_bench(bench, names, pairs, prompts, settings, clients, stop):
     failed = [row for row in rows if "failure" in row]
     failures = [row["failure"] for row in failed]
     print(f"{path}: {len(rows):,} judgments of {len(requests):,} prompts, {new:,} of which had "
-          f"none before; failed: {tally(failures) or 'none'}{judge.spent()}", flush=True)
+          f"too few before; failed: {tally(failures) or 'none'}{judge.spent()}", flush=True)
     if "unparsed" in failures:
         row = failed[failures.index("unparsed")]
         text = row.get("judgment") or row.get("g1_judgment") or row.get("g2_judgment") or ""
@@ -572,8 +573,8 @@ def command_stats(args):
     numbers_of, threshold = dataset_stats.compare_files(args.files, args.human, args.tokenizer,
                                                         args.bench, embed, judge)
     write_json(args.out, numbers_of)
-    print("\n".join(["", *column_lines(numbers_of), "", "turns have to do with each other from a "
-                     f"cosine of {threshold:.3f} on", f"all numbers: {args.out}"]))
+    print("\n".join(["", *column_lines(numbers_of), "", "turns count as related from a "
+                     f"cosine of {threshold:.3f} up", f"all numbers: {args.out}"]))
 
 
 def command_card(args):
@@ -613,14 +614,15 @@ def arguments():
     add("--mode", default="single", choices=["single", "pairwise-baseline", "pairwise-all"],
         help="rate each alone (%(default)s), or pairs")
     add("--baseline", metavar="NAME", help="the assistant that all others are compared with")
-    add("--prompts", metavar="FILE", help="judge_prompts.jsonl of FastChat, not ours")
+    add("--prompts", metavar="FILE", help="FastChat's judge_prompts.jsonl (default: our own)")
     add("--repeats", type=positive_int, default=1, help="judgments of each; the median counts")
     add("--max-tokens", type=positive_int, default=2048, help="longest judgment (2048)")
 
     scoring = commands.add_parser("score", help="compare what was judged")
     add = scoring.add_argument
     add("--bench", type=Path, required=True, help="directory of the bench")
-    add("--against", default="socratic", help="the arm that others are compared with")
+    add("--against", default="socratic",
+        help="the assistant from whose ratings the others' are subtracted")
     add("--beside", nargs="+", default=[], metavar="COLUMN=BENCH", type=name_and_value,
         help="further benches, one column each")
     add("--votes", metavar="FILE", help="human votes: does the judge agree?")

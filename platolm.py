@@ -93,11 +93,11 @@ END_REASONS = {
     "turn_limit": "as many questions as allowed",
     "token_limit": "a text longer than allowed; it is not kept",
     "context_full": "no room for another question",
-    "repeats": "the human asked the same again",
+    "repeats": "the human repeated a question, or only thanked again",
     "role_leak": "the human began to write the other's part",
     "content_filter": "the assistant's provider refused",
     "budget": "the money was spent",
-    "error": "the assistant said nothing",
+    "error": "no answer came, or it took too long",
 }
 
 

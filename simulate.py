@@ -286,7 +286,12 @@ class Simulation:
         return end
 
     def journalled(self, name, started, role, speak):
-        """Wrap speak(turns): each text is in the journal before it is returned."""
+        """
+        Wrap speak(turns): each text is in the journal before it is returned.
+
+        The wrapped function raises RunStopped after self.stop, RetriesExhausted after so many
+        minutes, and DialogueEnd("error") for an empty answer.
+        """
         def speak_and_write(turns):
             if self.stop.is_set():
                 raise RunStopped
@@ -343,7 +348,8 @@ class Client:
         """
         Get the answer to [{"role", "content"}, ...] as a Reply; options are keys of the request.
 
-        Only transient errors are retried; else RetriesExhausted, UserError or DialogueEnd.
+        A transient error is retried, and in the end a RetriesExhausted. Any other is a UserError
+        (for the run) or a DialogueEnd (for this dialogue).
         """
         body = {"model": model, "messages": messages, self.limit_key: max_tokens, **options}
         worst_tokens = worst_case([message["content"] for message in messages], max_tokens)
@@ -462,8 +468,7 @@ class Client:
 
     def raise_for_reply(self, status, headers, text, payload):
         """
-        Raise the error that a reply without success means, always: RetryableError, DialogueEnd for
-        this dialogue, or UserError for the run.
+        Always raise: a RetryableError, a DialogueEnd for this dialogue or a UserError for the run.
         """
         codes = error_codes(payload)
         message = f"HTTP {status}: {one_line(text)}"
@@ -478,7 +483,7 @@ class Client:
             hint = " (does the address end in /v1?)" if status == 404 else ""
             raise UserError(f"{self.url} refuses: {message}{hint}")
         wait = retry_after(headers)
-        if wait and not wait <= self.patience:
+        if wait and wait > self.patience:
             raise UserError(f"{self.url} asks to wait {wait:,.0f} s; start again then, what was "
                             f"said is kept: {message}")
         raise RetryableError(message, wait)
@@ -506,7 +511,7 @@ def client_factory(settings, home, journal, stop, priced=False):
     """
     if settings.max_dollars is not None and not priced and is_loopback(home):
         raise UserError("an address of this machine costs nothing, and --max-dollars would never "
-                        "hold; where it passes on to one that does, say --price READ WRITTEN")
+                        "hold; if it forwards to a paid server, say --price READ WRITTEN")
 
     def sleep(seconds):
         if stop.wait(seconds):
@@ -540,7 +545,7 @@ def arguments(words=None):
     add = parser.add_argument_group("the two sides").add_argument
     add("--user", required=True, help="a checkpoint directory; the address of a server of "
         "completions; prompt:FILE or whole:FILE, a chat model that is told to be the user turn by "
-        "turn, or to write whole dialogues; script:NAME, self-chat, role-play or oracle")
+        "turn, or to write whole dialogues; script:NAME, self-chat, role-play, oracle or follow-up")
     add("--teacher", type=url, default=os.environ.get("OPENAI_BASE_URL", OPENAI), metavar="URL",
         help="OpenAI-compatible address (%(default)s); its key is read from OPENAI_API_KEY")
     add("--model", default="gpt-3.5-turbo", help="the teacher's name there")
@@ -548,13 +553,15 @@ def arguments(words=None):
     add("--max-tokens", type=positive_int, default=512, help="longest answer (%(default)s)")
     add = parser.add_argument_group("the dialogues").add_argument
     add("--out", required=True, help="JSONL file of dialogues to write; OUT.journal is beside it")
-    add("--dialogues", type=positive_int, help="how many (1000, or what seeds give; never more)")
+    add("--dialogues", type=positive_int, help="how many (default: 1000 "
+        "or, with --seeds, all that they give, which is also the most)")
     add("--rounds", type=positive_int, default=12, help="most questions in one (%(default)s)")
     add("--seeds", metavar="FILE", help="dialogues or questions that give the beginning")
     add("--seed-rounds", type=natural_int, default=0,
         help="whole rounds given; 0: the first question")
     add("--times", type=positive_int, default=1, help="how often each seed is used")
-    add("--intents", metavar="FILE", help="lines that say who the user is or wants, in turn")
+    add("--intents", metavar="FILE", help="a line for each dialogue, in turn: who "
+        "the user is, or what they want")
     add("--shard", type=shard, default=(1, 1), metavar="i/n", help="the i-th of n machines")
     add("--in-flight", type=positive_int, default=64, help="dialogues at a time (%(default)s)")
     add("--minutes", type=positive_int, default=60,

@@ -50,10 +50,7 @@ def read_seeds(path, rounds):
 def seed_error(record):
     """Say in a few words why a record cannot be a seed; None if it can."""
     if "conversations" in record:
-        if error := record_error(record):
-            return error
-        blank = any(not turn["value"].strip() for turn in record["conversations"])
-        return "a turn says nothing" if blank else None
+        return record_error(record)
     questions = record.get("turns")
     if isinstance(questions, list) and questions and isinstance(questions[0], str):
         if questions[0].strip():
@@ -102,8 +99,8 @@ def simulation_settings(flags):
     """
     Reduce the flags of simulate.py {name: value} to those on which the texts depend.
 
-    Files and checkpoints stand as their size and hash, wherever they lie: a journal with other
-    settings belongs to another run.
+    Files, and a checkpoint as --user, stand as their size and hash, wherever they lie; --tokenizer
+    stands as its path. A journal with other settings belongs to another run.
     """
     settings = {name: value for name, value in flags.items() if name not in UNRECORDED}
     for name in ("system", "seeds", "intents"):

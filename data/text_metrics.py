@@ -27,7 +27,8 @@ def factors(words, threshold):
     """
     Count the stretches ("factors") after which the share of different words is at the threshold.
 
-    A last, incomplete stretch counts as the part of the way that its share has come.
+    A last, incomplete stretch counts as a fraction: how far its share has fallen from 1
+    towards the threshold.
     """
     complete = 0.0
     seen, count = set(), 0
@@ -241,10 +242,14 @@ def kolmogorov(a, b):
 # ------------------------------------------------------------------------------------------------
 # what a turn is like, and what it does; the patterns are English
 
-ANAPHORA = re.compile(r"(it|its|that|this|these|those|they|them|he|she|his|her|and|but|so|then|or"
-                      r"|the (first|second|third|last|other)( one)?|what about|how about)\b", re.I)
+# how a turn begins that points back at something
+POINTS_BACK = re.compile(
+    r"(it|its|that|this|these|those|they|them|he|she|his|her|and|but|so|then|or"
+    r"|the (first|second|third|last|other)( one)?|what about|how about)\b", re.I)
+# a label or a special token inside a turn
 LEAKS = re.compile(r"</?s>|<\|?(im_start|im_end|endoftext)|\[/?INST\]|^\W*(human|user|assistant"
                    r"|system)\s*:", re.I | re.M)
+# phrases of an assistant
 SERVES = re.compile(r"\b(as an ai|how (can|may) i (help|assist)|i('d| would) be happy to"
                     r"|feel free to|(is|let me know if) there('s| is)? anything else)\b"
                     r"|^(sure|certainly|of course|absolutely)[!,.]", re.I)
@@ -253,14 +258,14 @@ SHAPE = {
     "starts in lower case": lambda text: text[:1].islower(),
     "ends without a mark": lambda text: text.rstrip()[-1:].isalnum(),
     "has a question mark": lambda text: "?" in text,
-    "starts by pointing back": lambda text: bool(ANAPHORA.match(text.strip())),
+    "starts by pointing back": lambda text: bool(POINTS_BACK.match(text.strip())),
 }
 
 ACTS = (
     ("thanks or praise", r"^\W*(thanks|thank you|thx|cheers|bye|goodbye|great|perfect)\b"),
     ("correction", r"^\W*(no|nope|wrong|actually|not)\b|\b(i (meant|said)|that's not|isn't|wasn't|"
                    r"wasnt|are you sure|really)\b"),
-    ("points back", ANAPHORA.pattern),
+    ("points back", "^" + POINTS_BACK.pattern),
     ("question", r"\?|^\W*(who|what|when|where|why|which|how|is|are|can|could|do|does|did)\b"),
 )
 
@@ -268,7 +273,7 @@ ACTS = (
 def act(text):
     """Name what a turn does, by its words: the first of ACTS that matches, or "other"."""
     for name, pattern in ACTS:
-        if re.search(pattern if pattern != ANAPHORA.pattern else "^" + pattern, text, re.I):
+        if re.search(pattern, text, re.I):
             return name
     return "other"
 

@@ -4,7 +4,7 @@ Users other than a trained Socratic on this machine, for `simulate.py --user`.
     https://HOST/v1     Socratic behind a server of completions (vLLM, llama.cpp): token ids only
     prompt:FILE         a chat model told by FILE to play the user, turn by turn (UltraChat's way)
     whole:FILE          a chat model told by FILE to write whole dialogues at once (Baize's way)
-    script:NAME         self-chat, role-play or oracle, of data/harbour/scripts.py
+    script:NAME         self-chat, role-play, oracle or follow-up, of data/harbour/scripts.py
 
 Every user has start_dialogue(number, intent, rows) -> ask, where ask(turns) returns a question, or
 None to leave; `rows` are the journal's, if the dialogue was begun before. {intent} in a FILE stands
@@ -118,7 +118,8 @@ def overrides(left, p, odds, u):
     Decide whether --leave reverses what the server drew: a user that left stays, or the other way.
 
     The server lets a user leave with probability p; `left` is what it drew. u, uniform in [0, 1),
-    decides such that in the end the user leaves with probability scale_odds(p, odds).
+    decides such that this draw leaves with probability scale_odds(p, odds). (A user that is made to
+    stay is drawn anew, and may leave then: odds below 1 keep somewhat fewer than that.)
     """
     target = scale_odds(p, odds)
     if left:
@@ -128,7 +129,7 @@ def overrides(left, p, odds, u):
 
 class Remote:
     """Socratic on a server of completions: like simulate.Socratic, but the server samples."""
-    # most draws at one turn, where --leave makes users stay
+    # most draws at one turn, where --leave makes users stay; after them the user leaves
     DRAWS = 20
 
     def __init__(self, client, settings, model, tokenizer):
@@ -218,11 +219,12 @@ class Prompted(Instructed):
         return Reply(text.strip().removeprefix(LABEL["human"]), text.meta)
 
 
-def transcript(text):
+def parse_transcript(text):
     """
     Parse a dialogue with the labels "Human:" and "Assistant:" into turns.
 
-    Whole rounds only, from the first that the human opens to the first that breaks the alternation.
+    Whole rounds only, up to the first turn that is empty or breaks the alternation. Text before the
+    first label is skipped; if the assistant speaks first, the result is [].
     """
     parts = re.split(r"^\s*(Human|Assistant):", text, flags=re.M)
     turns = []
@@ -241,7 +243,7 @@ class Whole(Instructed):
 
     def start_dialogue(self, number, intent="", rows=()):
         """Return the ask(turns) of one dialogue; its .answer(turns) replaces the teacher."""
-        return Transcript(self, intent, rows[0]["transcript"] if rows else None)
+        return TranscriptAsk(self, intent, rows[0]["transcript"] if rows else None)
 
     def write(self, intent):
         """Have a new dialogue written: its turns, and the meta of the reply."""
@@ -249,14 +251,14 @@ class Whole(Instructed):
         messages = [{"role": "user", "content": instruction}]
         text = self.client.chat(self.model, messages, self.settings.context,
                                 temperature=self.settings.temperature)
-        turns = transcript(text)
+        turns = parse_transcript(text)
         if text.meta["finish"] == "length":
             # the last round was cut off
             turns = turns[:-2]
         return turns, text.meta
 
 
-class Transcript(Ask):
+class TranscriptAsk(Ask):
     """
     A dialogue that is written whole at its first question. It is paid for at once, so all of it
     stands in the journal, in the row of that question.
@@ -277,11 +279,14 @@ class Transcript(Ask):
                                        '"Assistant:"')
             meta = {**meta, "finish": "stop", "transcript": self.turns}
             return Reply(self.turns[0]["value"], meta)
-        return self.answer(turns) if len(turns) < len(self.turns) else None
+        return self.next_turn(turns) if len(turns) < len(self.turns) else None
 
-    def answer(self, turns):
+    def next_turn(self, turns):
         """Return the transcript's own next turn."""
         return self.turns[len(turns)]["value"]
+
+    # the transcript writes the assistant's turns, too
+    answer = next_turn
 
 
 # ------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from data.api.server import serving
 from data.checkpoint import save_model
 from data.openings import Opening, read_seeds
 from data.program import UserError, run, to_jsonl
-from data.users import Prompted, Remote, Scripted, UserSettings, Whole, scale_odds, transcript
+from data.users import Prompted, Remote, Scripted, UserSettings, Whole, scale_odds, parse_transcript
 from model import Engine, generate_batch
 from platolm import DialogueEnd, encode
 from simulate import Client, Simulation, Socratic, Teacher, converse, main
@@ -298,7 +298,7 @@ def test_a_whole_dialogue_in_one_call(serve, tmp_path):
     record, = simulate(user, never, plan(1), 9, 1, tmp_path / "j")
     assert len(calls) == 1 and record["end"] == "left"
     assert [t["value"] for t in record["conversations"]] == ["hi", "hello\nyou", "bye now", "bye"]
-    assert transcript("nothing of the kind") == [] == transcript("Assistant: me first")
+    assert parse_transcript("nothing of the kind") == [] == parse_transcript("Assistant: me first")
 
 
 # ------------------------------------------------------------------------------------------------

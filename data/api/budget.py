@@ -234,7 +234,7 @@ def teacher_tokens(rounds, question, answer, system):
 
 
 def user_tokens(rounds, question, answer, instruction):
-    """Count the same for a prompted user that reads `instruction` tokens before every turn."""
+    """Count the same for a prompted user that reads its instruction (tokens) for every turn."""
     earlier = rounds * (rounds - 1) / 2
     read = rounds * (instruction + 8) + earlier * (question + answer + 16)
     return rounds, read, rounds * question
@@ -254,6 +254,7 @@ def forecast(dialogues, limits, sides, means=None):
     model that is paid, its price and a function of those three like teacher_tokens.
     """
     typical = means or (PAPER_MEANS["rounds"], PAPER_MEANS["tokens"], PAPER_MEANS["tokens"])
+    # no mean is beyond what this run allows
     estimate = [min(pair) for pair in zip(limits, typical)]
     lines = [f"{'':<10}{'requests':>12}{'tokens read':>16}{'written':>16}{'dollars':>12}"]
     for name, sizes in (("at most", limits), ("estimate", estimate)):
@@ -266,10 +267,10 @@ def forecast(dialogues, limits, sides, means=None):
             cost += cost_in_dollars(price, side[1], side[2])
         lines.append(f"{name:<10}{requests:>12,.0f}{read:>16,.0f}{written:>16,.0f}{cost:>12,.2f}")
     rounds, question, answer = estimate
-    source = "this journal" if means else "the SocraticChat of the paper"
+    source = "this journal" if means else "the SocraticChat of the paper, but within the limits"
     prices = ["${:g} and ${:g}".format(*price) for price, _ in sides]
     return lines + [
-        f"at most: {limits[0]} rounds, all texts as long as allowed, all tokens of one size;",
+        f"at most: {limits[0]} rounds, all texts as long as allowed;",
         f"estimate: {rounds:.1f} rounds, {question:.0f} tokens a question, {answer:.0f} an answer, "
         f"as in {source};",
         "a million tokens read and written: " + ", ".join(prices),

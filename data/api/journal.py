@@ -128,7 +128,8 @@ class Journal:
 
     def is_over(self, name):
         """Whether a dialogue has ended for good: no later start would go on with it."""
-        return self.ends.get(name, "error") not in RESUMABLE
+        end = self.ends.get(name)
+        return end is not None and end not in RESUMABLE
 
     def close(self):
         """Close the file, and with it release the lock."""

@@ -49,7 +49,7 @@ class RetryableError(Exception):
 
 
 class RetriesExhausted(UserError):
-    """A request that failed too often, or for too long, to be tried again in this run."""
+    """A dialogue or question is given up for this run; the next start tries it again."""
 
 
 def is_transient(status):

@@ -1,5 +1,5 @@
 """
-Many independent requests to servers, each made once: judgments, answers, votes on a dialogue.
+Many independent requests to servers, each made once: judgments, answers, embeddings, turns.
 
     failures = ask_all(journal, {name: lambda: client.chat(...), ...}, in_flight=16)
     texts = journalled_texts(journal, name)

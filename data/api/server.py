@@ -101,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_GET(self):
-        """Send the list of models, of one; other paths get status 404."""
+        """Send the list of models, which holds one; other paths get status 404."""
         if self.path.rstrip("/") != "/v1/models":
             error = RequestError(404, "not_found_error", f"no {self.path} here")
             return self.send(error.status, error.body)

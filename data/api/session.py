@@ -20,7 +20,8 @@ def open_session(url, key=None):
     if "@" in urlsplit(url).netloc:
         raise UserError("an address must not hold a key or password: put it in OPENAI_API_KEY")
     if not (key or "").isascii() or len((key or "").split()) > 1:
-        raise UserError("OPENAI_API_KEY is no key: it holds spaces, or letters that no header can")
+        raise UserError("the API key (OPENAI_API_KEY, or USER_API_KEY for a user at an address of "
+                        "its own) holds a space or a letter beyond ASCII")
     session = requests.Session()
     # this machine is reached without the environment's proxies
     session.trust_env = not local

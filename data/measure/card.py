@@ -570,7 +570,8 @@ def make_card(users, human, most, simulated, settings, client_for, journal, stop
     roles, likelihoods = RoleClassifier(reference), UserLikelihoods()
     results = {}
     for name, word in users.items():
-        # --blind and --leave are about the user whose card it is
+        # --blind is about the user whose card it is; --leave shapes what every trained user writes,
+        # but the probabilities of leaving (p) of this user only
         is_own = word == users["user"]
         blind = settings.user.blind and is_own
         texts, failures = ask_at_turns(word, turns, settings, blind, client_for, journal, stop)

@@ -222,7 +222,7 @@ def statistics(read, threshold=1.0, count_tokens=count_words, embed=vectors, hum
     Compute the statistics of some dialogues: {name: number}.
 
     read(): the records, anew with each call; threshold: as of Topics; human: sample_turns of people
-    to tell the turns from; overlap(record): whether it shares words with a bench.
+    to tell the turns from; overlap(record): whether it shares eight words in a row with a bench.
     """
     counts, topics = Counts(count_tokens), Topics(embed, threshold)
     overlapping = 0
@@ -298,6 +298,7 @@ def pack_embeddings(page, n):
             raise ValueError
     except (LookupError, TypeError, ValueError):
         raise RetryableError(f"a reply without an embedding for each of {n} texts") from None
+    # Client.post wants (text, finish_reason)
     return f"{len(rows)} {b64encode(rows.tobytes()).decode()}", "stop"
 
 

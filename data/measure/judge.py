@@ -104,7 +104,7 @@ class Judge:
 
     def row(self, case, parse):
         """
-        Make a Case and the judge's texts about it a row of FastChat's.
+        Make a row in FastChat's format from a Case and the judge's texts about it.
 
         parse: as for ask; of several judgments the median counts. A judgment that failed has the
         score -1, or the winner "error", and the reason as its "failure".

@@ -62,12 +62,14 @@ def bits_per_byte(model, tokenizer, records, blind=False):
     """
     Bits per byte of what humans say, which compares models with different tokenizers.
 
-    The end of a turn counts as one byte. Each number is {"mean", "low", "high"}, an interval over
-    dialogues. Returns "bits", over all human turns; "blanked" and "exchanged": how many bits per
-    byte more the turns after the first cost if all answers are blanked, or are another dialogue's;
-    "without intent": the same without the record's intent, if any has one; "kinds": these numbers
-    by kind of turn; "by number": bits per byte of the first, second, ... human turn, up to eight;
-    "dialogues" (records, 2): the bits and bytes of each.
+    The end of a turn counts as one byte. Returns a dictionary; a mean is {"mean", "low", "high"},
+    with its interval over dialogues.
+    "bits": the mean over all human turns; "by number": of the first, second, ... turn, up to eight
+    (numbers alone); "dialogues" (records, 2): the bits and bytes of each.
+    "blanked", "exchanged": the mean of how many bits per byte more the turns after the first cost
+    if all answers are blanked, or are another dialogue's; "without intent": the same without the
+    record's intent, if any has one.
+    "kinds": {kind: {"turns", "bits", "blanked", ...}} of the turns after the first.
     """
     swapped = swap_answers(records)
     true_bits = turn_bits(model, tokenizer, records, blind)
