@@ -240,8 +240,8 @@ def learning_rate(step, steps, peak, warmup_steps):
     if step < warmup_steps:
         # min: if warmup_steps is not a whole number, its last step would pass the peak
         return peak * min(1, (step + 1) / warmup_steps)
-    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
-    return peak * (1 + math.cos(math.pi * progress)) / 2
+    angle = math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)
+    return peak * (1 + math.cos(angle)) / 2
 
 
 def make_optimizers(model, name, lr, decay):
@@ -574,10 +574,10 @@ def main():
     if hp.steps < 1 or len(samples) < (hp.samples or 0):
         raise UserError(f"{len(samples)} samples are too few for an update")
 
+    run_settings = run_settings_of(args, input_files)
     if ranks.rank == 0:
         remove_outputs(out)
-    log = train(model, samples, held_out, hp, out, run_settings_of(args, input_files), args.resume,
-                args.precision, ranks)
+    log = train(model, samples, held_out, hp, out, run_settings, args.resume, args.precision, ranks)
     save_result(model, tokenizer, log, stored_dtype, out, args.base, lora, ranks)
     ranks.close()
 

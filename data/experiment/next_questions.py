@@ -17,6 +17,7 @@ from data.harbour.scripts import SelfChat
 from data.harbour.teacher import LEANING
 from data.machine import load_checkpoint
 from data.program import UserError, run, write_json
+from data.users import UserSettings
 from platolm import DialogueEnd, read_records
 from simulate import Socratic
 
@@ -57,7 +58,8 @@ def format_case(case):
 def make_cases(directory, human, count):
     """Make up to `count` cases from a file of dialogues, with the Socratic of this directory."""
     model, tokenizer = load_checkpoint(directory)
-    socratic = Socratic(model, tokenizer, slots=count)
+    settings = UserSettings(context=model.config.context)
+    socratic = Socratic(model, tokenizer, slots=count, settings=settings)
     cases = []
     for turns, person in islice(leaning_turns(read_records(human)), count):
         cases.append(continue_dialogue(len(cases), turns, person, socratic))
