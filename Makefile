@@ -97,7 +97,9 @@ show: $(install) ## print one dialogue with the two masks, for Socratic and for 
 	$(python) platolm.py show data/example.jsonl
 
 clean: ## delete the runs of `make all` and `make smoke` (not .venv, not downloads, nothing paid for)
-	rm -rf runs/tiny* runs/smoke* runs/machine.json
+	@for run in runs/tiny* runs/smoke*; do \
+	    if test -e $$run/sheet.txt; then echo "$$run stays: its teacher may have been paid"; else rm -rf $$run; fi; done
+	rm -f runs/machine.json
 
 # ---- installation -------------------------------------------------------------------------------
 

@@ -468,7 +468,7 @@ def arguments(argv=None):
     either("--steps", type=positive_int, default=default.steps, help="updates (default: 500)")
     either("--epochs", type=positive_int, help="passes over all samples (replaces --steps)")
     add("--tokens", type=positive_int, default=default.tokens,
-        help="tokens of a micro-batch, padding included")
+        help="tokens of a micro-batch, padding included (%(default)s)")
     either = parser.add_mutually_exclusive_group().add_argument
     either("--accumulate", type=positive_int, default=1, help="micro-batches in an update")
     either("--samples", type=positive_int, help="samples in an update (replaces --accumulate)")
@@ -476,15 +476,16 @@ def arguments(argv=None):
         help="adamw as in the paper; muon learns from less text")
     add("--lr", type=float, default=default.lr, help="peak of the learning rate (default: 1e-3)")
     add("--warmup", type=float, default=default.warmup,
-        help="share of the steps that climb to the peak")
-    add("--weight-decay", type=float, default=default.weight_decay)
-    add("--clip", type=float, default=default.clip, help="largest norm of the gradient")
+        help="share of the steps that climb to the peak (%(default)s)")
+    add("--weight-decay", type=float, default=default.weight_decay, help="(%(default)s)")
+    add("--clip", type=float, default=default.clip, help="largest norm of the gradient (1)")
     add("--seed", type=int, default=0, help="of weights, batches and their order (0)")
     # LoRA instead of all weights
     add("--lora", type=positive_int, metavar="RANK", help="train adapters of this rank; "
         "OUT/adapter holds them in PEFT's format")
-    add("--lora-alpha", type=float, default=16, help="scales them by alpha / rank")
-    add("--lora-names", nargs="+", default=["q_proj", "k_proj", "v_proj", "o_proj"])
+    add("--lora-alpha", type=float, default=16, help="scales them by alpha / rank (16)")
+    add("--lora-names", nargs="+", default=["q_proj", "k_proj", "v_proj", "o_proj"],
+        help="matrices that get adapters (those of attention)")
     shape = parser.add_argument_group("shape of a new model (without --base)").add_argument
     for name, meaning in SHAPE.items():
         shape(f"--{name}", type=positive_int, default=getattr(Config, name),
