@@ -343,7 +343,7 @@ def save_state(path, run_settings, model, optimizers, log, ranks=ALONE):
 
 
 def load_state(path, run_settings, model, optimizers, ranks=ALONE):
-    """Load what save_state saved into model and optimizers; return the log so far."""
+    """Load what save_state wrote to `path` into model and optimizers; return the log so far."""
     try:
         # mapped: a large model is not copied into memory twice, nor onto the GPU
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -438,7 +438,7 @@ def is_finished(out, input_files):
 
 
 def remove_outputs(out):
-    """Remove an earlier run's model: from here on it is not what this run makes."""
+    """Make the directory; remove an earlier run's weights, which this run does not make."""
     out.mkdir(parents=True, exist_ok=True)
     for name in ("model.safetensors", "adapter/adapter_model.safetensors",
                  "adapter/adapter_config.json"):
@@ -519,7 +519,10 @@ def add_machine_arguments(add):
 
 
 def run_settings_of(args, input_files):
-    """Return what a run and its continuation must agree on: flags, and the input files."""
+    """
+    Return what a run and its continuation must agree on: the flags, and the input files by name,
+    size and time of change.
+    """
     # where it is written may change: a folder can be moved
     settings = {name: value for name, value in vars(args).items() if name not in ("out", "resume")}
     return settings | {"data": [file_stamp(path) for path in input_files]}

@@ -229,7 +229,7 @@ def get_json(session, url, name):
 
 
 def describe(session, url, sha256):
-    """Return the File at any URL: its size as the server tells it, its hash as given."""
+    """Open any URL and return it as a File: the size that the server tells, the hash as given."""
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     with open_url(session, url, name) as reply:
         content_type = reply.headers.get("Content-Type", "")

@@ -128,7 +128,7 @@ def print_skipped(skipped):
 
 
 def read_items(path, check=record_error):
-    """Yield the JSON objects of a file; one for which check(item) gives an error is a UserError."""
+    """Yield a file's JSON objects, in an array or lines; one that fails check(item): UserError."""
     return convert_each(path, lambda item: validate(item, check))
 
 

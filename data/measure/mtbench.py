@@ -362,7 +362,7 @@ def outdated_judgments(bench, rows):
     Find the judgments, of some rows, whose answers have changed since they were judged.
 
     A judgment is tied to the exact texts of the answers up to its turn: ours carry a hash of them,
-    FastChat's the prompt that showed them.
+    FastChat's the prompt that showed them. One whose answers are not there now is not listed.
     """
     answers_of = {}
     changed = []
