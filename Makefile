@@ -90,7 +90,7 @@ smoke: ## the same, far smaller, to see that everything runs: about 1.5 minutes
 	@$(MAKE) --no-print-directory all PRESET=smoke
 	@echo "everything runs; with so little training these numbers mean nothing"
 
-test: $(install) $(and $(install),$(VENV)/installed-tests) ## all tests: about 5 minutes
+test: $(install) $(and $(install),$(VENV)/installed-tests) ## all tests: about 3 minutes
 	$(python) -m pytest -q tests
 
 show: $(install) ## print one dialogue with the two masks, for Socratic and for PlatoLM: at once

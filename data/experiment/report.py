@@ -168,8 +168,7 @@ def pairs(results):
         "Each pair is judged in both orders, and a win counts where both agree. p: of no "
         "difference, by permutation over questions. At equal length: what remains when the "
         "judge's liking for longer answers is taken out. Flips: how often the orders disagree. "
-        "First place: of the games that somebody won, who stood first; 0.50 means that the place "
-        "does not matter.")
+        "First place: of the games that somebody won, who stood first; 0.50 is no position bias.")
 
 
 def by_kind(results):
@@ -245,7 +244,7 @@ USERS = {"human": "people, their second half", "user": "Socratic",
          "twin": "the same base, trained on the answers", "prompted": "the twin, told to be a user",
          "script": "“could you tell me more about ...?”",
          "self-chat": "whole dialogues of a script (as for Baize)",
-         "random": "what people said, at other places", "number": "the number of turns alone"}
+         "random": "what people wrote at other turns", "number": "the number of turns alone"}
 
 
 def user_colour(name):
@@ -269,7 +268,7 @@ def report_card(run):
     html = heading("The simulator's report card: how like people is it?")
     html += figure(bars(points), "How well a classifier tells a user's turns from people's "
                    "(AUC, 95 % over dialogues): 0.50 means that it cannot. Every user spoke at the "
-                   f"same {card['people']['places']:,} places of held-out people's dialogues.")
+                   f"same {card['people']['places']:,} human turns of held-out dialogues.")
     html += definitions(users, USERS)
     rows = []
     for measure in dict.fromkeys(name for column in columns.values() for name in column):
@@ -315,7 +314,7 @@ def leaving_curves(users):
                    curves(lines("curve"), "counts as leaving from here", unit_box)),
         chart_card("Leaving at this turn", curves(hazards, "turns so far", hazard_box))]
     return figure(cards(parts),
-                  "Does it leave when people do? Left: of the places to which it gave such a "
+                  "Does it leave when people do? Left: of the turns to which it gave such a "
                   "chance, the share at which the person left; the straight line would be right. "
                   "Middle: F1 by the chance from which it counts as leaving. Right: the chance of "
                   "leaving by the number of turns.")

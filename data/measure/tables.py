@@ -98,7 +98,7 @@ def pair_lines(pairs):
             lines.append(f"{name:<22}{pair['failed']} judgments failed; had all been losses, or "
                          f"wins: {pair['worst']:.3f} to {pair['best']:.3f}")
     return lines + ["flips: the two orders do not agree; first: of the games that somebody won, "
-                    "who stood first (0.5: the place does not matter)"]
+                    "who stood first (0.5: no position bias)"]
 
 
 def vote_lines(votes):
@@ -189,9 +189,9 @@ def card_lines(card):
     others = [name for name in card["users"] if name not in ("human", "user")]
     users = {name: card["users"][name] for name in ["human", "user", *others]}
     lines = [f"{card['people']['dialogues']} dialogues of people: half of them the reference, "
-             f"{card['people']['places']} places of the others asked at"]
+             f"users write {card['people']['places']} human turns of the other half"]
     lines += [f"{name}: {word}" for name, word in card["who"].items()]
-    lines += ["random: what people said, at other places; number: leaving by the number of turns "
+    lines += ["random: what people wrote at other turns; number: leaving by the number of turns "
               "alone", ""]
     columns = {"reference": card["reference"]}
     for name, user in users.items():
