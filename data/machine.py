@@ -59,10 +59,12 @@ def machine_settings(precision=None, attention=None, path=MACHINE):
     """
     Return where and how to compute: {"device", "precision", "attention"}; arguments override.
 
-    A CPU is timed once, and the result remembered in `path` for every later stage.
+    A CPU is timed once, unless both are given, and the result remembered in `path`.
     """
     if torch.cuda.is_available():
         settings = {"device": "cuda", "precision": "bf16", "attention": "fused"}
+    elif precision and attention:
+        settings = {"device": "cpu"}
     else:
         if not path.exists():
             time_this_machine(path)
