@@ -1,7 +1,6 @@
 """One run on several processes is the run of one: each way, with work that does not divide evenly."""
 
 import os
-import socket
 import subprocess
 import sys
 
@@ -50,15 +49,9 @@ if ranks.rank == 0:
 """
 
 
-def free_port():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, tokenizer):
-    """trained(processes, shard, dies) -> what a run came to; processes 0: a single one, not as under torchrun."""
+    """trained(processes, shard, dies) -> what a run came to; processes 0: without torchrun."""
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "child.py").write_text(CHILD)
     tokenizer.save(folder)
@@ -70,19 +63,11 @@ def trained(tmp_path_factory, tokenizer):
     def train(processes, shard="", dies=99, name=None):
         out = folder / (name or f"{processes}{shard}")
         out.mkdir(exist_ok=True)
-        command = [sys.executable, folder / "child.py", folder / "talks.jsonl", folder, out, shard, str(dies)]
-        env = os.environ | {"PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
-        # what torchrun sets for each process; the tests below start it itself
-        torchrun = {"TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": str(free_port())}
-        children = []
-        for rank in range(max(1, processes)):
-            more = torchrun | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes else {}
-            children.append(subprocess.Popen(command, env=env | more, text=True, stdout=subprocess.PIPE,
-                                             stderr=subprocess.STDOUT))
-        for child in children:
-            printed = child.communicate(timeout=300)[0]
-            assert (child.returncode == 0) == (dies == 99), printed[-3000:]
+        start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes else []
+        done = subprocess.run([sys.executable, *start, folder / "child.py", folder / "talks.jsonl", folder, out,
+                               shard, str(dies)], capture_output=True, text=True, timeout=300,
+                              env=os.environ | {"PYTHONPATH": ".", "OMP_NUM_THREADS": "1"})
+        assert (done.returncode == 0) == (dies == 99), done.stderr[-3000:]
         return torch.load(out / "end.pt", weights_only=True) if dies == 99 else None
     return train
 
