@@ -48,18 +48,20 @@ class UserSettings:
 
 def user_flags(parser):
     """Add the flags of UserSettings, and of a user behind an address, to a parser."""
+    default = UserSettings()
     add = parser.add_argument_group("how a user writes").add_argument
-    add("--temperature", type=nonnegative, default=0.7, help="(%(default)s, as in the paper)")
-    add("--top-k", type=natural_int, default=0, help="0 for all")
-    add("--top-p", type=fraction, default=1.0)
-    add("--max-question", type=positive_int, default=64,
+    add("--temperature", type=nonnegative, default=default.temperature,
+        help="(%(default)s, as in the paper)")
+    add("--top-k", type=natural_int, default=default.top_k, help="0 for all")
+    add("--top-p", type=fraction, default=default.top_p)
+    add("--max-question", type=positive_int, default=default.max_question,
         help="longest question, in tokens (%(default)s; the paper: 512)")
-    add("--context", type=positive_int, default=2048,
+    add("--context", type=positive_int, default=default.context,
         help="most tokens in a dialogue (%(default)s; and what the user's model can hold)")
-    add("--leave", type=nonnegative, default=1.0,
+    add("--leave", type=nonnegative, default=default.leave,
         help="multiplies the odds of leaving at each turn")
     add("--blind", action="store_true", help="the user was trained with --blind")
-    add("--seed", type=natural_int, default=0)
+    add("--seed", type=natural_int, default=default.seed)
     add = parser.add_argument_group("a user behind an address, or told by a prompt").add_argument
     add("--user-model", help="its name there (default: user, or the teacher's); "
         "at another address than the teacher's its key is USER_API_KEY")

@@ -191,18 +191,19 @@ class ClientSettings:
 
 def money_flags(parser):
     """Add the flags of ClientSettings, and --price, to a parser."""
+    default = ClientSettings()
     add = parser.add_argument_group("pace and money").add_argument
     add("--requests-per-minute", type=positive_int, metavar="N")
     add("--tokens-per-minute", type=positive_int, metavar="N",
         help="of prompts and of answers as long as allowed")
-    add("--timeout", type=positive_int, default=120,
+    add("--timeout", type=positive_int, default=default.timeout,
         help="longest silence, in seconds (%(default)s)")
-    add("--patience", type=positive_int, default=600,
+    add("--patience", type=positive_int, default=default.patience,
         help="seconds for all tries at an answer (%(default)s)")
     add("--max-dollars", type=nonnegative, metavar="D", help="never spend more, restarts included")
     add("--price", type=nonnegative, nargs=2, metavar=("READ", "WRITTEN"),
         help="dollars for a million tokens, where the table does not know or is out of date")
-    add("--limit-key", choices=["max_tokens", "max_completion_tokens"], default="max_tokens",
+    add("--limit-key", choices=["max_tokens", "max_completion_tokens"], default=default.limit_key,
         help="the server's name for the longest answer")
 
 

@@ -21,7 +21,10 @@ from simulate import client_factory
 
 
 class Case(NamedTuple):
-    """One judgment: what it is about, in FastChat's keys, and its FilledPrompts (one or two)."""
+    """
+    One judgment: what it is about, in FastChat's keys, and its FilledPrompts: one, two for a pair,
+    none if an answer was refused.
+    """
     row: dict
     prompts: list
 

@@ -9,7 +9,7 @@ import torch
 
 from data.machine import load_checkpoint
 from data.measure.intervals import bootstrap
-from data.measure.turns import human_turns, swap_answers
+from data.measure.turns import fits_context, human_turns, swap_answers
 from model import nll
 from platolm import IGNORE, blanked, encode, shift, turns
 from train import batches, pad
@@ -52,12 +52,6 @@ def turn_bits(model, tokenizer, records, blind=False):
     return bits
 
 
-def fits_context(model, tokenizer, record):
-    """Whether a dialogue fits into a model's context."""
-    ids, _ = encode(turns(record), tokenizer, "human", record.get("intent", ""))
-    return len(ids) <= model.config.context
-
-
 def bits_per_byte(model, tokenizer, records, blind=False):
     """
     Bits per byte of what humans say, which compares models with different tokenizers.
@@ -80,7 +74,8 @@ def bits_per_byte(model, tokenizer, records, blind=False):
         changed_bits["without intent"] = turn_bits(model, tokenizer, without, blind)
     # exchanged answers may be longer: a dialogue that no longer fits the context is not compared
     comparable = {change: [True] * len(records) for change in changed_bits}
-    comparable["exchanged"] = [fits_context(model, tokenizer, record) for record in swapped]
+    context = model.config.context
+    comparable["exchanged"] = [fits_context(record, tokenizer, context) for record in swapped]
     rows = human_turns(records)
 
     def sums(chosen, change=None):

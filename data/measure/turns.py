@@ -88,6 +88,12 @@ def swap_answers(records):
     return swapped
 
 
+def fits_context(record, tokenizer, context):
+    """Whether a dialogue, as a user reads it, has at most `context` tokens."""
+    ids, _ = encode(turns(record), tokenizer, "human", record.get("intent", ""))
+    return len(ids) <= context
+
+
 def readable_dialogues(path, most, directories):
     """
     Read the first `most` dialogues of a file, without those too long for one of some checkpoints.
@@ -100,11 +106,7 @@ def readable_dialogues(path, most, directories):
                for directory in directories]
     readable = []
     for record in records:
-        lengths_fit = True
-        for tokenizer, context in readers:
-            ids, _ = encode(turns(record), tokenizer, "human", record.get("intent", ""))
-            lengths_fit &= len(ids) <= context
-        if lengths_fit:
+        if all(fits_context(record, tokenizer, context) for tokenizer, context in readers):
             readable.append(record)
     if len(readable) < len(records):
         print(f"{path}: {len(records) - len(readable)} of {len(records)} dialogues are longer than "
