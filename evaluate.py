@@ -36,7 +36,7 @@ from data.measure.mtbench import read_questions, read_scores
 from data.measure.tables import arm_lines, card_lines, column_lines, pair_lines, vote_lines
 from data.measure.turns import AskSettings
 from data.program import (Progress, UserError, name_and_value, natural_int, positive_int, read_json,
-                          read_jsonl, run, url, write_json, write_jsonl)
+                          read_jsonl, require_apart, run, url, write_json, write_jsonl)
 from data.text_metrics import vectors
 from data.users import user_settings
 from model import generate_batch
@@ -522,6 +522,7 @@ def score_arms(bench, judge_model, names, beside=(), probes=None):
 
 def command_score(args):
     """Write results.json, and print its tables."""
+    require_apart([args.out], [args.bench, args.beside, args.votes, args.probes, args.seconds])
     questions = read_questions(args.bench)
     pairs_file = mtbench.judgments_path(args.bench, args.judge_model, "pair")
     ratings_file = mtbench.judgments_path(args.bench, args.judge_model, "single")
@@ -551,6 +552,8 @@ def command_score(args):
 
 def command_stats(args):
     """Write statistics of some files of dialogues, and print them side by side."""
+    require_apart([args.out, f"{args.out}.journal"],
+                  [args.files, args.human, args.tokenizer, args.bench])
     stop = threading.Event()
     embed = vectors
     judge = None
@@ -579,6 +582,8 @@ def command_stats(args):
 
 def command_card(args):
     """Write the report card of a simulated user, and print it."""
+    require_apart([args.out, f"{args.out}.journal"], [args.user, args.human, args.twin, args.beside,
+                                                      args.simulated, args.tokenizer])
     stop = threading.Event()
     settings = AskSettings(user_settings(args), Endpoint(args.teacher, args.model, args.price),
                            args.user_model, args.user_price, args.tokenizer, args.in_flight)

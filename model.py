@@ -279,8 +279,9 @@ def add_lora(model, names, rank, alpha):
         raise UserError("lm_head is tied to the embedding: LoRA on it would change both")
     model.requires_grad_(False)
     modules = find_modules(model, nn.Linear, names)
-    if not modules:
-        raise UserError(f"no matrix of the model is called {' or '.join(names)}")
+    unknown = set(names) - {name for _, name, _ in modules}
+    if unknown:
+        raise UserError(f"no matrix of the model is called {' or '.join(sorted(unknown))}")
     for parent, name, linear in modules:
         setattr(parent, name, LoRALinear(linear, rank, alpha))
     return len(modules)

@@ -40,7 +40,7 @@ from data.api.session import check_server, open_session
 from data.machine import load_checkpoint
 from data.openings import openings, simulation_settings
 from data.program import (Progress, UserError, format_dollars, natural_int, positive_int, read_text,
-                          run, shard, url, write_jsonl)
+                          require_apart, run, shard, url, write_jsonl)
 from data.users import UserSettings, make_other_user, user_endpoint, user_flags, user_settings
 from model import Engine
 from platolm import END_REASONS, LABEL, DialogueEnd, blanked, prompt, to_messages
@@ -659,6 +659,8 @@ def main():
     teacher = Endpoint(args.teacher, args.model, args.price)
     endpoint = user_endpoint(args.user, teacher, args.user_model, args.user_price)
     journal_path = Path(f"{args.out}.journal")
+    require_apart([args.out, journal_path],
+                  [args.user, args.system, args.seeds, args.intents, args.tokenizer])
     if args.dry_run:
         means = None
         # of a run that has begun, only the rest
@@ -668,8 +670,6 @@ def main():
                 planned = [opening for opening in planned if not journal.is_over(opening.name)]
         limits = (args.rounds, args.max_question, args.max_tokens)
         return dry_run(args.user, teacher, endpoint, len(planned), limits, system, means)
-    if Path(args.out).is_dir():
-        raise UserError(f"--out {args.out} is a directory; it has to be a file")
     with closing(Journal(journal_path, simulation_settings(vars(args)))) as journal:
         simulate(args, planned, system, teacher, endpoint, journal)
 

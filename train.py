@@ -23,14 +23,16 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from data.checkpoint import build_model, load_model, save_model, weight_file
+from data.checkpoint import (load_model, read_config, require_fit, require_weights, validate_config,
+                             weight_file)
 from data.distributed import SingleProcess, start_ranks
-from data.formats.adapter import read_adapter, write_adapter
 from data.machine import machine_settings
 from data.muon import Muon
-from data.program import (UserError, file_stamp, format_seconds, positive_int, read_text,
-                          require_same_settings, run, write_jsonl)
-from model import ATTENTION, Config, Llama, add_lora, merge_lora, nll
+from data.program import (UserError, format_seconds, fraction, natural_int, nonnegative, positive,
+                          positive_int, read_text, require_apart, run)
+from data.training_run import (is_finished, load_state, require_finite, run_settings, save_result,
+                               save_state)
+from model import ATTENTION, Config, Llama, add_lora, nll
 from platolm import IGNORE, LABEL, Tokenizer, blanked, encode, read_records, shift, turns
 
 ALONE = SingleProcess()
@@ -272,12 +274,12 @@ def make_optimizers(model, name, lr, decay):
 # the loop
 
 
-def train(model, samples, held_out, hp, out, run_settings, resume=False, precision="float32",
+def train(model, samples, held_out, hp, out, settings, resume=False, precision="float32",
           ranks=ALONE):
     """
     Train for hp.steps updates; on the way save into the directory `out` what is needed to resume.
 
-    held_out: samples to measure the loss on, or None. run_settings: what a run and its continuation
+    held_out: samples to measure the loss on, or None. settings: what a run and its continuation
     must agree on. Returns a row per update: loss per target token in nats, tokens computed, ...
     """
     device = model.embed_tokens.weight.device
@@ -285,7 +287,7 @@ def train(model, samples, held_out, hp, out, run_settings, resume=False, precisi
     state_path = out / "train_state.pt"
     log = []
     if resume and state_path.exists():
-        log = load_state(state_path, run_settings, model, optimizers, ranks)
+        log = load_state(state_path, settings, model, optimizers, ranks)
     first = len(log)
     lengths = [len(inputs) for inputs, _ in samples]
     target_counts = [sum(target != IGNORE for target in targets) for _, targets in samples]
@@ -305,6 +307,7 @@ def train(model, samples, held_out, hp, out, run_settings, resume=False, precisi
             micro_batches.append(pad([samples[i] for i in batch], device))
         loss, norm = update(model, optimizers, micro_batches, precision, hp.clip, ranks)
         seconds += time.time() - started
+        require_finite(step, loss, norm)
 
         used = [i for batch in chosen for i in batch]
         tokens = sum(len(batch) * max(lengths[i] for i in batch) for batch in chosen)
@@ -318,7 +321,7 @@ def train(model, samples, held_out, hp, out, run_settings, resume=False, precisi
             log[-1]["held_out"] = held_out_loss(model, held_out, hp.tokens, precision, ranks)
             print(f"{out.name:<10} held-out loss {log[-1]['held_out']:.4f}", flush=True)
         if step % every == 0 and not last:
-            save_state(state_path, run_settings, model, optimizers, log, ranks)
+            save_state(state_path, settings, model, optimizers, log, ranks)
     return log
 
 
@@ -333,28 +336,6 @@ def print_progress(name, log, first, steps, seconds):
           f"{speed:>9,.0f} tok/s   {left:>6} left", flush=True)
 
 
-def save_state(path, run_settings, model, optimizers, log, ranks=ALONE):
-    """Save what is needed to resume, atomically: a kill at any moment leaves a complete file."""
-    state = ranks.state(model, optimizers)
-    if ranks.rank == 0:
-        temporary = Path(f"{path}.tmp")
-        torch.save({"state": state, "log": log, "run": run_settings}, temporary)
-        temporary.replace(path)
-
-
-def load_state(path, run_settings, model, optimizers, ranks=ALONE):
-    """Load what save_state wrote to `path` into model and optimizers; return the log so far."""
-    try:
-        # mapped: a large model is not copied into memory twice, nor onto the GPU
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        raise UserError(f"{path} cannot be read ({error}); delete it to start again") from None
-    require_same_settings(path, saved["run"], run_settings)
-    ranks.load(model, optimizers, saved["state"])
-    print(f"going on after step {len(saved['log'])}", flush=True)
-    return saved["log"]
-
-
 # ------------------------------------------------------------------------------------------------
 # before and after the loop
 
@@ -365,7 +346,11 @@ def initial_model(base, shape, data, attention):
     None, random weights of `shape` {"vocab", "dim", ...} and a tokenizer learnt from the files.
     """
     if base:
-        return load_model(base, attention), Tokenizer.load(base)
+        model, tokenizer = load_model(base, attention), Tokenizer.load(base)
+        require_fit(tokenizer, model.config, base)
+        return model, tokenizer
+    shape = shape | {"kv_heads": shape["heads"]}
+    validate_config(Config(**shape), "a new model")
     texts = []
     for path in data:
         for record in read_records(path):
@@ -374,8 +359,7 @@ def initial_model(base, shape, data, attention):
             else:
                 texts.append(record["text"])
     tokenizer = Tokenizer.learn(texts, shape["vocab"])
-    config = Config(**{**shape, "vocab": tokenizer.vocab, "kv_heads": shape["heads"]})
-    return Llama(config, attention), tokenizer
+    return Llama(Config(**shape | {"vocab": tokenizer.vocab}), attention), tokenizer
 
 
 def system_line(path, template):
@@ -400,49 +384,6 @@ def prepare_model(model, dtype, device, lora, recompute, compile_layers):
     if compile_layers:
         for layer in model.layers:
             layer.compile(dynamic=True)
-
-
-def save_result(model, tokenizer, log, dtype, out, base, lora, ranks):
-    """Write checkpoint and log; the weights in the dtype that the base was stored in."""
-    total = sum(row["tokens"] for row in log)
-    padding = sum(row["padding"] for row in log) / total
-    print(f"{total:,} tokens computed, {padding:.1%} of them padding, "
-          f"{sum(row['learnt'] for row in log):,} learnt")
-    # gathering the parts of a sharded model takes all processes, writing one
-    gathered = ranks.state(model, [])[0] if ranks.sharded else None
-    if ranks.rank != 0:
-        return
-    write_jsonl(out / "log.jsonl", log)
-    tokenizer.save(out)
-    if gathered:
-        tensors = {name: tensor.to(dtype) for name, tensor in gathered.items()}
-        model = build_model(model.config, tensors, out)
-    if lora:
-        write_adapter(model, out / "adapter", base)
-        tokenizer.save(out / "adapter")
-        # merged into the base as it is on file, so that no rounding of ours comes between
-        model = load_model(base)
-        read_adapter(model, out / "adapter")
-        merge_lora(model)
-    save_model(model.to("cpu", dtype), out)
-    (out / "train_state.pt").unlink(missing_ok=True)
-
-
-def is_finished(out, input_files):
-    """Whether the directory holds a model that is younger than all of its input files."""
-    model = out / "model.safetensors"
-    if not model.exists():
-        return False
-    made = model.stat().st_mtime
-    return all(path.stat().st_mtime <= made for path in input_files if path.exists())
-
-
-def remove_outputs(out):
-    """Make the directory; remove an earlier run's weights, which this run does not make."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in ("model.safetensors", "adapter/adapter_model.safetensors",
-                 "adapter/adapter_config.json"):
-        (out / name).unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -474,16 +415,16 @@ def arguments(argv=None):
     either("--samples", type=positive_int, help="samples in an update (replaces --accumulate)")
     add("--optimizer", choices=("adamw", "muon"), default=default.optimizer,
         help="adamw as in the paper; muon learns from less text")
-    add("--lr", type=float, default=default.lr, help="peak of the learning rate (default: 1e-3)")
-    add("--warmup", type=float, default=default.warmup,
+    add("--lr", type=positive, default=default.lr, help="peak of the learning rate (default: 1e-3)")
+    add("--warmup", type=fraction, default=default.warmup,
         help="share of the steps that climb to the peak (%(default)s)")
-    add("--weight-decay", type=float, default=default.weight_decay, help="(%(default)s)")
-    add("--clip", type=float, default=default.clip, help="largest norm of the gradient (1)")
-    add("--seed", type=int, default=0, help="of weights, batches and their order (0)")
+    add("--weight-decay", type=nonnegative, default=default.weight_decay, help="(%(default)s)")
+    add("--clip", type=positive, default=default.clip, help="largest norm of the gradient (1)")
+    add("--seed", type=natural_int, default=0, help="of weights, batches and their order (0)")
     # LoRA instead of all weights
     add("--lora", type=positive_int, metavar="RANK", help="train adapters of this rank; "
         "OUT/adapter holds them in PEFT's format")
-    add("--lora-alpha", type=float, default=16, help="scales them by alpha / rank (16)")
+    add("--lora-alpha", type=positive, default=16, help="scales them by alpha / rank (16)")
     add("--lora-names", nargs="+", default=["q_proj", "k_proj", "v_proj", "o_proj"],
         help="matrices that get adapters (those of attention)")
     shape = parser.add_argument_group("shape of a new model (without --base)").add_argument
@@ -507,7 +448,7 @@ def add_authors_arguments(add):
 def add_machine_arguments(add):
     """Add the flags for where and in what precision to compute."""
     add("--precision", choices=("float32", "bf16"), help="of matrix products; default: bf16 on a "
-        "GPU; on a CPU float32, unless bf16 is 20 %% faster")
+        "GPU and with --weights bf16; on a CPU float32, unless bf16 is 20 %% faster")
     add("--attention", choices=tuple(ATTENTION), help="default: fused on a GPU, on a CPU measured")
     add("--weights", choices=("float32", "bf16"), default="float32", help="bf16: half the memory "
         "for weights and AdamW's averages; at small rates some steps are lost to rounding")
@@ -518,35 +459,40 @@ def add_machine_arguments(add):
         "part of the weights, gradients and optimizer state")
 
 
-def run_settings_of(args, input_files):
-    """
-    Return what a run and its continuation must agree on: the flags, and the input files by name,
-    size and time of change.
-    """
-    # where it is written may change: a folder can be moved
-    settings = {name: value for name, value in vars(args).items() if name not in ("out", "resume")}
-    return settings | {"data": [file_stamp(path) for path in input_files]}
-
-
-def main():
-    args = arguments()
-    out = Path(args.out)
-    input_files = [Path(path) for path in args.data]
-    if args.base:
-        input_files.append(weight_file(args.base))
-    if args.system:
-        input_files.append(Path(args.system))
-    if args.resume and is_finished(out, input_files):
-        return print(f"{out} is finished; nothing to do")
+def validate_arguments(args):
+    """Raise UserError for paths and flags that do not go together; nothing was touched yet."""
+    require_apart([args.out], [args.data, args.base, args.held_out, args.system], directory=True)
     if args.shard and (args.lora or args.optimizer == "muon"):
         raise UserError("--shard is for AdamW on all weights: LoRA's are few, and Muon needs whole "
                         "matrices")
     if args.lora and not args.base:
         raise UserError("--lora changes a base: which? --base DIR")
+    if args.weights == "bf16" and args.precision == "float32":
+        raise UserError("--weights bf16 are multiplied in bf16: --precision float32 needs float32 "
+                        "weights")
+    if args.base:
+        require_weights(args.base)
+        read_config(Path(args.base))
+
+
+def main():
+    args = arguments()
+    out = Path(args.out)
+    validate_arguments(args)
+    input_files = [Path(path) for path in args.data]
+    if args.base:
+        input_files.append(weight_file(args.base))
+    if args.system:
+        input_files.append(Path(args.system))
+    settings = run_settings(args, input_files)
+    if args.resume and is_finished(out, input_files, settings):
+        return print(f"{out} is finished; nothing to do")
     ranks = start_ranks(args.shard)
     if ranks.size > args.accumulate and not args.samples:
         raise UserError(f"an update of {args.accumulate} micro-batches leaves some of {ranks.size} "
                         "processes without work: --accumulate more, or --samples")
+    if args.weights == "bf16":
+        args.precision = "bf16"
     machine = ranks.first_then_rest(lambda: machine_settings(args.precision, args.attention))
     args.precision, args.attention = machine["precision"], machine["attention"]
     torch.manual_seed(args.seed)
@@ -578,11 +524,9 @@ def main():
     if hp.steps < 1 or len(samples) < (hp.samples or 0):
         raise UserError(f"{len(samples)} samples are too few for an update")
 
-    run_settings = run_settings_of(args, input_files)
-    if ranks.rank == 0:
-        remove_outputs(out)
-    log = train(model, samples, held_out, hp, out, run_settings, args.resume, args.precision, ranks)
-    save_result(model, tokenizer, log, stored_dtype, out, args.base, lora, ranks)
+    resolved = run_settings(args, input_files)
+    log = train(model, samples, held_out, hp, out, resolved, args.resume, args.precision, ranks)
+    save_result(model, tokenizer, log, stored_dtype, out, args.base, lora, settings, ranks)
     ranks.close()
 
 

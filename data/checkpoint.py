@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from data.program import UserError, read_json
+from data.program import UserError, atomic_files, read_json, write_json
 from model import Config, Llama
 
 # our name of a size, and Hugging Face's
@@ -28,6 +28,8 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
           "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
           "U8": torch.uint8, "BOOL": torch.bool}
 DTYPE_CODES = {dtype: code for code, dtype in DTYPES.items()}
+# files that data/formats/convert.py makes a checkpoint of
+CONVERTIBLE = ("pytorch_model*.bin*", "params.json", "adapter_config.json")
 # no model has so many tensors that the header of its file is larger
 MAX_HEADER = 100 << 20
 
@@ -35,14 +37,38 @@ MAX_HEADER = 100 << 20
 def load_model(directory, attention="explicit"):
     """Load the model of a checkpoint directory, in the precision it was stored in."""
     directory = Path(directory)
+    require_weights(directory)
     return build_model(read_config(directory), read_weights(directory), directory, attention)
 
 
-def save_model(model, directory):
-    """Write config.json and model.safetensors, the weights last and atomically."""
+def require_weights(directory):
+    """Raise UserError unless a directory holds weights that are read here; name the converter."""
+    directory = Path(directory)
+    if (directory / "config.json").exists() and weight_file(directory).exists():
+        return
+    for pattern in CONVERTIBLE:
+        for file in directory.glob(pattern):
+            raise UserError(f"{directory} holds {file.name}, which is not read here; python -m "
+                            f"data.formats.convert {directory} NEW makes a checkpoint of it")
+
+
+def require_fit(tokenizer, config, directory):
+    """Raise UserError if a tokenizer has more pieces than the model has rows for."""
+    if tokenizer.vocab > config.vocab:
+        raise UserError(f"{directory}: the tokenizer has {tokenizer.vocab:,} pieces, the model "
+                        f"only {config.vocab:,}: they are not of one checkpoint")
+
+
+def save_model(model, directory, tokenizer=None):
+    """
+    Write config.json and model.safetensors, the weights last, each atomically.
+
+    tokenizer: whose ids of <s> and </s> the config names (1 and 2, as LLaMA's, without one).
+    """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    write_config(model.config, directory, model.embed_tokens.weight.dtype)
+    special_ids = (tokenizer.bos, tokenizer.eos) if tokenizer else (1, 2)
+    write_config(model.config, directory, model.embed_tokens.weight.dtype, special_ids)
     tensors = {}
     for name, tensor in model.state_dict().items():
         tensors[name if name.startswith("lm_head") else f"model.{name}"] = tensor
@@ -50,7 +76,7 @@ def save_model(model, directory):
     if model.config.tied:
         del tensors["lm_head.weight"]
     write_safetensors(directory / "model.safetensors", tensors)
-    # the shards of an earlier model would be read instead
+    # an index of an earlier model's shards
     (directory / "model.safetensors.index.json").unlink(missing_ok=True)
 
 
@@ -123,7 +149,12 @@ def read_config(directory):
     scaling = keys.get("rope_scaling") or {}
     if not isinstance(parameters, dict) or not isinstance(scaling, dict):
         raise UserError(f"{path}: rope_parameters or rope_scaling makes no sense")
-    keys.setdefault("rope_theta", parameters.get("rope_theta", 10000.0))
+    thetas = {keys.get("rope_theta"), parameters.get("rope_theta"), scaling.get("rope_theta")}
+    thetas.discard(None)
+    if len(thetas) > 1:
+        raise UserError(f"{path} names several rope_theta: {', '.join(map(str, thetas))}; programs "
+                        "differ in which they take")
+    keys["rope_theta"] = thetas.pop() if thetas else 10000.0
     unsupported = {
         "rope scaling": rope_type(parameters) != "default" or rope_type(scaling) != "default",
         "a quantised model": keys.get("quantization_config") is not None,
@@ -145,14 +176,15 @@ def rope_type(rope):
     return rope.get("rope_type", rope.get("type", "default"))
 
 
-def write_config(config, directory, dtype):
+def write_config(config, directory, dtype, special_ids):
     """Write config.json with the keys of transformers 4 and 5 and of llama.cpp."""
+    bos, eos = special_ids
     keys = {theirs: getattr(config, ours) for ours, theirs in CONFIG_KEYS.items()}
     keys |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
              "head_dim": config.dim // config.heads, "attention_bias": False, "mlp_bias": False,
              "rope_parameters": {"rope_type": "default", "rope_theta": config.theta},
-             "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": str(dtype).split(".")[-1]}
-    (directory / "config.json").write_text(json.dumps(keys, indent=2) + "\n")
+             "bos_token_id": bos, "eos_token_id": eos, "torch_dtype": str(dtype).split(".")[-1]}
+    write_json(directory / "config.json", keys)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -176,6 +208,9 @@ def read_header(path, data):
         spans = []
         for name, entry in entries.items():
             begin, end = entry["data_offsets"]
+            if entry["dtype"] not in DTYPES:
+                raise UserError(f"{path}: {name} is stored as {entry['dtype']!r}, which is not "
+                                "supported")
             numbers = [begin, end, *entry["shape"]]
             if not all(type(n) is int and 0 <= n <= size for n in numbers):
                 raise ValueError(f"{name!r} has {numbers}")
@@ -231,12 +266,10 @@ def write_safetensors(path, tensors):
     header = json.dumps(entries).encode()
     # spaces up to a multiple of 8, so that the numbers are aligned
     header += b" " * (-len(header) % 8)
-    temporary = Path(f"{path}.tmp")
-    with open(temporary, "wb") as file:
+    with atomic_files(path, mode="wb") as [file]:
         file.write(struct.pack("<Q", len(header)) + header)
         for tensor in tensors.values():
             file.write(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    temporary.replace(path)
 
 
 def weight_file(directory):

@@ -4,14 +4,13 @@ How this machine computes fastest: precision and attention, timed once and remem
     python -m data.machine        writes runs/machine.json, unless it is there
 """
 
-import json
 import time
 from pathlib import Path
 
 import torch
 
-from data.checkpoint import load_model
-from data.program import read_json, run
+from data.checkpoint import load_model, require_fit
+from data.program import read_json, run, write_json
 from model import ATTENTION, Config, Llama, nll
 from platolm import IGNORE, Tokenizer
 
@@ -51,8 +50,7 @@ def time_this_machine(path):
     rows = [f"{seconds * 1000:.0f} ms in {form[0]} with {form[1]} attention"
             for form, seconds in times.items()]
     print(f"  {', '.join(rows)}: {precision} and {attention} it is")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"device": "cpu", "precision": precision, "attention": attention}))
+    write_json(path, {"device": "cpu", "precision": precision, "attention": attention})
 
 
 def machine_settings(precision=None, attention=None, path=MACHINE):
@@ -79,8 +77,10 @@ def machine_settings(precision=None, attention=None, path=MACHINE):
 def load_checkpoint(directory):
     """Load a checkpoint directory onto this machine: (model, tokenizer)."""
     settings = machine_settings()
-    model = load_model(directory, settings["attention"]).to(settings["device"])
-    return model, Tokenizer.load(directory)
+    model = load_model(directory, settings["attention"])
+    tokenizer = Tokenizer.load(directory)
+    require_fit(tokenizer, model.config, directory)
+    return model.to(settings["device"]), tokenizer
 
 
 def named_checkpoint(argument):

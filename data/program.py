@@ -3,9 +3,11 @@ What every command needs: errors, JSONL in and out, files, argument types, progr
 """
 
 import argparse
+import errno
 import hashlib
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -21,22 +23,35 @@ class UserError(Exception):
     """Something the user can fix. Its text is one sentence, printed without a traceback."""
 
 
+# the system's codes for no room on the disk, a quota that is used up, a file larger than allowed
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def run(main):
     """Run main(); a UserError or OSError becomes one sentence on stderr and exit status 1."""
     began = time.time()
     try:
         main()
+        # a full disk behind stdout shows only now
+        sys.stdout.flush()
         log_stage_seconds(time.time() - began)
     except BrokenPipeError:
         # the reader of our output (head, say) closed the pipe: no error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
     except (UserError, OSError) as error:
+        if getattr(error, "errno", None) in DISK_FULL:
+            discard_stdout()
         # under torchrun only the first process prints it
         is_first = os.environ.get("RANK", "0") == "0"
         sys.exit(f"{Path(sys.argv[0]).name}: {error}" if is_first else 1)
     except KeyboardInterrupt:
         print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def discard_stdout():
+    """Send what is still to be printed nowhere, where stdout itself no longer works."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def log_stage_seconds(seconds):
@@ -130,19 +145,79 @@ def to_jsonl(record):
 
 
 @contextmanager
-def atomic_files(*paths):
-    """Open text files for writing; after an error inside the `with`, none of them appears."""
-    temporary = [Path(f"{path}.tmp") for path in paths]
-    for file in temporary:
-        file.parent.mkdir(parents=True, exist_ok=True)
+def name_full_disk(path):
+    """Turn an error about a full disk, which names no file, into a UserError about `path`."""
     try:
-        with ExitStack() as stack:
-            yield [stack.enter_context(open(file, "w", encoding="utf-8")) for file in temporary]
-        for file, path in zip(temporary, paths):
-            file.replace(path)
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch.save raises an error of its own on top of the system's
+        cause = error if isinstance(error, OSError) else error.__context__
+        if getattr(cause, "errno", None) not in DISK_FULL:
+            raise
+        raise UserError(f"{path}: {cause.strerror}; what was there before is unchanged") from None
+
+
+def open_for_writing(path, mode):
+    """Open a file in mode "w", for UTF-8 text, or "wb"."""
+    if str(path) == "/dev/stdout":
+        # opened by its name, a file behind it would be written from its beginning again
+        sys.stdout.flush()
+        path = os.dup(sys.stdout.fileno())
+    return open(path, mode, encoding=None if "b" in mode else "utf-8")
+
+
+@contextmanager
+def atomic_files(*paths, mode="w"):
+    """
+    Open files for writing; after an error inside the `with`, all are as they were before.
+
+    Each is written as NAME.tmp, which then takes the place of the old file. A link is followed;
+    what is no file (a device, a pipe) is written to directly.
+    """
+    replacements = []
+    for path in map(Path, paths):
+        direct = path.exists() and not path.is_file() or path.parent == Path("/dev")
+        target = path if direct else Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replacements.append((path if direct else Path(f"{target}.tmp"), target))
+    try:
+        with name_full_disk(paths[0]):
+            with ExitStack() as stack:
+                yield [stack.enter_context(open_for_writing(file, mode))
+                       for file, _ in replacements]
+            for file, target in replacements:
+                if file != target:
+                    file.replace(target)
     finally:
-        for file in temporary:
-            file.unlink(missing_ok=True)
+        for file, target in replacements:
+            if file != target:
+                file.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged(directory):
+    """
+    Yield an empty directory to write files to. When all are written they move to `directory`, over
+    older ones of the same names; after an error all are there as before.
+    """
+    directory = Path(directory)
+    staging = directory / ".incomplete"
+    # of a run that was killed here
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        with name_full_disk(directory):
+            yield staging
+        files = [path for path in staging.rglob("*") if path.is_file()]
+        # the weights come last: where they are new, all is new
+        for file in sorted(files, key=lambda file: file.name == "model.safetensors"):
+            target = directory / file.relative_to(staging)
+            target.parent.mkdir(exist_ok=True)
+            file.replace(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if not any(directory.iterdir()):
+            directory.rmdir()
 
 
 def write_text(path, texts):
@@ -173,9 +248,53 @@ def require_keys(*keys, also=lambda row: None):
 # is it the same file, the same run?
 
 
+def existing_paths(words):
+    """List the paths that exist among FILE, NAME=FILE and KIND:FILE, in lists of any depth."""
+    if isinstance(words, (list, tuple)):
+        return [path for word in words for path in existing_paths(word)]
+    text = "" if words is None else str(words)
+    names = (text, text.partition("=")[2], text.partition(":")[2])
+    return [Path(name) for name in names if name and os.path.exists(name)]
+
+
+def overlap(output, given):
+    """Whether two paths lead to the same file or directory, or one of them into the other."""
+    if output.exists() and not output.is_file() and not output.is_dir():
+        # a device or a pipe replaces nothing
+        return False
+    if output.exists() and given.exists() and output.samefile(given):
+        return True
+    output, given = output.resolve(), given.resolve()
+    return output == given or output in given.parents or given in output.parents
+
+
+def require_apart(outputs, inputs, directory=False):
+    """
+    Raise UserError if writing an output could destroy an input or another output: it is the same,
+    lies in it or holds it, also by links.
+
+    outputs: paths, None for one that is not asked for; inputs: see `existing_paths`; directory:
+    whether the outputs are directories.
+    """
+    given = existing_paths(inputs)
+    for output in map(Path, filter(None, outputs)):
+        if output.is_dir() and not directory:
+            raise UserError(f"{output} is a directory; it has to be a file")
+        # a file is first written beside its place
+        for path in (output, Path(f"{output}.tmp")):
+            for other in given:
+                if overlap(path, other):
+                    raise UserError(f"{path} would be written, but {other} is the same, or one of "
+                                    "them lies in the other; write somewhere else")
+        given.append(output)
+
+
 def file_stamp(path):
     """Identify a file by its name, size and time of change."""
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
     return f"{path} ({status.st_size} bytes, changed at {status.st_mtime_ns})"
 
 
@@ -237,6 +356,7 @@ def parse_url(text):
 
 positive_int = argument_type("a whole number above 0", in_range(1, 2 ** 62, int))
 natural_int = argument_type("a whole number from 0 up", in_range(0, 2 ** 62, int))
+positive = argument_type("a number above 0", in_range(5e-324, 1e15))
 nonnegative = argument_type("a number from 0 up", in_range(0, 1e15))
 fraction = argument_type("a number from 0 to 1", in_range(0, 1))
 shard = argument_type("a share i/n with i from 1 to n", parse_shard)

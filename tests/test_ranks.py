@@ -135,6 +135,6 @@ def test_who_would_have_no_work_is_told(files, tmp_path):
     assert done.returncode and "leaves some of 2 processes without work" in done.stderr
 
 
-def test_parts_need_torchrun(run_command):
-    done = run_command(train.main, "--learn", "all", "--data", "x", "--out", "y", "--shard")
+def test_parts_need_torchrun(run_command, files):
+    done = run_command(train.main, "--learn", "all", "--data", files, "--out", "y", "--shard")
     assert done.returncode == 1 and "torchrun --nproc_per_node N" in done.stderr

@@ -305,7 +305,7 @@ def test_another_run_does_not_go_on_with_this_ones_state(make_model, files, tmp_
 
     def settings(*changes):
         args = train.arguments(["--learn", "human", "--data", str(files), "--out", str(tmp_path), *changes])
-        return train.run_settings_of(args, [files])
+        return train.run_settings(args, [files])
     train.save_state(path, settings(), model, optimizers, [])
     assert train.load_state(path, settings("--resume"), model, optimizers) == []
     with pytest.raises(UserError, match=r"other lr .*, seed .*; delete it"):
@@ -329,10 +329,16 @@ def test_the_command_line_from_random_weights_to_a_fine_tuned_checkpoint(command
                    tmp_path / "socratic", "--steps", 2, "--lora", 2, *forms)
     assert done.returncode == 0 and "LoRA of rank 2 on 4 matrices" in done.stdout, done.stderr
     assert load_model(tmp_path / "socratic").config.dim == 24
+    assert (tmp_path / "socratic" / "adapter" / "adapter_config.json").exists()
     assert not (tmp_path / "socratic" / "train_state.pt").exists()
-    done = command("--learn", "human", "--data", files, "--base", tmp_path / "base", "--out",
-                   tmp_path / "socratic", "--steps", 2, "--resume", *forms)
-    assert done.returncode == 0 and "nothing to do" in done.stdout
+    again = ("--learn", "human", "--data", files, "--base", tmp_path / "base", "--out", tmp_path / "socratic",
+             "--steps", 2, *forms)
+    done = command(*again, "--resume")
+    assert done.returncode == 1 and "other lora (2 there, None here); it is finished" in done.stderr
+    # without --resume it is another model, and the adapter of the first is no longer there
+    assert command(*again).returncode == 0 and not (tmp_path / "socratic/adapter/adapter_config.json").exists()
+    done = command(*again, "--resume")
+    assert done.returncode == 0 and "nothing to do" in done.stdout, done.stderr
     files.touch()
     done = command("--learn", "human", "--data", files, "--base", tmp_path / "base", "--out",
                    tmp_path / "socratic", "--steps", 2, "--resume", *forms)
@@ -346,7 +352,7 @@ def test_the_papers_way_by_command(command, make_model, tokenizer, files, tmp_pa
     (tmp_path / "line.txt").write_text("Two sides talk.\n")
     words = ["--learn", "human", "--data", files, "--base", tmp_path / "base", "--out", tmp_path / "out",
              "--template", "phoenix", "--mask", "compat", "--epochs", 3, "--samples", 2, "--lora", 2, "--precision",
-             "float32", "--attention", "fused", "--activation-checkpointing", "--weights", "bf16"]
+             "bf16", "--attention", "fused", "--activation-checkpointing", "--weights", "bf16"]
     done = command(*words)
     assert done.returncode == 1 and "--system FILE" in done.stderr and len(done.stderr.splitlines()) == 1
     done = command(*words, "--system", tmp_path / "line.txt")

@@ -22,7 +22,7 @@ from data.harbour.world import NEVER_ASKED, THINGS
 from data.machine import load_checkpoint
 from data.measure.intervals import bootstrap
 from data.measure.likelihood import turn_losses
-from data.program import read_jsonl, require_keys, run, write_json
+from data.program import read_jsonl, require_apart, require_keys, run, write_json
 from platolm import read_records, record_error, to_messages
 
 ECHO = re.compile(r"\b(really|sure|certain)\b")
@@ -198,6 +198,8 @@ def main():
     for command in (did, expected):
         command.add_argument("--out", required=True, help="JSON file to write")
     args = parser.parse_args()
+    given = args.files if args.command == "did" else [args.listener, args.blind, args.human]
+    require_apart([args.out], given)
     {"did": command_did, "expected": command_expected}[args.command](args)
 
 

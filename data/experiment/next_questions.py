@@ -16,7 +16,7 @@ from itertools import islice
 from data.harbour.scripts import SelfChat
 from data.harbour.teacher import LEANING
 from data.machine import load_checkpoint
-from data.program import UserError, run, write_json
+from data.program import UserError, require_apart, run, write_json
 from data.users import UserSettings
 from platolm import DialogueEnd, read_records
 from simulate import Socratic
@@ -79,6 +79,7 @@ def main():
             case = json.load(file)[0]
         print(f"three next questions to the same answer:\n{format_case(case)}")
         return
+    require_apart([args.out], [args.user, args.human])
     cases = make_cases(args.user, args.human, args.count)
     if not cases:
         raise UserError(f"in {args.human} nobody's second or third turn leans on an answer")

@@ -14,7 +14,7 @@ import numpy as np
 
 from data.machine import named_checkpoint
 from data.measure.intervals import bootstrap, mean_of
-from data.program import read_jsonl, require_keys, run, write_json
+from data.program import read_jsonl, require_apart, require_keys, run, write_json
 from model import generate_batch
 from platolm import prompt, record_error
 
@@ -65,6 +65,7 @@ def main():
     parser.add_argument("--sentences", required=True, help='JSONL of {"text", "value"}')
     parser.add_argument("--out", required=True, help="JSON file to write")
     args = parser.parse_args()
+    require_apart([args.out], [args.models, args.gold, args.sentences])
     records = list(read_jsonl(args.gold, require_keys("keys", also=record_error)))
     sentences = list(read_jsonl(args.sentences, require_keys("text", "value")))
     asked = np.array([row.get("asked", True) for row in sentences])

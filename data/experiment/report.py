@@ -497,6 +497,9 @@ def main():
     parser.add_argument("run", type=Path, help="directory of the run, such as runs/tiny")
     parser.add_argument("--out", required=True, help="HTML file to write")
     args = parser.parse_args()
+    # the page stands in the directory of what it is made from
+    if Path(args.out).suffix != ".html":
+        raise UserError(f"--out {args.out}: the report is a page, so that its name ends in .html")
     write_text(args.out, [page(args.run)])
     print(f"the report: {args.out}")
 

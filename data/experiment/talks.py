@@ -12,7 +12,7 @@ from data.harbour.people import Person
 from data.harbour.scripts import SCRIPTS
 from data.harbour.teacher import LEANING, answer, understand
 from data.harbour.world import FACTS, asked, fact_key, never_asked
-from data.program import positive_int, run, write_jsonl
+from data.program import natural_int, positive_int, require_apart, run, write_jsonl
 from platolm import read_records, to_messages
 from simulate import converse
 
@@ -61,11 +61,12 @@ def main():
     add("who", choices=["people", *SCRIPTS])
     add("--out", required=True, help="JSONL file to write")
     add("--dialogues", type=positive_int, default=4000, help="how many")
-    add("--seed", type=int, default=0, help="other dialogues for each seed")
+    add("--seed", type=natural_int, default=0, help="other dialogues for each seed")
     add("--facts", choices=["asked", "all"], default="asked", help="what people ask about")
     add("--human", metavar="FILE", help="dialogues of people; self-chat begins with theirs")
     add("--prefix", help="how the ids begin")
     args = parser.parse_args()
+    require_apart([args.out], [args.human])
     if args.who == "self-chat" and not args.human:
         parser.error("self-chat takes its first questions from --human FILE")
     first_questions = []

@@ -36,14 +36,14 @@ from collections import Counter
 from dataclasses import dataclass
 from hashlib import blake2b
 from heapq import merge
-from pathlib import Path
 
 import numpy as np
 
 from data.formats import segments
 from data.formats.files import read_dialogues
 from data.formats.markdown import to_markdown
-from data.program import UserError, atomic_files, positive_int, read_jsonl, run, to_jsonl
+from data.program import (UserError, atomic_files, fraction, positive_int, read_jsonl,
+                          require_apart, run, to_jsonl)
 from data.text_metrics import words_of
 from platolm import Tokenizer
 
@@ -468,7 +468,7 @@ def arguments():
         help="so many words in a row are an overlap with a bench")
     add("--min-rounds", type=positive_int, default=1)
     add("--max-characters", type=positive_int, default=20000)
-    add("--alike", type=float, default=0.8,
+    add("--alike", type=fraction, default=0.8,
         help="the Jaccard index of two texts that are nearly the same")
     add("--per-opening", type=positive_int, default=3, help="dialogues that may begin alike")
     # the paper's
@@ -481,10 +481,7 @@ def arguments():
     add("--rename", action="store_true", help="put the file's name before each id: for files that "
         "each count from 0")
     args = parser.parse_args()
-    inputs = {Path(file).resolve() for file in args.files}
-    for out in (args.out, f"{args.out}.dropped"):
-        if Path(out).resolve() in inputs:
-            raise UserError(f"{out} is read, and would be written; choose another --out")
+    require_apart([args.out, f"{args.out}.dropped"], [args.files, args.bench, args.tokenizer])
     if (args.split or args.limit) and not args.tokenizer:
         raise UserError("--split and --limit count tokens: say whose, with --tokenizer DIR")
     if args.block and not args.paper:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from data.checkpoint import (build_model, load_model, read_config, read_pickle, save_model,
-                             shard_files, validate_config, weight_file)
+from data.checkpoint import (build_model, load_model, read_config, read_pickle, require_fit,
+                             save_model, shard_files, validate_config, weight_file)
 from data.formats.adapter import lora_modules, read_adapter, read_adapter_config, write_adapter
-from data.program import UserError, read_json, run
+from data.program import UserError, read_json, require_apart, run, staged
 from model import Config, merge_lora
 from platolm import Tokenizer
 
@@ -175,23 +175,29 @@ def write_peft(source, out, base):
     if adapter is None:
         raise UserError(f"{source} has no adapter: it was not trained with train.py --lora")
     base = find_base(adapter, base)
+    require_apart([out], [base], directory=True)
     model = load_any(base)
     read_adapter(model, adapter)
-    write_adapter(model, out, base)
-    load_tokenizer(adapter, base).save(out)
+    tokenizer = load_tokenizer(adapter, base)
+    with staged(out) as new:
+        write_adapter(model, new, base)
+        tokenizer.save(new)
     print(f"{out}: an adapter of {base}, {len(lora_modules(model))} matrices")
 
 
 def write_hf(source, out, base):
     """Write the complete model of `source`, with its tokenizer and chat template."""
+    if (source / "adapter_config.json").exists():
+        base = find_base(source, base)
+        require_apart([out], [base], directory=True)
     model = load_any(source, base)
     tokenizer = load_tokenizer(source, base)
     config = model.config
-    if tokenizer.vocab > config.vocab:
-        raise UserError(f"{source}: the tokenizer has {tokenizer.vocab:,} pieces, the model only "
-                        f"{config.vocab:,}: they are not of one checkpoint")
-    save_model(model, out)
-    tokenizer.save(out)
+    require_fit(tokenizer, config, source)
+    with staged(out) as new:
+        save_model(model, new, tokenizer)
+        tokenizer.save(new)
+    (out / "model.safetensors.index.json").unlink(missing_ok=True)
     params = source / "params.json"
     if params.exists() and "max_seq_len" not in read_json(params):
         print("params.json does not tell the context: 2,048 is assumed, as in LLaMA; LLaMA-2's is "
@@ -213,8 +219,7 @@ def main():
     args = parser.parse_args()
     if not args.source.is_dir():
         raise UserError(f"{args.source} is no directory; single files (GGUF and such) are not read")
-    if args.out.resolve() == args.source.resolve():
-        raise UserError(f"{args.out} is the input; write somewhere else")
+    require_apart([args.out], [args.source, args.base], directory=True)
     write = {"hf": write_hf, "peft": write_peft}[args.to]
     other = {"hf": "adapter_config.json", "peft": "config.json"}[args.to]
     if (args.out / other).exists():

@@ -23,7 +23,8 @@ from itertools import chain
 from pathlib import Path
 
 from data.formats.dialogues import to_record
-from data.program import UserError, positive_int, run, to_jsonl, validate, write_text
+from data.program import (UserError, positive_int, require_apart, run, to_jsonl, validate,
+                          write_text)
 from platolm import to_messages, record_error
 
 # characters to read at a time
@@ -287,9 +288,7 @@ def main():
     add("--as", dest="form", choices=WRITERS, default="records",
         help="our records, ShareGPT's array, or OpenAI's messages")
     args = parser.parse_args()
-    paths = [path for path in (args.file, args.held_out, args.out) if path]
-    if len({Path(path).resolve() for path in paths}) < len(paths):
-        raise UserError(f"{', '.join(paths)}: what is read and what is written must differ")
+    require_apart([args.out, args.held_out], [args.file])
     if args.held_out and not stat.S_ISREG(os.stat(args.file).st_mode):
         raise UserError(f"{args.file} is no file that can be read twice, as --held-out needs")
     # the input is read once for each output, so that nothing is kept in memory

@@ -16,10 +16,10 @@ import argparse
 import random
 import re
 from collections import Counter
-from pathlib import Path
 
 from data.formats.files import print_skipped, read_dialogues, read_items, save
-from data.program import UserError, positive_int, require_keys, run
+from data.program import (UserError, natural_int, positive_int, require_apart, require_keys,
+                          run)
 
 # Dolly's categories of questions about a given text, and how the question then begins
 CONTEXT_TASKS = {"closed_qa": "answering a question from a text",
@@ -103,10 +103,9 @@ def main():
     add("--like", required=True, choices=("vicuna", "baize", "ultrachat", "wizard", "dolly"))
     add("--out", required=True, help="JSONL file to write")
     add("--number", type=positive_int, default=10_000)
-    add("--seed", type=int, default=125)
+    add("--seed", type=natural_int, default=125)
     args = parser.parse_args()
-    if Path(args.out).resolve() in [Path(file).resolve() for file in args.files]:
-        raise UserError(f"{args.out} is read; write the sample somewhere else")
+    require_apart([args.out], args.files)
     skipped = Counter()
     sizes = Counter()
     for path in args.files:

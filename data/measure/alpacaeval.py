@@ -15,7 +15,8 @@ import numpy as np
 
 from data.formats.files import read_items
 from data.measure.mtbench import answers_to, read_questions
-from data.program import UserError, require_keys, run, write_jsonl, write_json
+from data.program import (UserError, require_apart, require_keys, run, write_json,
+                          write_jsonl)
 
 
 def questions(rows):
@@ -73,6 +74,8 @@ def main():
     reading = commands.add_parser("read", help="win rate and standard error of its annotations")
     reading.add_argument("file", help="annotations.json")
     args = parser.parse_args()
+    if args.command != "read":
+        require_apart([args.out], [args.file if args.command == "bench" else args.bench])
     if args.command == "bench":
         write_jsonl(args.out, questions(read_items(args.file, require_keys("instruction"))))
     elif args.command == "outputs":
