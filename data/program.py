@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 
@@ -248,6 +249,11 @@ def require_keys(*keys, also=lambda row: None):
 # is it the same file, the same run?
 
 
+# what is read from a directory: the files of a checkpoint, and of a bench
+READ_FROM_DIRECTORIES = ("*.safetensors*", "*tokenizer*", "*config.json", "*.bin*", "*.pth", "*.pt",
+                         "params.json", "question.jsonl", "model_*", "reference_answer*")
+
+
 def existing_paths(words):
     """List the paths that exist among FILE, NAME=FILE and KIND:FILE, in lists of any depth."""
     if isinstance(words, (list, tuple)):
@@ -257,21 +263,31 @@ def existing_paths(words):
     return [Path(name) for name in names if name and os.path.exists(name)]
 
 
-def overlap(output, given):
-    """Whether two paths lead to the same file or directory, or one of them into the other."""
+def is_read_from(directory, path):
+    """Whether a path in a directory has the name of what is read from checkpoints and benches."""
+    name = str(path.relative_to(directory))
+    return any(fnmatchcase(name, pattern) for pattern in READ_FROM_DIRECTORIES)
+
+
+def overlap(output, given, directory):
+    """
+    Whether writing the output could destroy what is given: it is the same file or directory, or
+    one lies in the other. A file may be written into a directory, beside what is read from there.
+    """
     if output.exists() and not output.is_file() and not output.is_dir():
         # a device or a pipe replaces nothing
         return False
     if output.exists() and given.exists() and output.samefile(given):
         return True
     output, given = output.resolve(), given.resolve()
-    return output == given or output in given.parents or given in output.parents
+    if given in output.parents:
+        return directory or is_read_from(given, output)
+    return output == given or output in given.parents
 
 
 def require_apart(outputs, inputs, directory=False):
     """
-    Raise UserError if writing an output could destroy an input or another output: it is the same,
-    lies in it or holds it, also by links.
+    Raise UserError if writing an output could destroy an input or another output, also by links.
 
     outputs: paths, None for one that is not asked for; inputs: see `existing_paths`; directory:
     whether the outputs are directories.
@@ -283,7 +299,7 @@ def require_apart(outputs, inputs, directory=False):
         # a file is first written beside its place
         for path in (output, Path(f"{output}.tmp")):
             for other in given:
-                if overlap(path, other):
+                if overlap(path, other, directory):
                     raise UserError(f"{path} would be written, but {other} is the same, or one of "
                                     "them lies in the other; write somewhere else")
         given.append(output)

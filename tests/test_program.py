@@ -91,6 +91,11 @@ def test_what_is_written_is_nothing_that_is_read(tmp_path, output):
         with pytest.raises(UserError, match="write somewhere else"):
             require_apart([tmp_path / output], [word], directory=True)
     require_apart([tmp_path / "in/b", "/dev/stdout"], [given, "/dev/stdin", "http://x/y"])
+    # beside what is read from a directory, but not in its place
+    require_apart([tmp_path / "in/report.json"], [tmp_path / "in"])
+    for name in ("config.json", "model.safetensors", "tokenizer.model", "question.jsonl", "model_answer/a.jsonl"):
+        with pytest.raises(UserError, match="write somewhere else"):
+            require_apart([tmp_path / "in" / name], [tmp_path / "in"])
     with pytest.raises(UserError, match="write somewhere else"):
         require_apart([tmp_path / "b", tmp_path / "b"], [])
 
