@@ -19,8 +19,10 @@ import shutil
 import sys
 from itertools import groupby
 from pathlib import Path
+from unicodedata import east_asian_width
 
 from data.program import UserError, read_json, read_jsonl, run
+from data.train_tokenizer import train_tokenizer
 
 # The template around the turns: models read it and (but for learn="all") never learn it.
 # Sentencepiece puts a space before each text that it encodes. The first label is encoded together
@@ -42,6 +44,7 @@ def encode(conversation, tokenizer, learn, intent="", compat=False):
 
     `intent` is a line about who the human is or what they want; only a model of the human reads it.
     compat: the <s> of a learnt turn counts as well, as in the authors' code.
+    A turn that is marked as not to be learnt (`is_target`) is read, and never counts.
     """
     ids, mask = [], []
     everything = learn == "all"
@@ -55,7 +58,7 @@ def encode(conversation, tokenizer, learn, intent="", compat=False):
     if intent and learn == "human":
         before += f"{intent}\n\n "
     for turn in conversation:
-        learnt = everything or turn["from"] == learn
+        learnt = is_target(turn) and (everything or turn["from"] == learn)
         # as in the paper, every turn stands between a <s> and a </s> of its own
         add(tokenizer.encode(before + LABEL[turn["from"]]), everything)
         add([tokenizer.bos], everything or (compat and learnt))
@@ -105,6 +108,24 @@ class DialogueEnd(Exception):
     """Raised by either side to end a dialogue; its text is one of END_REASONS."""
 
 
+# keys by which the author of a file marks a turn as not to be learnt, with the value 0 or false
+LOSS_FLAGS = ("weight", "loss", "train", "training", "trainable", "loss_mask")
+
+
+def is_target(turn):
+    """Whether a turn may be learnt; {"weight": 0} or another of LOSS_FLAGS makes it context."""
+    values = [str(turn.get(flag, 1)).lower() for flag in LOSS_FLAGS]
+    return not {"0", "0.0", "false"}.intersection(values)
+
+
+def mark_turns(conversation, loss_mask):
+    """Return the turns, marked where a list of a record's own says 0: one number for each turn."""
+    if not isinstance(loss_mask, list) or len(loss_mask) != len(conversation):
+        raise ValueError("its loss_mask does not have one number for each turn")
+    return [turn if counts else turn | {"loss": False}
+            for turn, counts in zip(conversation, loss_mask)]
+
+
 def turns(record):
     """
     Return a record's turns to learn from. A human who left wrote an empty turn: it is added here.
@@ -112,6 +133,8 @@ def turns(record):
     No file holds the empty turn; the record says {"end": "left"} instead.
     """
     conversation = record["conversations"]
+    if "loss_mask" in record:
+        conversation = mark_turns(conversation, record["loss_mask"])
     if record.get("end") == "left" and conversation[-1]["from"] == "gpt":
         return conversation + [{"from": "human", "value": ""}]
     return conversation
@@ -146,6 +169,11 @@ def record_error(record):
         if speaker == previous:
             return f'roles do not alternate: turns {number - 1} and {number} are "{speaker}"'
         previous = speaker
+    if "loss_mask" in record:
+        try:
+            mark_turns(conversation, record["loss_mask"])
+        except ValueError as error:
+            return str(error)
     # compared with a list: an "end" from outside may be of a type that no dict can look up
     if "end" in record and record["end"] not in list(END_REASONS):
         return f'an unknown end {record["end"]!r}; known are {", ".join(END_REASONS)}'
@@ -163,8 +191,7 @@ def read_records(path):
 
 class Tokenizer:
     """
-    Text to token ids and back: decode(encode(text)) == text, but for the sign that sentencepiece
-    uses for a space, ▁.
+    Text to token ids and back: decode(encode(text)) == text.
 
     model: the bytes of a sentencepiece model. Text that looks like a special token ("</s>") stays
     text; only `encode` above writes the ids `bos` and `eos`.
@@ -184,7 +211,23 @@ class Tokenizer:
 
     def encode(self, text):
         """Return the ids of a text, without special tokens."""
-        return self.pieces.encode(text)
+        if "▁" not in text:
+            return self.pieces.encode(text)
+        # sentencepiece writes a space as ▁, and would read ▁ as a space. A character that is in
+        # no text stands in for it, and then has its bytes exchanged
+        stand_in = next(c for c in map(chr, range(0x10FFFF, 0, -1)) if c not in text)
+        ids = self.pieces.encode(text.replace("▁", stand_in))
+        old, new = self.byte_ids(stand_in), self.byte_ids("▁")
+        i = 0
+        while i < len(ids):
+            if ids[i:i + len(old)] == old:
+                ids[i:i + len(old)] = new
+            i += 1
+        return ids
+
+    def byte_ids(self, character):
+        """Return the ids of a character's bytes (of unknown pieces, in a model without bytes)."""
+        return [self.pieces.piece_to_id(f"<0x{byte:02X}>") for byte in character.encode()]
 
     def decode(self, ids):
         """Return the text of ids, without those beyond the vocabulary (padded models have some)."""
@@ -193,24 +236,9 @@ class Tokenizer:
     @classmethod
     def learn(cls, texts, vocab):
         """Learn byte-pair encoding from a list of texts, with at most `vocab` pieces."""
-        import io
-        from sentencepiece import SentencePieceTrainer
-        model = io.BytesIO()
         # every dialogue holds the template: seen often, it becomes few pieces
         template = [SYSTEM.rstrip(" "), *LABEL.values()] * (1 + len(texts) // 20)
-        try:
-            SentencePieceTrainer.train(
-                sentence_iterator=iter(template + texts), model_writer=model, vocab_size=vocab,
-                # as LLaMA: bytes for unknown characters, digits one by one
-                model_type="bpe", byte_fallback=True, split_digits=True,
-                # no normalisation, so that decoding returns the text as it was
-                normalization_rule_name="identity", remove_extra_whitespaces=False,
-                allow_whitespace_only_pieces=True, max_sentence_length=1 << 20,
-                unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
-                hard_vocab_limit=False, minloglevel=2)
-        except RuntimeError as error:
-            raise UserError(f"no tokenizer of {vocab} pieces can be learnt ({error})") from None
-        return cls(model.getvalue())
+        return cls(train_tokenizer(template, texts, vocab))
 
     @classmethod
     def load(cls, directory):
@@ -220,7 +248,11 @@ class Tokenizer:
         ours = {name: config[name] for name in ("system", "speaker")
                 if isinstance(config.get(name), str)}
         try:
-            return cls((Path(directory) / "tokenizer.model").read_bytes(), **ours)
+            tokenizer = cls((Path(directory) / "tokenizer.model").read_bytes(), **ours)
+            if min(tokenizer.bos, tokenizer.eos) < 0:
+                raise UserError(f"{directory}: the tokenizer has no piece for the begin (bos) or "
+                                "the end (eos) of a turn")
+            return tokenizer
         except OSError as error:
             raise UserError(f"{directory}: no usable tokenizer.model ({error.strerror})") from None
         except RuntimeError:
@@ -229,26 +261,28 @@ class Tokenizer:
     def save(self, directory):
         """Write tokenizer.model, and the tokenizer_config.json that other programs need."""
         directory = Path(directory)
+        bos, eos, unk = map(self.pieces.id_to_piece, (self.bos, self.eos, self.pieces.unk_id()))
         config = {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_bos_token": True,
                   "add_eos_token": False, "clean_up_tokenization_spaces": False,
-                  "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
+                  "bos_token": bos, "eos_token": eos, "unk_token": unk,
                   "system": self.system, "speaker": self.speaker}
         if self.speaker:
-            config["chat_template"] = chat_template(self.system, self.speaker)
+            config["chat_template"] = chat_template(self.system, self.speaker, bos, eos)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "tokenizer.model").write_bytes(self.model)
         (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def chat_template(system, speaker):
+def chat_template(system, speaker, bos="<s>", eos="</s>"):
     """
-    Return the template of `encode` in Jinja, as transformers, vLLM and llama.cpp read it.
+    Return the template of `encode` in Jinja, as transformers, vLLM and llama.cpp read it; bos, eos:
+    how the tokenizer names <s> and </s>.
 
     It always ends by opening a turn of `speaker`, whose turns carry generation markers: from these
     markers other trainers make the same mask.
     """
-    opening = {role: f"{LABEL[role]}<s>" for role in LABEL}
-    content = {role: "{{ message['content'] }}</s>" for role in LABEL}
+    opening = {role: f"{LABEL[role]}{bos}" for role in LABEL}
+    content = {role: "{{ message['content'] }}" + eos for role in LABEL}
     content[speaker] = "{% generation %}" + content[speaker] + "{% endgeneration %}"
     # our only system message is the line about the human
     return ("{{ bos_token }}{{ " + json.dumps(system, ensure_ascii=False) + " }}"
@@ -269,17 +303,42 @@ def token_text(token, tokenizer):
     return text.replace("▁", " ").replace("\n", "⏎").replace("<0x0A>", "⏎")
 
 
+def token_texts(tokens, tokenizer):
+    """
+    Return tokens as they read in a line of text. Where a character is written in bytes, the last
+    of them gives the character, the others give nothing.
+    """
+    texts, pending = [], b""
+    for token in tokens:
+        text = token_text(token, tokenizer)
+        if tokenizer.pieces.is_byte(token) and text != "⏎":
+            pending += bytes([int(text[3:5], 16)])
+            try:
+                character = pending.decode()
+                pending = b""
+                text = character if character.isprintable() else text
+            except UnicodeDecodeError:
+                text = ""
+        texts.append(text)
+    return texts
+
+
+def columns(text):
+    """Return how many columns of a terminal a text takes: Chinese characters take two."""
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
+
+
 def split_lines(texts, width):
     """
     Split a dialogue's token texts into lines: (start, end) pairs of indices.
 
-    A line ends after </s>, after ⏎, or before the token that would pass `width` characters.
+    A line ends after </s>, after ⏎, or before the token that would pass `width` columns.
     """
     starts, used = [0], 0
     for i in range(1, len(texts)):
-        used += len(texts[i - 1])
+        used += columns(texts[i - 1])
         ended = texts[i - 1].endswith(("</s>", "⏎"))
-        full = used + len(texts[i]) > width
+        full = used + columns(texts[i]) > width
         inside_blank_lines = texts[i] == texts[i - 1] == "⏎"
         if (ended or full) and not inside_blank_lines:
             starts.append(i)
@@ -297,7 +356,7 @@ def highlight(texts, mask, width, colour):
         else:
             text = f"[{text}]" if learnt else text
             line += text
-        length += len(text)
+        length += columns(text)
     return line + " " * (width - length)
 
 
@@ -306,8 +365,9 @@ def turn_table(conversation, tokenizer):
     lines = [f"{'turn':>4}  {'said by':<8}{'tokens':>7}{'human learns':>14}{'gpt learns':>12}"]
     for number, turn in enumerate(conversation, 1):
         size = len(tokenizer.encode(turn["value"])) + 1
-        human = size if turn["from"] == "human" else 0
-        gpt = size if turn["from"] == "gpt" else 0
+        learner = turn["from"] if is_target(turn) else None
+        human = size if learner == "human" else 0
+        gpt = size if learner == "gpt" else 0
         note = "" if turn["value"] else "   (leaves by saying nothing)"
         lines.append(f"{number:>4}  {turn['from']:<8}{size:>7}{human:>14}{gpt:>12}{note}")
     return lines
@@ -318,7 +378,7 @@ def show(record, tokenizer, width, colour, ids=False):
     conversation = turns(record)
     tokens, human = encode(conversation, tokenizer, learn="human")
     tokens, gpt = encode(conversation, tokenizer, learn="gpt")
-    texts = [token_text(token, tokenizer) for token in tokens]
+    texts = token_texts(tokens, tokenizer)
     print(f"{'human learnt: Socratic, who asks':<{width}}  gpt learnt: PlatoLM, who answers")
     # a line holds two learnt stretches at most, so four characters are reserved for brackets
     for start, end in split_lines(texts, width - 4):
@@ -329,7 +389,7 @@ def show(record, tokenizer, width, colour, ids=False):
     if ids:
         for index, token in enumerate(tokens):
             learner = "human" if human[index] else "gpt" if gpt[index] else "-"
-            print(f"{index:>5}{token:>7}  {learner:<6} {texts[index]!r}")
+            print(f"{index:>5}{token:>7}  {learner:<6} {token_text(token, tokenizer)!r}")
 
 
 def main():

@@ -13,6 +13,7 @@ Read before: platolm.py, model.py. Read next: simulate.py.
 import argparse
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
@@ -33,7 +34,8 @@ from data.program import (UserError, format_seconds, fraction, natural_int, nonn
 from data.training_run import (is_finished, load_state, require_finite, run_settings, save_result,
                                save_state)
 from model import ATTENTION, Config, Llama, add_lora, nll
-from platolm import IGNORE, LABEL, Tokenizer, blanked, encode, read_records, shift, turns
+from platolm import (IGNORE, LABEL, Tokenizer, blanked, encode, is_target, read_records, shift,
+                     turns)
 
 ALONE = SingleProcess()
 DTYPE = {"float32": torch.float32, "bf16": torch.bfloat16}
@@ -81,17 +83,25 @@ def to_sample(record, tokenizer, learn, context, compat=False):
         ids = [tokenizer.bos] + tokenizer.encode(record["text"]) + [tokenizer.eos]
         inputs, targets = shift(ids, [False] + [True] * (len(ids) - 1))
         return inputs[:context], targets[:context], len(inputs) > context
-    conversation = turns(record)
-    intent = record.get("intent", "")
+    ids, mask = encode(turns(record), tokenizer, learn, record.get("intent", ""), compat)
+    inputs, targets = shift(ids, mask)
+    # so many targets come up to the </s> of each turn
+    ends = [index for index, token in enumerate(ids) if token == tokenizer.eos]
     # two turns fewer each time, so that it still ends with the same speaker
-    for size in range(len(conversation), -1, -2):
-        inputs, targets = shift(*encode(conversation[:size], tokenizer, learn, intent, compat))
-        end = len(targets)
+    for dropped, end in enumerate(ends[::-2]):
         while end and targets[end - 1] == IGNORE:
             end -= 1
         if end <= context:
-            return inputs[:end], targets[:end], size < len(conversation)
+            return inputs[:end], targets[:end], dropped > 0
     return [], [], True
+
+
+def count_unused(record, unused):
+    """Count, in a Counter, what a record holds that is not learnt."""
+    marked = sum(not is_target(turn) for turn in turns(record)) if "conversations" in record else 0
+    unused["turns are read but not learnt, as their file marks them"] += marked
+    unused["dialogues have a system line of their own, which is not read"] += bool(
+        record.get("system"))
 
 
 def load_samples(paths, tokenizer, learn, context, blind=False, compat=False):
@@ -101,6 +111,7 @@ def load_samples(paths, tokenizer, learn, context, blind=False, compat=False):
     blind: empty the answers first, for a user who cannot see them.
     """
     samples, cut, without_target = [], 0, 0
+    unused = Counter()
     for path in paths:
         for record in read_records(path):
             is_dialogue = "conversations" in record
@@ -108,6 +119,7 @@ def load_samples(paths, tokenizer, learn, context, blind=False, compat=False):
                 raise UserError(f"{path} holds plain text; that is for --learn all")
             if blind and is_dialogue:
                 record["conversations"] = blanked(record["conversations"])
+            count_unused(record, unused)
             inputs, targets, shortened = to_sample(record, tokenizer, learn, context, compat)
             cut += shortened
             if any(target != IGNORE for target in targets):
@@ -119,6 +131,9 @@ def load_samples(paths, tokenizer, learn, context, blind=False, compat=False):
         raise UserError(f"nothing to learn for {learn!r} in {names} within {context} tokens")
     print(f"{len(samples):,} samples from {names}; {cut:,} cut to {context} tokens, "
           f"{without_target:,} left out with nothing to learn", flush=True)
+    for part, number in unused.items():
+        if number:
+            print(f"{number:,} {part}", flush=True)
     return samples
 
 

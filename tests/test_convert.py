@@ -250,6 +250,11 @@ def test_rslora_is_weighted_by_the_root_of_the_rank(saved, make_model, tmp_path)
 @pytest.mark.parametrize("change, error", [
     ({"use_dora": True}, "use_dora"), ({"bias": "all"}, "biases"), ({"peft_type": "IA3"}, "other than LORA"),
     ({"modules_to_save": ["lm_head"]}, "modules_to_save"), ({"rank_pattern": {"q": 1}}, "rank_pattern"),
+    ({"init_lora_weights": "pissa"}, "'pissa' changes"), ({"init_lora_weights": "olora"}, "'olora' changes"),
+    ({"init_lora_weights": "pissa_niter_16"}, "changes the base"), ({"alora_invocation_tokens": [7]}, "alora_inv"),
+    ({"exclude_modules": ["k_proj"]}, "exclude_modules"), ({"a_key_of_tomorrow": 1}, "a_key_of_tomorrow, which is not"),
+    ({"layers_pattern": "blocks"}, "layers_pattern"), ({"layers_to_transform": [0]}, "no part of its base"),
+    ({"layers_to_transform": "0"}, "layers_to_transform"),
     ({"r": 0}, "does not tell r"), ({"lora_alpha": "16"}, "does not tell r"), ({"r": 8}, "of shape"),
 ])
 def test_other_adapters_are_refused(saved, make_model, tmp_path, change, error):
@@ -259,6 +264,22 @@ def test_other_adapters_are_refused(saved, make_model, tmp_path, change, error):
     (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(config | change))
     with pytest.raises(UserError, match=error):
         c.read_adapter(load_model(base), tmp_path / "a")
+
+
+@pytest.mark.parametrize("layers", [[1], 1])
+def test_an_adapter_of_some_layers_changes_only_those(saved, make_model, tmp_path, layers):
+    _, base = saved
+    c.write_adapter(trained_lora(make_model), tmp_path / "a", base)
+    file = tmp_path / "a" / "adapter_model.safetensors"
+    write_safetensors(file, {name: tensor.clone() for name, tensor in read_safetensors(file).items()
+                             if "layers.1." in name})
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(config | {"layers_to_transform": layers}))
+    model = load_model(base)
+    c.read_adapter(model, tmp_path / "a")
+    before, after = load_model(base).state_dict(), merge_lora(model).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"layers.1.self_attn.q_proj.weight", "layers.1.mlp.down_proj.weight"}
 
 
 def test_an_adapter_with_holes_or_strange_parts_is_refused(saved, make_model, tmp_path):

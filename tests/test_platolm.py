@@ -1,16 +1,19 @@
 """The record, the template and the mask."""
 
+import json
 import re
 import subprocess
 import sys
 
 import pytest
 
+import platolm
 from conftest import TALKS, record
 from data.program import UserError, to_jsonl, parse_line, write_jsonl
 from platolm import IGNORE, LABEL, SYSTEM, Tokenizer, encode, prompt, shift, turns, read_records
 
-NASTY = ["", " ", "  two  spaces ", "tab\tand\nnewline\r\n", "emoji 🦜 and ümläut", "</s> is text",
+NASTY = ["▁", " ▁▁ a▁b", "a\u2581 \U0010ffff", "", " ", "  two  spaces ", "tab\tand\nnewline\r\n",
+         "emoji 🦜 and ümläut", "</s> is text",
          "<s>Human: <unk> [INST]", "0123 12.5", "日本語と한국어", "\x00\x01", "<0x0A>", "e\u0301", "\ufeff"]
 
 
@@ -76,6 +79,56 @@ def test_text_survives_the_tokenizer_and_never_becomes_a_special_token(tokenizer
     assert not {tokenizer.bos, tokenizer.eos} & set(ids)
 
 
+def other_tokenizer(**more):
+    """A sentencepiece model with other ids and names than LLaMA's, or without some."""
+    import io
+    from sentencepiece import SentencePieceTrainer
+    model = io.BytesIO()
+    names = {"bos_id": 0, "eos_id": 1, "unk_id": 2, "bos_piece": "[BEGIN]", "eos_piece": "[END]"}
+    SentencePieceTrainer.train(
+        sentence_iterator=iter([text for talk in TALKS for _, text in talk] * 20), model_writer=model, vocab_size=400,
+        model_type="bpe", byte_fallback=True, hard_vocab_limit=False, minloglevel=2, **{**names, **more})
+    return Tokenizer(model.getvalue(), speaker="gpt")
+
+
+def test_ids_and_names_are_those_of_the_sentencepiece_model(tmp_path):
+    tokenizer = other_tokenizer()
+    ids, _ = encode(record(TALKS[0])["conversations"], tokenizer, "gpt")
+    assert (tokenizer.bos, tokenizer.eos) == (0, 1) and ids[0] == 0 and ids[-1] == 1
+    tokenizer.save(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert (config["bos_token"], config["eos_token"], config["unk_token"]) == ("[BEGIN]", "[END]", "<unk>")
+    assert "Human: [BEGIN]" in config["chat_template"] and "<s>" not in config["chat_template"]
+    (tmp_path / "tokenizer.model").write_bytes(other_tokenizer(bos_id=-1).model)
+    with pytest.raises(UserError, match="no piece for the begin"):
+        Tokenizer.load(tmp_path)
+
+
+CHINESE = [("human", "".join(map(chr, range(0x4e00, 0x4e00 + 900)))), ("gpt", "你好,世界")]
+
+
+def test_a_text_of_more_characters_than_pieces_is_carried_by_bytes(tmp_path, run_command):
+    tokenizer = Tokenizer.learn([text for _, text in CHINESE], 512)
+    for _, text in CHINESE:
+        assert tokenizer.vocab <= 512 and tokenizer.decode(tokenizer.encode(text)) == text
+    write_jsonl(tmp_path / "x", [record(CHINESE)])
+    done = run_command(platolm.main, "show", tmp_path / "x")
+    assert done.returncode == 0 and "[ 你好,世界</s>]" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("flag", [{"weight": 0}, {"loss": False}, {"train": False}, {"loss_mask": 0}])
+@pytest.mark.parametrize("learn", ["gpt", "all"])
+def test_a_turn_that_is_marked_is_read_and_not_learnt(tokenizer, flag, learn):
+    made = record(TALKS[0])
+    ids, mask = encode(made["conversations"], tokenizer, learn)
+    marked = [made["conversations"][0], made["conversations"][1] | flag, *made["conversations"][2:]]
+    same, fewer = encode(marked, tokenizer, learn)
+    lost = [token for token, here, there in zip(ids, mask, fewer) if here != there]
+    assert same == ids and tokenizer.decode(lost[:-1]) == TALKS[0][1][1] and lost[-1] == tokenizer.eos
+    listed = turns(made | {"loss_mask": [1, 0, 1, 1]})
+    assert encode(listed, tokenizer, learn) == (same, fewer)
+
+
 def test_tokenizer_ids_and_saving(tokenizer, tmp_path):
     assert (tokenizer.bos, tokenizer.eos) == (1, 2) and tokenizer.pieces.unk_id() == 0
     tokenizer.save(tmp_path)
@@ -97,6 +150,7 @@ def test_tokenizer_ids_and_saving(tokenizer, tmp_path):
     ('{"conversations": [{"from": "gpt", "value": "a"}, {"from": "gpt", "value": "b"}]}',
      "do not alternate"),
     ('{"conversations": [{"from": "human", "value": "a"}], "end": "bored"}', "an unknown end"),
+    ('{"conversations": [{"from": "human", "value": "a"}], "loss_mask": [0, 1]}', "one number for each turn"),
     ('{"conversations": [{"from": "human", "value": "\\ud800"}]}', "surrogates"),
 ])
 def test_a_bad_line_is_named_with_its_file_and_number(tmp_path, bad, what):

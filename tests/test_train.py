@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 
 import model as m
+import platolm
 import train
 from data.checkpoint import save_model, load_model
 from data.muon import newton_schulz
 from model import add_lora, nll
-from data.program import UserError
+from data.program import UserError, to_jsonl
 from platolm import IGNORE, LABEL, SYSTEM, Tokenizer, turns, read_records
 from train import Hyperparameters, batches, endless_batches, load_samples, pad, to_sample, update
 
@@ -92,11 +93,33 @@ def test_too_long_is_cut_by_whole_rounds_and_too_long_to_cut_is_dropped(tokenize
         load_samples([files], tokenizer, "gpt", 12)
 
 
+def test_a_dialogue_of_many_turns_is_encoded_once(tokenizer, monkeypatch):
+    encoded = []
+    monkeypatch.setattr(train, "encode", lambda *what: encoded.append(1) or platolm.encode(*what))
+    said = [{"from": ("human", "gpt")[i % 2], "value": f"number {i}"} for i in range(201)]
+    whole = lambda size: to_sample({"conversations": said[:size]}, tokenizer, learn, 10 ** 9)[:2]
+    for learn in ("human", "gpt", "all"):
+        for length in (200, 201):
+            *sample, cut = to_sample({"conversations": said[:length]}, tokenizer, learn, 160)
+            # as many whole rounds as fit, and what the shorter dialogue gives by itself
+            kept = next(size for size in range(length, 0, -2) if len(whole(size)[0]) <= 160)
+            assert cut and tuple(sample) == whole(kept) and len(sample[0]) <= 160
+    encoded.clear()
+    whole(201)
+    assert len(encoded) == 1
+
+
 def test_nothing_is_lost_in_silence(tokenizer, files, capsys):
     longest = max(len(inputs) for inputs, _ in load_samples([files], tokenizer, "gpt", 160))
     samples = load_samples([files], tokenizer, "gpt", longest - 1)
     said = capsys.readouterr().out
     assert len(samples) == 3 and "1 cut to" in said and "0 left out with nothing" in said
+    made = next(read_records(files))
+    marked = made | {"conversations": [turn | {"weight": 0} for turn in made["conversations"]], "system": "be brief"}
+    files.write_text(to_jsonl(made) + to_jsonl(marked))
+    assert len(load_samples([files], tokenizer, "gpt", 160)) == 1
+    said = capsys.readouterr().out
+    assert "4 turns are read but not learnt" in said and "1 dialogues have a system line" in said
 
 
 def test_plain_text_is_for_the_base_alone(tokenizer, tmp_path):

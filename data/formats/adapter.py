@@ -7,11 +7,18 @@ import math
 
 from data.checkpoint import is_valid_setting, read_pickle, read_safetensors, write_safetensors
 from data.program import UserError, read_json
-from model import LoRALinear, add_lora
+from model import LoRALinear, add_lora, find_modules
 
-# keys of adapter_config.json for what goes beyond plain LoRA
-UNSUPPORTED = ("use_dora", "modules_to_save", "fan_in_fan_out", "rank_pattern", "alpha_pattern",
-               "lora_bias", "target_parameters", "trainable_token_indices", "layer_replication")
+# keys of adapter_config.json: those that are read here, and those that change nothing for a trained
+# adapter (target_modules follow from the names of its matrices)
+READ = ("peft_type", "r", "lora_alpha", "use_rslora", "bias", "layers_to_transform",
+        "layers_pattern", "init_lora_weights", "base_model_name_or_path")
+WITHOUT_EFFECT = ("task_type", "auto_mapping", "peft_version", "revision", "inference_mode",
+                  "target_modules", "lora_dropout", "megatron_core", "qalora_group_size",
+                  "eva_config")
+# ways to begin that leave the base's weights alone; with others (pissa, olora, ...) the adapter is
+# the difference to a base that was changed
+PLAIN_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
 def peft_name(name, part):
@@ -52,13 +59,33 @@ def read_adapter_config(directory):
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none":
         raise UserError(f"{path} asks for a peft_type other than LORA, or biases, which is not "
                         "supported")
-    for key in UNSUPPORTED:
-        if config.get(key):
+    for key, value in config.items():
+        if value and key not in READ + WITHOUT_EFFECT:
             raise UserError(f"{path} asks for {key}, which is not supported")
+    if config.get("init_lora_weights") not in PLAIN_BEGINNINGS:
+        raise UserError(f"{path}: init_lora_weights {config['init_lora_weights']!r} changes the "
+                        "base, which is not supported (PEFT's path_initial_model_for_weight_"
+                        "conversion writes a plain adapter)")
+    layers = config.get("layers_to_transform")
+    if not isinstance(layers, (int, list, type(None))):
+        raise UserError(f"{path}: layers_to_transform {layers!r} is not supported")
+    if config.get("layers_pattern") not in (None, "", "layers", ["layers"]):
+        raise UserError(f"{path}: layers_pattern {config['layers_pattern']!r} is not supported")
     for key, expected in (("r", int), ("lora_alpha", float)):
         if not is_valid_setting(config.get(key), expected):
             raise UserError(f"{path} does not tell r and lora_alpha")
     return config
+
+
+def keep_layers(model, numbers):
+    """Take LoRA away again from all layers but those with these numbers: an int, a list or None."""
+    if numbers is None:
+        return
+    numbers = [numbers] if isinstance(numbers, int) else numbers
+    for number, layer in enumerate(model.layers):
+        if number not in numbers:
+            for parent, name, wrapped in find_modules(layer, LoRALinear):
+                setattr(parent, name, wrapped.linear)
 
 
 def read_adapter(model, directory):
@@ -75,6 +102,7 @@ def read_adapter(model, directory):
     # "...self_attn.q_proj.lora_A.weight" is of a q_proj
     targets = {name.split(".")[-3] for name in tensors if name.count(".") > 2}
     add_lora(model, targets, rank, alpha)
+    keep_layers(model, config.get("layers_to_transform"))
     for name, linear in lora_modules(model).items():
         for part, weight in (("A", linear.A), ("B", linear.B)):
             tensor = tensors.pop(peft_name(name, part), None)
