@@ -14,11 +14,11 @@ from collections import Counter
 
 import pytest
 
-from data.formats import clean, files, sampling
+from data.formats import clean, files, sampling, segments
 from data.formats.dialogues import to_record
 from data.formats.files import read_dialogues, read_items, select_records
 from data.program import UserError, to_jsonl, write_jsonl
-from platolm import read_records
+from platolm import is_target, read_records
 
 TEXTS = ["who mends clocks?", "ada does.", "and bells?"]
 
@@ -107,17 +107,15 @@ def test_an_array_and_lines_of_all_formats_give_the_same(tmp_path):
 
 
 WRONG = [
-    (talk("q", "", "r"), "turn 2 says nothing"), (talk(), "an empty dialogue"),
+    (talk("", "a", "r"), "turn 1 says nothing"), (talk(), "an empty dialogue"),
     ({"messages": messages(("user", "q"), ("user", "r"))}, "roles do not alternate: turns 1 and 2"),
     ({"messages": messages(("user", "q"), ("tool", "r"))}, "an unknown role 'tool'"),
-    ({"messages": messages(("user", "q"), ("assistant", None))}, "turn 2 says nothing"),
+    (talk("q", "a") | {"loss_mask": [0]}, "one number for each turn"),
     ({"messages": messages(("user", [{"type": "image_url"}]))}, 'something in "messages" is no turn'),
     ({"conversations": ["q", "a"]}, 'something in "conversations" is no turn'), ({"conversations": [5]}, "is no turn"),
     ({"data": ["q", 5]}, "turn 2 says nothing"), ({"data": ["q", {}]}, "turn 2 says nothing"),
     ({"instruction": "q", "input": "", "output": "a"}, "no format known here .its keys: input, instruction, output"),
     ({"topic": "q", "input": "[|Robot|] hi"}, r'no \[\|Human\|\] in "input"'),
-    ({"topic": "t", "input": "A.[|Human|] q [|AI|] [|Human|] r"}, "turn 2 says nothing"),
-    ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]}, "weight 0"),
     ({"prompt": node("prompter", "q", deleted=True)}, "an empty dialogue"),
     ({"prompt": node("prompter", "q", "reply")}, 'something in "prompt" is no turn'),
     ({"message_tree_id": "t", "parent_id": None, "text": "q", "role": "prompter"}, "one message of a tree"),
@@ -136,13 +134,69 @@ def test_what_cannot_be_used_is_a_sentence(tmp_path, item, error):
 
 
 def test_what_cannot_be_used_is_counted_by_what_is_wrong(tmp_path):
-    given = [talk("q", id="a"), talk("q", "", "r"), talk("q", "a", " ", "b"), {"conversations": turns("\ud800")},
+    given = [talk("q", id="a"), talk("", "r"), talk(" ", "a", "b"), {"conversations": turns("\ud800")},
              talk("q", id="b"), {"conversations": turns("x", "\udfff")}, {"conversations": turns("q") * 2}]
     (tmp_path / "x").write_text(json.dumps(given))
     bad = Counter()
     assert [record["id"] for record in read_dialogues(tmp_path / "x", bad)] == ["a", "b"]
     assert bad == {"turn # says nothing": 2, "surrogates not allowed": 2,
                    'roles do not alternate: turns # and # are "human"': 1}
+
+
+FLAGGED = [
+    {"conversations": [turn | ({"weight": 0} if turn["value"] == "a" else {}) for turn in turns(*"qarb")]},
+    {"conversations": [turn | ({"loss": False} if turn["value"] == "a" else {}) for turn in turns(*"qarb")]},
+    talk(*"qarb", loss_mask=[1, 0, 1, 1]), {"data": list("qarb"), "loss_mask": [1, 0, 1, 1]},
+    {"messages": [message | ({"train": False} if message["content"] == "a" else {}) for message in messages(
+        ("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b"))]},
+    {"messages": messages(("system", "s"), ("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b")),
+     "loss_mask": [0, 1, 0, 1, 1]},
+    {"conversation": [message | ({"weight": 0.0} if message["content"] == "a" else {}) for message in messages(
+        ("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b"))]}]
+
+
+@pytest.mark.parametrize("item", FLAGGED)
+def test_what_is_marked_as_not_to_be_learnt_stays_so_in_every_format(item):
+    record = to_record(item)
+    assert [turn["value"] for turn in record["conversations"]] == list("qarb")
+    assert [is_target(turn) for turn in record["conversations"]] == [True, False, True, True]
+    # also in a segment of it
+    first, second = segments.split({"id": "x", **record}, [(0, 2), (1, 4)])
+    assert [[is_target(turn) for turn in part["conversations"]] for part in (first, second)] == [
+        [True, False], [False, True, True]]
+
+
+def test_what_no_model_reads_is_counted(tmp_path):
+    call = {"role": "assistant", "content": "let me look", "tool_calls": [{"id": "1"}]}
+    given = [talk("q", "a", "", "b", id="empty"), talk("q", "a", "r", "", id="last", end="left"),
+             {"messages": messages(("system", "be"), ("user", "q")) + [call]},
+             {"messages": messages(("user", "q")) + [call | {"content": None}]}, {"text": "### Human: hi"}]
+    (tmp_path / "x").write_text(json.dumps(given))
+    counts = Counter()
+    records = list(read_dialogues(tmp_path / "x", counts))
+    assert [(len(record["conversations"]), record.get("end")) for record in records] == [
+        (2, "cut"), (3, "left"), (2, None), (1, "cut")]
+    assert {reason.split(" (")[0]: number for reason, number in counts.items()} == {
+        "turns from an empty one on": 4, "system lines": 1, "calls of tools": 2, "texts without turns": 1}
+
+
+def test_ids_that_count_up_make_no_segments(tmp_path):
+    """Not with one turn each: a dialogue does not go on with the one who spoke last."""
+    (tmp_path / "x").write_text("".join(to_jsonl(talk(f"question {n}", id=f"seed_{n}")) for n in range(5)))
+    assert not any("segment_of" in record or "end" in record for record in read_dialogues(tmp_path / "x"))
+
+
+def test_an_array_may_be_wrapped(tmp_path):
+    (tmp_path / "x").write_text(json.dumps({"version": 1, "data": [talk("q", "a"), talk("r", "b")]}))
+    assert list(read_dialogues(tmp_path / "x")) == [talk("q", "a"), talk("r", "b")]
+
+
+def test_an_error_names_the_line_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PIECE", 50)
+    lines = [to_jsonl(talk("q", "a", id=str(n))) for n in range(40)]
+    (tmp_path / "x").write_text("".join(lines[:30]) + '{"id": 7, nothing}\n' + "".join(lines[30:]))
+    with pytest.raises(UserError, match="after item 30: .* line 31 column"):
+        list(read_dialogues(tmp_path / "x"))
 
 
 @pytest.mark.parametrize("data, error", [
@@ -218,7 +272,7 @@ def importer(run_command):
 def folder(tmp_path):
     """Two hundred dialogues in five languages, and three that are none."""
     given = [talk(f"q {n}", f"a {n}", id=f"t{n}", lang=("en", "de", "fr", "es", "it")[n % 5]) for n in range(200)]
-    given[50:50] = [talk("q", "", "r"), talk("q", "a", " ", "b"), {"id": "x"}]
+    given[50:50] = [talk("", "r"), talk(" ", "a", " ", "b"), {"id": "x"}]
     given[3]["system"] = "be brief"
     (tmp_path / "x.json").write_text(json.dumps(given))
     return tmp_path
@@ -227,9 +281,11 @@ def folder(tmp_path):
 def test_one_file_or_two(folder, importer):
     done = importer(folder / "x.json", "--out", folder / "all")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[:3] == ["        2 passed over: turn # says nothing",
-                                          "        1 passed over: a dialogue in no format known here (its keys: id)",
-                                          f"{folder}/all: 200 dialogues"]
+    assert done.stdout.split("\n")[:4] == [
+        "        2 passed over: turn # says nothing",
+        "        1 passed over: system lines (kept in the record, no model reads them)",
+        "        1 passed over: a dialogue in no format known here (its keys: id)",
+        f"{folder}/all: 200 dialogues"]
     whole = list(read_records(folder / "all"))
     assert [record["id"] for record in whole] == [f"t{n}" for n in range(200)] and whole[0]["end"] == "left"
     importer(folder / "x.json", "--out", folder / "a", "--held-out", folder / "b", "--share", 4)
@@ -358,6 +414,11 @@ def test_gzip_is_read_and_pipes_lose_nothing(folder):
     (folder / "cut.gz").write_bytes(gzip.compress(whole)[:-20])
     with pytest.raises(UserError, match="cut off|too early"):
         list(read_dialogues(folder / "cut.gz", Counter()))
+    packed = bytearray(gzip.compress(whole))
+    packed[-6] ^= 255
+    (folder / "bad.gz").write_bytes(packed)
+    with pytest.raises(UserError, match="bad.gz.* damaged"):
+        list(read_dialogues(folder / "bad.gz", Counter()))
     words = [sys.executable, "-m", "data.formats.files", "/dev/stdin", "--out", str(folder / "piped")]
     done = subprocess.run(words, input=whole, capture_output=True)
     assert done.returncode == 0 and len(list(read_records(folder / "piped"))) == 200

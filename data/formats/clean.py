@@ -18,7 +18,7 @@ The steps, in this order; --skip NAME leaves one out:
 
 With --paper, the paper's steps for ShareGPT's pages instead:
 
-    html        convert HTML to Markdown
+    html        convert the HTML of answers to Markdown
     short       drop: a single turn
     blocked     drop: a word of --block
     ascii       drop: a character from U+0080 to U+FFFF, unless the human asks for a translation
@@ -41,7 +41,7 @@ import numpy as np
 
 from data.formats import segments
 from data.formats.files import read_dialogues
-from data.formats.markdown import to_markdown
+from data.formats.markdown import to_markdown, without_page_marks
 from data.program import (UserError, atomic_files, fraction, positive_int, read_jsonl,
                           require_apart, run, to_jsonl)
 from data.text_metrics import words_of
@@ -320,7 +320,11 @@ def html_change(record):
     Returns [] and the reason if a turn holds nothing but markup.
     """
     old = record["conversations"]
-    new = [turn | {"value": to_markdown(turn["value"])} for turn in old]
+    new = []
+    for turn in old:
+        # HTML that a human wrote is what they asked about
+        convert = to_markdown if turn["from"] == "gpt" else without_page_marks
+        new.append(turn | {"value": convert(turn["value"])})
     for number, turn in enumerate(new, 1):
         if not turn["value"]:
             return [], f"turn {number} is nothing but markup"

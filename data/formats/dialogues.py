@@ -9,18 +9,21 @@ One dialogue in any of seven formats, converted to our record.
     Baize                   {"topic", "input": "a first line [|Human|] text [|AI|] text ..."}
     OASST's trees           {"prompt": {"role": "prompter", "text", "replies": [...]}}
 
-All other keys of an item are copied to the record.
+All other keys of an item are copied to the record. What of an item is not used is counted.
 """
 
 import math
 import re
+from collections import Counter
 
-from platolm import END_REASONS, record_error
+from platolm import END_REASONS, is_target, mark_turns, record_error
 
 # the names of the roles in all formats, in lower case, and ours
 ROLES = {"human": "human", "user": "human", "prompter": "human",
          "gpt": "gpt", "chatgpt": "gpt", "bing": "gpt", "bard": "gpt", "assistant": "gpt",
          "ai": "gpt", "system": "system", "developer": "system"}
+# where a message calls a tool
+CALLS = ("tool_calls", "function_call")
 
 
 def to_turn(role, content):
@@ -35,14 +38,24 @@ def to_turn(role, content):
 
 
 def to_turns(messages):
-    """Convert messages {"role", "content"}, or {"from", "value"} as in our records, to turns."""
+    """
+    Convert messages {"role", "content"}, or {"from", "value"} as in our records, to turns.
+
+    A message marked as not to be learnt stays so, in any format: {"loss": False}.
+    """
     turns = []
     for message in messages:
         if "from" in message:
             # such a turn keeps its other keys
             turns.append(message | to_turn(message["from"], message.get("value")))
-        else:
-            turns.append(to_turn(message.get("role"), message.get("content")))
+            continue
+        turn = to_turn(message.get("role"), message.get("content"))
+        if not is_target(message):
+            turn["loss"] = False
+        for key in CALLS:
+            if message.get(key):
+                turn[key] = message[key]
+        turns.append(turn)
     return turns
 
 
@@ -57,8 +70,6 @@ def sharegpt(item):
 
 def openai(item):
     """Read turns with "role"; UltraChat-200k has a "prompt_id", other files have no id."""
-    if any(message.get("weight") == 0 for message in item["messages"]):
-        raise ValueError("an answer that is not to be learnt (weight 0); here all are")
     return to_turns(item["messages"]), {"id": item.get("prompt_id")}
 
 
@@ -117,34 +128,52 @@ def find_format(item):
     return None
 
 
-def convert_item(item, key):
-    """Convert an item of the format with this key to a record, which is not validated yet."""
+def is_empty(turn):
+    """Whether a turn was opened and left empty."""
+    value = turn["value"]
+    return value is None or isinstance(value, str) and not value.strip()
+
+
+def convert_item(item, key, unused):
+    """
+    Convert an item of the format with this key to a record, which is not validated yet.
+
+    unused: a Counter of what of it no model reads, by kind.
+    """
     try:
         turns, renamed = FORMATS[key][1](item)
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f'something in "{key}" is no turn') from None
     rest = {name: value for name, value in (renamed | item).items() if name not in FORMATS}
+    if "loss_mask" in rest:
+        turns = mark_turns(turns, rest.pop("loss_mask"))
     # other formats use "end" for other things
     if rest.get("end") not in list(END_REASONS):
         rest.pop("end", None)
-    # many dialogues end with a turn that was opened and left empty
-    while len(turns) > 1 and isinstance(turns[-1]["value"], str) and not turns[-1]["value"].strip():
-        turns.pop()
-        rest["end"] = rest.get("end", "cut")
     system = [turn["value"] for turn in turns if turn["from"] == "system" and turn["value"]]
     if system:
         rest["system"] = "\n\n".join(map(str, system))
+    if rest.get("system"):
+        unused["system lines (kept in the record, no model reads them)"] += 1
+    turns = [turn for turn in turns if turn["from"] != "system"]
+    unused["calls of tools"] += sum(any(turn.get(call) for call in CALLS) for turn in turns)
+    # from an empty turn on a dialogue is of no use; many end with one
+    full = next((i for i, turn in enumerate(turns) if i and is_empty(turn)), len(turns))
+    if full < len(turns):
+        unused["turns from an empty one on"] += len(turns) - full
+        ended = full == len(turns) - 1 and rest.get("end")
+        rest["end"] = ended or "cut"
     name = rest.pop("id", None)
     record = {} if name is None else {"id": str(name)}
-    record["conversations"] = [turn for turn in turns if turn["from"] != "system"]
+    record["conversations"] = turns[:full]
     return record | rest
 
 
-def to_record(item):
+def to_record(item, unused=None):
     """
     Convert an item of any of these formats, or a base model's {"text"}, to a valid record.
 
-    Raises ValueError with the reason if the item is in no known format or makes no valid record.
+    unused: a Counter of what of the items no model reads, by kind. Raises ValueError with the reason if the item is in no known format or makes no valid record.
     """
     key = find_format(item)
     if key is None and "parent_id" in item:
@@ -152,8 +181,11 @@ def to_record(item):
     if key is None and "text" not in item:
         keys = ", ".join(sorted(map(str, item))[:6])
         raise ValueError(f"a dialogue in no format known here (its keys: {keys})")
-    record = convert_item(item, key) if key else item
+    parts = Counter()
+    record = convert_item(item, key, parts) if key else item
     error = record_error(record)
     if error:
         raise ValueError(error)
+    if unused is not None:
+        unused.update(+parts)
     return record

@@ -49,6 +49,8 @@ def json_objects(file):
     text = ""
     offset = 0
     in_array = False
+    # of the file, before the text
+    lines = 0
     while True:
         offset = gap.match(text, offset).end()
         first = text[offset:offset + 1]
@@ -61,7 +63,8 @@ def json_objects(file):
                 # at the end of the text the object may only be incomplete: more is read below;
                 # an error before the end stays an error
                 if error.pos < len(text) - 16 and not error.msg.startswith("Unterminated string"):
-                    raise
+                    line = lines + error.lineno
+                    raise ValueError(f"{error.msg}, line {line} column {error.colno}") from None
         elif first and first == ("]" if in_array else "["):
             in_array = not in_array
             offset += 1
@@ -74,8 +77,19 @@ def json_objects(file):
             raise ValueError("it ends too early")
         if not more:
             return
+        lines += text.count("\n", 0, offset)
         text = text[offset:] + more
         offset = 0
+
+
+def unwrapped(objects):
+    """Yield the objects; of {"data": [object, ...]}, as some files are wrapped, those inside."""
+    for item in objects:
+        inside = item.get("data")
+        if isinstance(inside, list) and inside and isinstance(inside[0], dict):
+            yield from inside
+        else:
+            yield item
 
 
 def numbered_objects(path):
@@ -89,7 +103,8 @@ def numbered_objects(path):
                 raise UserError(f"{path} is a {name} file; make JSON lines of it first")
         data = gzip.open(file) if start.startswith(GZIP) else file
         try:
-            for number, item in enumerate(json_objects(io.TextIOWrapper(data, "utf-8-sig")), 1):
+            objects = json_objects(io.TextIOWrapper(data, "utf-8-sig"))
+            for number, item in enumerate(unwrapped(objects), 1):
                 yield number, item
         except UnicodeDecodeError:
             raise UserError(f"{path} is not a UTF-8 text file") from None
@@ -97,6 +112,9 @@ def numbered_objects(path):
             raise UserError(f"{path}, after item {number}: not JSON ({error})") from None
         except (EOFError, zlib.error):
             raise UserError(f"{path}, after item {number}: the gzip file is cut off") from None
+        except gzip.BadGzipFile as error:
+            raise UserError(f"{path}, after item {number}: the gzip file is damaged ({error})") \
+                from None
 
 
 def error_kind(error):
@@ -137,11 +155,21 @@ def read_dialogues(path, skipped=None):
     """
     Yield the dialogues of a file in any format as records; segments are marked as such.
 
-    Items that are no dialogue are counted in the Counter `skipped`, or a UserError without one.
-    Other records, like a base model's texts, are left out.
+    Items that are no dialogue are counted in the Counter `skipped`, or a UserError without one;
+    so are parts of dialogues that no model reads. Texts without turns are left out, and counted.
     """
-    records = convert_each(path, lambda item: to_record(validate(item, None)), skipped)
-    return mark_segments(record for record in records if "conversations" in record)
+    unused = Counter() if skipped is None else skipped
+    records = convert_each(path, lambda item: to_record(validate(item, None), unused), skipped)
+    return mark_segments(dialogues_among(records, unused))
+
+
+def dialogues_among(records, unused):
+    """Yield the records that are dialogues; count the others."""
+    for record in records:
+        if "conversations" in record:
+            yield record
+        else:
+            unused["texts without turns (for a base model: train.py --learn all)"] += 1
 
 
 def is_continued(record, following):
@@ -157,9 +185,11 @@ def is_continued(record, following):
         return False
     turns = record["conversations"]
     length = next_start - start
+    first = following["conversations"][0]
     if length == len(turns) - 1:
-        return following["conversations"][0] == turns[-1]
-    return length == len(turns)
+        return first == turns[-1]
+    # ids that only count up are of dialogues that each begin anew
+    return length == len(turns) and first["from"] != turns[-1]["from"]
 
 
 def split_segment_id(record):

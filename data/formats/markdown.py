@@ -148,14 +148,21 @@ def image(element):
     return f"![{element.attrs.get('alt', '')}]({element.attrs.get('src', '')})"
 
 
-# a formula (math) is on the page a second time, as text
+def formula(element, parent):
+    """Write $TeX$, or $$TeX$$ for a formula that stands alone, if the page has its TeX."""
+    mark = "$$" if element.attrs.get("display") == "block" else "$"
+    tex = " ".join(element.attrs.get("data-tex", "").split())
+    return f"{mark}{tex}{mark}" if tex else ""
+
+
 HIDDEN = ("script", "style", "button", "svg", "math")
 WRITERS = {
     "p": paragraph, "a": link, "code": inline_code, "pre": code_box, "blockquote": quote,
     "li": list_item, "table": table, "tr": table_row, "td": table_cell, "th": table_cell,
     "b": emphasis("**"), "strong": emphasis("**"), "i": emphasis("*"), "em": emphasis("*"),
     **{f"h{level}": heading(level) for level in range(1, 7)},
-    "ul": list_block, "ol": list_block, **dict.fromkeys(HIDDEN, nothing),
+    "ul": list_block, "ol": list_block, **dict.fromkeys((*HIDDEN, "span"), nothing),
+    "math": formula,
 }
 # elements without contents
 EMPTY = {"hr": horizontal_rule, "img": image}
@@ -170,6 +177,9 @@ OPENING = re.compile(rf"\s*<({KNOWN})[\s/>]", re.I)
 # "2 / 3", as ChatGPT's page numbers the versions of an answer
 PAGER = re.compile(r"\A\s*\d+ / \d+[ \t]*(\n\s*|(?=<))")
 COMMENT = re.compile(r"<!--[^<>]*-->")
+# KaTeX writes each formula twice: as math, with its TeX inside, and as spans that look like it
+TEX = re.compile(r"<math\b([^<>]*)>((?!</math>).)*?<annotation encoding=\"application/x-tex\">"
+                 r"(?P<tex>[^<]*)</annotation>.*?</math>", re.S | re.I)
 # characters that HTMLParser would take for markup though they are text: a < before an unknown
 # tag, and an & before a number too long for a character
 TEXT = re.compile(rf"<(?!/?({KNOWN})[\s/>])|&(?=#\d{{9}})", re.I)
@@ -178,11 +188,16 @@ TEXT = re.compile(rf"<(?!/?({KNOWN})[\s/>])|&(?=#\d{{9}})", re.I)
 
 
 class MarkdownConverter(HTMLParser):
-    """A parser that converts the HTML fed to it; the Markdown is the text of stack[0]."""
+    """
+    A parser that converts the HTML fed to it; the Markdown is the text of stack[0].
 
-    def __init__(self):
+    has_tex: the page has the TeX of its formulas, so that the spans that show them are left out.
+    """
+
+    def __init__(self, has_tex):
         super().__init__()
         self.stack = [Element("page")]
+        self.has_tex = has_tex
 
     def innermost(self, *tags):
         """Return the innermost open element with one of these tags, or None."""
@@ -204,6 +219,11 @@ class MarkdownConverter(HTMLParser):
         box = self.innermost("pre")
         if box and tag not in HIDDEN:
             self.start_in_code_box(element, box)
+        elif tag == "span":
+            shows_formula = self.has_tex and "katex-html" in element.attrs.get("class", "")
+            # within such a span all others count, to find its end
+            if shows_formula or self.innermost("span"):
+                self.stack.append(element)
         elif tag == "br":
             # not by add(): two line breaks are two newlines
             self.stack[-1].text = self.stack[-1].text.rstrip(" ") + "\n"
@@ -253,21 +273,30 @@ def is_html(text):
     return bool(OPENING.match(PAGER.sub("", text)) and CLOSING.search(text))
 
 
+def keep_tex(match):
+    """Write a formula that TEX matches as one empty tag, its TeX in an attribute."""
+    tex = match["tex"].replace('"', "&quot;")
+    return f'<math{match[1]} data-tex="{tex}"></math>'
+
+
+def without_page_marks(text):
+    """Remove a pager at the start ("2 / 3") and a counter at the end ("Copy123 chars / 45 words")."""
+    text = PAGER.sub("", text)
+    counter = re.search(r"\bCopy\d+ chars / \d+ words\s*\Z", text)
+    return text[:counter.start()].rstrip() if counter else text
+
+
 def to_markdown(text):
     """
-    Convert a turn of a chat page to Markdown; a text that is not HTML stays as it is.
-
-    From both, a pager at the start ("2 / 3") and a counter at the end ("Copy123 chars / 45 words")
-    are removed.
+    Convert a turn of a chat page to Markdown, without what only the page wrote; a text that is not
+    HTML stays as it is.
     """
     if is_html(text):
-        converter = MarkdownConverter()
-        html = COMMENT.sub("", text)
+        html, formulas = TEX.subn(keep_tex, COMMENT.sub("", text))
+        converter = MarkdownConverter(has_tex=formulas > 0)
         converter.feed(TEXT.sub(lambda match: escape(match[0]), html))
         converter.close()
         page = converter.stack[0]
         converter.close_until(page)
         text = re.sub(r"\n{3,}", "\n\n", page.text).strip()
-    text = PAGER.sub("", text)
-    counter = re.search(r"\bCopy\d+ chars / \d+ words\s*\Z", text)
-    return text[:counter.start()].rstrip() if counter else text
+    return without_page_marks(text)

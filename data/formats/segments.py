@@ -14,10 +14,13 @@ def authors(lengths, roles, limit):
 
     A turn that no longer fits ends the segment. If it is an answer, it still belongs to it (the
     authors' trainer cuts it short, ours leaves out that round). An overflowing last turn starts no
-    segment of its own; if it is a question, it is lost.
+    segment of its own. A question at the end of the dialogue is lost, even where it fits.
 
     authors([4] * 8, ["human", "gpt"] * 4, 17)  ->  [(0, 4), (3, 8)]
+    authors([4, 4, 4], ["human", "gpt", "human"], 100)  ->  [(0, 2)]
     """
+    if roles[-1:] == ["human"]:
+        lengths = lengths[:-1]
     spans = []
     start = 0
     total = 0
