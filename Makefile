@@ -271,7 +271,7 @@ endif
 
 card: $(R)/card.json ## the card of the simulator (part of make all): 1 minute after it
 
-fetch: $(install) ## download a checkpoint (BASE=owner/model) or data set (DATA=owner/set) from the Hugging Face hub
+fetch: $(if $(BASE)$(DATA),$(install)) ## download a checkpoint (BASE=owner/model) or data set (DATA=owner/set) from the Hugging Face hub
 	@test -n "$(BASE)$(DATA)" || { echo "make fetch BASE=owner/model, or DATA=owner/set: which?"; exit 1; }
 	$(if $(BASE),$(python) -m data.formats.fetch $(BASE) --out runs/fetched/$(notdir $(BASE)))
 	$(if $(DATA),$(python) -m data.formats.fetch "$(DATA)" $(if $(findstring ://,$(DATA)),,--dataset) \

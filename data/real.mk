@@ -19,7 +19,8 @@ learn_continued = all
 .PHONY: real
 real: $(REAL)/card.json ## train Socratic from scratch on your dialogues (DATA=FILE), and print its card: 8 minutes
 
-$(REAL)/human.jsonl: $(wildcard $(REAL_DATA)) | $(install) runs/machine.json
+# without DATA nothing is installed either
+$(REAL)/human.jsonl: $(wildcard $(REAL_DATA)) | $(if $(DATA),$(install) runs/machine.json)
 	@test -n "$(DATA)" || { \
 	    echo "make real DATA=FILE: which dialogues? (any format that data/formats/dialogues.py knows)"; exit 1; }
 	mkdir -p $(@D) && $(python) -m data.formats.files $(REAL_DATA) $(addprefix --where ,$(WHERE)) \

@@ -50,6 +50,8 @@ def test_a_plan_by_hand(plan):
     assert "6.74 billion weights" in printed and "807 updates" in printed
     # weights, gradients and two averages of 2 bytes each
     assert "53.9 GB of weights" in printed and "fits in 80 GB" in printed
+    # 34,435 segments of 1,137 tokens
+    assert "1.8 GB for the samples" in printed
     lora = f"python train.py {flags} --weights bf16 --lora 16 --activation-checkpointing\n"
     assert "fits in 24 GB" in plan(lora, "7b", "--gpu", "4090")
     assert "DOES NOT FIT in 24 GB" in plan(lora.replace("--activation-checkpointing", ""), "7b", "--gpu", "4090")

@@ -97,6 +97,14 @@ def start(files=FILES):
     return server
 
 
+def test_a_model_without_a_tokenizer_that_we_read_is_refused_before_its_weights(hub, fetch):
+    del hub.files["tokenizer.model"]
+    hub.page["siblings"] = [entry(name, data) for name, data in (hub.files | {"tokenizer.json": b"{}"}).items()]
+    with pytest.raises(UserError, match="no tokenizer.model"):
+        fetch("owner/model")
+    assert not any("safetensors" in path for path, _ in hub.requests)
+
+
 @pytest.fixture
 def hub(monkeypatch):
     server = start()

@@ -575,3 +575,6 @@ def test_alpacaevals_files(bench, tmp_path):
     assert found["win_rate"] == pytest.approx(100 * wins.mean()) and found["n_total"] == 6
     assert found["standard_error"] == pytest.approx(100 * wins.std(ddof=1) / 6 ** 0.5)
     assert (found["n_wins"], found["n_wins_base"], found["n_draws"], found["failed"]) == (3, 1, 2, 2)
+    for odd in ("model", 3, 0.5, True, float("inf"), -1):
+        with pytest.raises(UserError, match="not a number from 1 to 2"):
+            alpaca.win_rate([{"preference": 2}, {"preference": odd}])

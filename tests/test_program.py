@@ -13,6 +13,7 @@ import pytest
 import train
 from data.checkpoint import load_model, save_model
 from data.formats import convert
+from data.measure import tables
 from data.program import UserError, require_apart, staged, write_text
 
 
@@ -161,3 +162,15 @@ def test_a_kill_between_two_files_loses_neither(learn, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", real)
     assert (load_model(tmp_path / "out").norm.weight == old).all()
     assert learn("--out", tmp_path / "out", "--seed", 1, "--resume").returncode == 0
+
+
+def test_long_names_shift_no_table():
+    arm = {"overall": 0.5, "low": 0.4, "high": 0.6, "failed": 0, "categories": {"coding": 0.5}, "kinds": {}}
+    pair = {"model_1": "a" * 30, "model_2": "b", "wins": 1, "ties": 1, "losses": 1, "adjusted": 0.5, "low": 0.2, "high": 0.8,
+            "p": 1.0, "controlled": None, "flips": 0.5, "first": 0.5, "failed": 0}
+    results = {"questions": 4, "arms": {"short": arm, "a very long name of a model": arm},
+               "paired": {"x" * 40: {"difference": 0.1, "low": 0.0, "high": 0.2, "p": 0.5},
+                          "x": {"difference": 0.1, "low": 0.0, "high": 0.2, "p": 0.5}}}
+    lines = tables.arm_lines(results)
+    for rows in (lines[2:5], lines[6:9], lines[-2:], tables.pair_lines([pair, pair | {"model_1": "a"}])[3:5]):
+        assert len({len(row) for row in rows if row}) == 1, "\n".join(rows)

@@ -21,7 +21,7 @@ import simulate
 import train
 from data.api.budget import PAPER_MEANS, cost_in_dollars, forecast, price_of, teacher_tokens
 from data.checkpoint import read_config
-from data.program import run
+from data.program import UserError, run
 from model import Config
 
 
@@ -49,6 +49,8 @@ BANDWIDTH_UTILISATION = 0.5
 SEGMENTS = 34_435
 SEGMENT_TOKENS = 1137
 SIMULATED_TOKENS = 2184
+# bytes that a token of a sample takes in Python's lists of inputs and targets (measured)
+SAMPLE_BYTES = 47
 # seconds in which a teacher answers
 ANSWER_SECONDS = 5
 # MT-Bench has 80 questions of two turns
@@ -100,6 +102,9 @@ def lora_weights(c, rank, names):
     sides = {"q_proj": 2 * c.dim, "o_proj": 2 * c.dim, "k_proj": c.dim + kv, "v_proj": c.dim + kv,
              "gate_proj": c.dim + c.hidden, "up_proj": c.dim + c.hidden,
              "down_proj": c.dim + c.hidden, "lm_head": (c.dim + c.vocab) / c.layers}
+    unknown = [name for name in names if name not in sides]
+    if unknown:
+        raise UserError(f"no matrix of the model is called {' or '.join(unknown)}")
     return rank * c.layers * sum(sides[name] for name in names)
 
 
@@ -138,15 +143,20 @@ def training_seconds(c, setup, tokens, flops):
     return tokens * (each * (body + c.vocab * c.dim) + attention) / flops
 
 
-def machine_memory(c, setup):
-    """Return in words how much RAM and disk a training needs beside its GPUs."""
+def machine_memory(c, setup, sample_tokens):
+    """
+    Return in words how much RAM and disk a training needs beside its GPUs; sample_tokens: of all
+    its samples together.
+    """
     total = weights_of(c)[1]
     trained = setup.added or total
     trained_bytes = 4 if setup.added else setup.weight_bytes
     ram = 2 * total * setup.processes
     # the trained weights and AdamW's two averages
     state = 3 * trained_bytes * trained
+    samples = SAMPLE_BYTES * sample_tokens * setup.processes
     return (f"{ram / 1e9:,.0f} GB of RAM to begin with (each process reads the base), "
+            f"{samples / 1e9:,.1f} GB for the samples, "
             f"{state / 1e9:,.1f} GB on disk to resume after a kill, "
             f"{2 * total / 1e9:,.1f} GB for the model")
 
@@ -188,10 +198,10 @@ def plan_training(words, processes, plan):
         processes=processes, sharded=args.shard, checkpointing=args.activation_checkpointing)
 
     dialogues = plan.dialogues if args.learn == "gpt" else SEGMENTS
+    # simulated dialogues are known by the name of their file
+    simulated = any("socratic" in Path(path).name for path in args.data)
+    length = min(c.context, SIMULATED_TOKENS if simulated else SEGMENT_TOKENS)
     if args.epochs:
-        # simulated dialogues are known by the name of their file
-        simulated = any("socratic" in Path(path).name for path in args.data)
-        length = min(c.context, SIMULATED_TOKENS if simulated else SEGMENT_TOKENS)
         steps = args.epochs * (dialogues // (args.samples or dialogues))
         tokens = args.epochs * dialogues * length
     else:
@@ -209,7 +219,7 @@ def plan_training(words, processes, plan):
             f"{state / 1e9:.1f} GB of weights and optimizer state, {activations / 1e9:.1f} GB of "
             f"activations on each of {processes} {plan.gpu}: "
             f"{memory_verdict(state + activations, plan)}",
-            f"{machine_memory(c, setup)}; {hours:,.1f} hours"]
+            f"{machine_memory(c, setup, dialogues * length)}; {hours:,.1f} hours"]
 
 
 def without_cap(words):

@@ -344,6 +344,9 @@ def select_files(info, home, dataset, globs):
         print(f"not taken: {', '.join(others[:8])}{more} (--files GLOB takes others)")
     if not files:
         raise UserError(f"{home} has none of the files to take; --files GLOB takes others")
+    if not (dataset or globs or {"tokenizer.model", "adapter_config.json"}.intersection(names)):
+        raise UserError(f"{home} has no tokenizer.model, the only kind of tokenizer that is read "
+                        "here; --files GLOB takes files all the same")
     return files
 
 

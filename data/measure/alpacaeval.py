@@ -48,8 +48,12 @@ def win_rate(annotations):
     wins = []
     for row in annotations:
         preference = row.get("preference")
-        if preference is not None and np.isfinite(preference):
-            wins.append(0.5 if preference == 0 else preference - 1)
+        if preference is None or preference != preference:
+            continue
+        is_number = type(preference) in (int, float)
+        if not is_number or preference != 0 and not 1 <= preference <= 2:
+            raise UserError(f"a preference is {preference!r}, not a number from 1 to 2")
+        wins.append(0.5 if preference == 0 else preference - 1)
     if not wins:
         raise UserError("no annotation has a preference")
     wins = np.array(wins)

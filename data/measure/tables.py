@@ -56,25 +56,27 @@ def arm_lines(results):
         # without the contrast the column repeats the overall mean
         headings = [heading for heading in headings if heading != "asked"]
 
-    lines += ["", f"{'arm':<11}{'overall':>7}  {'interval':^14}" + cells(headings, 8)]
+    width = max(11, 2 + max(map(len, arms)))
+    lines += ["", f"{'arm':<{width}}{'overall':>7}  {'interval':^14}" + cells(headings, 8)]
     for name, arm in arms.items():
         values = [number(arm.get(COLUMNS[heading])) for heading in headings]
-        lines.append(f"{name:<11}{number(arm['overall']):>7}  {number(arm['low'])} to "
+        lines.append(f"{name:<{width}}{number(arm['overall']):>7}  {number(arm['low'])} to "
                      f"{number(arm['high'])}" + cells(values, 8))
     for group in ("categories", "kinds"):
         names = list(next(iter(arms.values()))[group])
         if names:
-            lines += ["", f"{group:<11}" + cells([name[:9] for name in names], 10)]
+            lines += ["", f"{group:<{width}}" + cells([name[:9] for name in names], 10)]
             for name, arm in arms.items():
                 values = [number(arm[group][key]) for key in names]
-                lines.append(f"{name:<11}" + cells(values, 10))
+                lines.append(f"{name:<{width}}" + cells(values, 10))
     lines.append("")
     for name, arm in arms.items():
         if arm["failed"]:
             lines.append(f"{name}: {arm['failed']} judgments failed; had all been the worst, or "
                          f"the best: {arm['worst']:.3f} to {arm['best']:.3f}")
+    width = max(24, 1 + max(map(len, results["paired"]), default=0))
     for name, pair in results["paired"].items():
-        lines.append(f"{name:<24} {pair['difference']:+.3f}  {interval(pair, sign='+')}  "
+        lines.append(f"{name:<{width}} {pair['difference']:+.3f}  {interval(pair, sign='+')}  "
                      f"p {p_value(pair['p'])}")
     return lines
 
@@ -83,19 +85,20 @@ def pair_lines(pairs):
     """The table of pairwise comparisons: how often model 1 won, how consistent the judge was."""
     if not pairs:
         return []
+    names = [f"{pair['model_1']}-{pair['model_2']}" for pair in pairs]
+    width = max(22, 2 + max(map(len, names)))
     lines = ["", "pairs, each judged in both orders: a win counts where both agree; 95 % intervals "
-             "over questions", f"{'':<22}{'win':>5}{'tie':>5}{'loss':>5}{'win+tie/2':>10}"
+             "over questions", f"{'':<{width}}{'win':>5}{'tie':>5}{'loss':>5}{'win+tie/2':>10}"
              f"{'':>16}{'p':>6}{'at equal length':>17}{'':>12}{'flips':>6}{'first':>6}"]
-    for pair in pairs:
-        name = f"{pair['model_1']}-{pair['model_2']}"
+    for name, pair in zip(names, pairs):
         controlled = pair["controlled"] or {"rate": None, "low": None, "high": None}
-        lines.append(f"{name:<22}{pair['wins']:>5}{pair['ties']:>5}{pair['losses']:>5}"
+        lines.append(f"{name:<{width}}{pair['wins']:>5}{pair['ties']:>5}{pair['losses']:>5}"
                      f"{number(pair['adjusted']):>10} {interval(pair):<14}"
                      f"{p_value(pair['p']):>7}"
                      f"{number(controlled['rate']):>12} {interval(controlled):<14}"
                      f"{number(pair['flips'], 2):>6}{number(pair['first'], 2):>6}")
         if pair["failed"]:
-            lines.append(f"{name:<22}{pair['failed']} judgments failed; had all been losses, or "
+            lines.append(f"{name:<{width}}{pair['failed']} judgments failed; had all been losses, or "
                          f"wins: {pair['worst']:.3f} to {pair['best']:.3f}")
     return lines + ["flips: the two orders do not agree; first: of the games that somebody won, "
                     "who stood first (0.5: no position bias)"]
