@@ -14,7 +14,6 @@ Read before: platolm.py, model.py, simulate.py.
 """
 
 import argparse
-import re
 import threading
 import time
 from functools import partial
@@ -25,18 +24,21 @@ import numpy as np
 
 from data.api.budget import Endpoint, client_settings, money_flags
 from data.api.journal import Journal
+from data.api.protocol import how_it_ended
 from data.api.request_pool import ask_all, raise_if_incomplete, tally
+from data.api.session import check_server
 from data.machine import load_checkpoint
 from data.measure import card, dataset_stats, mtbench
 from data.measure.intervals import (bootstrap, label_agreement, length_controlled_interval,
                                     mean_bounds, mean_of, paired, permutation, ratio)
-from data.measure.judge import (Case, Judge, JudgeSettings, open_journal, prompt_messages,
-                                require_one_budget)
+from data.measure.judge import (Case, Judge, JudgeSettings, open_journal, prompt_messages, rating,
+                                require_one_budget, verdict)
 from data.measure.mtbench import read_questions, read_scores
 from data.measure.tables import arm_lines, card_lines, column_lines, pair_lines, vote_lines
 from data.measure.turns import AskSettings
 from data.program import (Progress, UserError, name_and_value, natural_int, positive_int, read_json,
-                          read_jsonl, require_apart, run, url, write_json, write_jsonl)
+                          read_jsonl, require_apart, run, temperature_or_none, url, write_json,
+                          write_jsonl)
 from data.text_metrics import vectors
 from data.users import user_settings
 from model import generate_batch
@@ -82,6 +84,24 @@ def answer(model, tokenizer, questions, limit, slots=64, seed=0):
     return answers, cut_short
 
 
+def journalled_answers(journal, question):
+    """
+    Follow a question's conversation through a journal: its answers there, up to the first that is
+    missing, {turn: "length"} of those that were cut, and the key and messages of the missing one.
+    """
+    answers, cut_short = [], {}
+    while len(answers) < len(question["turns"]):
+        messages = mtbench.messages_so_far(question["turns"], answers)
+        key = mtbench.text_hash(repr(messages), str(question["question_id"]))
+        rows = journal.turns(key)
+        if not rows:
+            return answers, cut_short, key, messages
+        answers.append(rows[0]["value"])
+        if how_it_ended(rows[0]["finish"]) == "length":
+            cut_short[len(answers)] = "length"
+    return answers, cut_short, None, None
+
+
 def answer_remote(client, model, questions, limit, journal, in_flight, stop):
     """
     Let a model on a server, called `model` there, answer questions; the rest is as for `answer`.
@@ -90,81 +110,65 @@ def answer_remote(client, model, questions, limit, journal, in_flight, stop):
     the server refuses a question (a content filter, say), this answer and all later ones of the
     question are "", and the second list has the reason.
     """
-    answers = [[] for _ in questions]
-    cut_short = [{} for _ in questions]
-    refusals = [None] * len(questions)
+    # {key: reason}
+    refusals = {}
     most_turns = max(len(question["turns"]) for question in questions)
     for turn in range(most_turns):
-        keys, tasks = {}, {}
-        # what is not in the journal becomes a task
-        for i, question in enumerate(questions):
-            if turn < len(question["turns"]) and not refusals[i]:
-                messages = mtbench.messages_so_far(question["turns"], answers[i])
-                keys[i] = mtbench.text_hash(repr(messages), str(question["question_id"]))
-                if not journal.turns(keys[i]):
-                    tasks[keys[i]] = partial(client.chat, model, messages, limit,
-                                             temperature=mtbench.temperature(question))
+        tasks = {}
+        for question in questions:
+            answers, _, key, messages = journalled_answers(journal, question)
+            if key and key not in refusals and len(answers) == turn:
+                tasks[key] = partial(client.chat, model, messages, limit,
+                                     temperature=mtbench.temperature(question))
+        if tasks and turn == 0:
+            check_server(client, "model")
         progress = Progress(f"{model}, turn {turn + 1}", len(tasks), client.ledger, unit="answers")
-        failures = ask_all(journal, tasks, in_flight, stop, progress)
-        raise_if_incomplete(failures.values(), "answers")
-        for i, question in enumerate(questions):
-            if turn >= len(question["turns"]):
-                continue
-            if not refusals[i]:
-                refusals[i] = failures.get(keys[i])
-            if refusals[i]:
-                answers[i].append("")
-                cut_short[i][turn + 1] = refusals[i]
-            else:
-                row = journal.turns(keys[i])[0]
-                answers[i].append(row["value"])
-                # servers have many names for a normal end, but one for an answer at its limit
-                if row["finish"] == "length":
-                    cut_short[i][turn + 1] = "length"
-    return answers, cut_short
+        refusals |= ask_all(journal, tasks, in_flight, stop, progress)
+        raise_if_incomplete(refusals.values(), "answers")
+    all_answers, all_cut_short = [], []
+    for question in questions:
+        answers, cut_short, key, _ = journalled_answers(journal, question)
+        for turn in range(len(answers), len(question["turns"])):
+            answers.append("")
+            cut_short[turn + 1] = refusals[key]
+        all_answers.append(answers)
+        all_cut_short.append(cut_short)
+    return all_answers, all_cut_short
 
 
-def answer_endpoint(endpoint, questions, limit, journal_path, settings, in_flight):
-    """Open a journal and a client for the model at an Endpoint, and call answer_remote."""
+def write_whole_answers(path, name, questions, journal):
+    """Write the answers to those questions that a journal answers whole, if there are any."""
+    found = [(question, *journalled_answers(journal, question)) for question in questions]
+    whole = [(question, answers, cut_short) for question, answers, cut_short, key, _ in found
+             if not key]
+    if whole:
+        write_jsonl(path, mtbench.answer_rows(name, *zip(*whole)))
+
+
+def answer_endpoint(endpoint, questions, limit, path, settings, in_flight):
+    """
+    Let the model at an Endpoint answer questions as in answer_remote, with a journal beside `path`.
+
+    If the run stops, the whole answers are written there. Returns the answers, how those ended that
+    the model did not end, and what it cost as text.
+    """
     stop = threading.Event()
-    journal = Journal(journal_path, {"model": endpoint.model, "limit": limit})
+    journal = Journal(path.with_suffix(".journal"), {"model": endpoint.model, "limit": limit})
     try:
-        client_for, _ = client_factory(settings, endpoint.url, journal, stop, bool(endpoint.price))
-        return answer_remote(client_for(endpoint), endpoint.model, questions, limit, journal,
-                             in_flight, stop)
+        client_for, ledger = client_factory(settings, endpoint.url, journal, stop,
+                                            bool(endpoint.price))
+        answers, cut_short = answer_remote(client_for(endpoint), endpoint.model, questions, limit,
+                                           journal, in_flight, stop)
+        return answers, cut_short, ledger.summary()
+    except BaseException:
+        write_whole_answers(path, endpoint.model, questions, journal)
+        raise
     finally:
         journal.close()
 
 
 # ------------------------------------------------------------------------------------------------
 # judge
-
-
-def rating(judgment):
-    """
-    Read a rating from a judge's text: the number in [[7]] or [[7.5]], or else the one in [7].
-
-    None if there is no such number, or if it is not from 1 to 10.
-    """
-    for pattern in (r"\[\[(\d+\.?\d*)\]\]", r"\[(\d+\.?\d*)\]"):
-        match = re.search(pattern, judgment)
-        if match:
-            number = float(match[1])
-            return number if 1 <= number <= 10 else None
-    return None
-
-
-def verdict(judgment):
-    """
-    Read from a judge's text what answer A gets: 1 for [[A]], 0 for [[B]], 0.5 for [[C]], a tie.
-
-    None if there is no such mark. If there are several, [[A]] goes before [[B]], and [[B]] before
-    [[C]], whatever their order in the text; FastChat does the same.
-    """
-    for mark, score in (("[[A]]", 1.0), ("[[B]]", 0.0), ("[[C]]", 0.5)):
-        if mark in judgment:
-            return score
-    return None
 
 
 def judgment_cases(bench, names, pairs, prompts, judge):
@@ -401,17 +405,24 @@ def command_answer(args):
     if len(set(names)) < len(names):
         raise UserError(f"two of {', '.join(names)} have one name: NAME=DIR tells them apart")
 
+    if hasattr(args, "temperature"):
+        if args.temperature is None and len(addresses) < len(assistants):
+            raise UserError("--temperature none is for models at an address")
+        for questions in benches.values():
+            for question in questions:
+                question["required_temperature"] = args.temperature
+
     for name, address, directory in assistants:
         began = time.time()
         if not address:
             model, tokenizer = load_checkpoint(directory)
-        reasons = []
+        reasons, spent = [], ""
         for bench, questions in benches.items():
             path = mtbench.answers_path(bench, name)
             if address:
-                answers, cut_short = answer_endpoint(
-                    Endpoint(address, name, args.price), questions, args.limit,
-                    path.with_suffix(".journal"), client_settings(args), args.in_flight)
+                answers, cut_short, spent = answer_endpoint(
+                    Endpoint(address, name, args.price), questions, args.limit, path,
+                    client_settings(args), args.in_flight)
             else:
                 answers, cut_short = answer(model, tokenizer, questions, args.limit, seed=args.seed)
             write_jsonl(path, mtbench.answer_rows(name, questions, answers, cut_short))
@@ -421,7 +432,7 @@ def command_answer(args):
                 f"{time.time() - began:.0f} s")
         if reasons:
             line += f"; not ended by itself: {tally(reasons)}"
-        print(line, flush=True)
+        print(line + spent, flush=True)
 
 
 def make_pairs(mode, names, baseline=None):
@@ -451,7 +462,8 @@ def judge_bench(bench, names, pairs, prompts, settings, clients, stop):
     Prompts with a judgment, in the file or the journal, are not sent again.
     """
     model = settings.endpoint.model
-    kind, parse = ("pair", verdict) if pairs else ("single", rating)
+    kind, read = ("pair", verdict) if pairs else ("single", rating)
+    parse = partial(read, fastchat=settings.fastchat)
     path = mtbench.judgments_path(bench, model, kind)
     cases = list(judgment_cases(bench, names, pairs, prompts, model))
     requests = {}
@@ -462,19 +474,22 @@ def judge_bench(bench, names, pairs, prompts, settings, clients, stop):
     judge = Judge(path, settings, clients, stop, systems)
     try:
         new = judge.ask(requests, parse)
-        rows = [judge.row(case, parse) for case in cases]
     finally:
+        # also when the run stops: what is there is written
+        rows = judge.rows(cases, parse)
+        if rows:
+            write_jsonl(path, mtbench.merge_judgments(mtbench.read_judgments(path), rows))
         judge.journal.close()
-    write_jsonl(path, mtbench.merge_judgments(mtbench.read_judgments(path), rows))
 
     failed = [row for row in rows if "failure" in row]
     failures = [row["failure"] for row in failed]
     print(f"{path}: {len(rows):,} judgments of {len(requests):,} prompts, {new:,} of which had "
-          f"too few before; failed: {tally(failures) or 'none'}{judge.spent()}", flush=True)
+          f"too few before; failed: {tally(failures) or 'none'}{judge.ledger.summary()}",
+          flush=True)
     if "unparsed" in failures:
         row = failed[failures.index("unparsed")]
         text = row.get("judgment") or row.get("g1_judgment") or row.get("g2_judgment") or ""
-        print(f"such as: {text[-200:]!r}")
+        print(f"such as: {text[-200:]!r}; --again asks for these once more")
     return failures
 
 
@@ -483,7 +498,8 @@ def command_judge(args):
     require_one_budget(args.max_dollars, len(args.bench), "bench")
     prompts = mtbench.read_prompts(args.prompts)
     settings = JudgeSettings(Endpoint(args.judge, args.judge_model, args.price), args.repeats,
-                             args.max_tokens, args.in_flight)
+                             args.max_tokens, args.in_flight, args.temperature, args.again,
+                             args.fastchat)
     stop = threading.Event()
     pairs = make_pairs(args.mode, args.names, args.baseline)
     failures = []
@@ -611,6 +627,8 @@ def arguments():
         "model NAME at an OpenAI-compatible address")
     add("--limit", type=positive_int, default=1024, help="longest answer (1024 tokens)")
     add("--seed", type=natural_int, default=0)
+    add("--temperature", type=temperature_or_none, default=argparse.SUPPRESS,
+        help="of all answers; none: the model's own (default: by the category, as FastChat)")
 
     judging = commands.add_parser("judge", help="let a judge rate answers, or compare them")
     add = judging.add_argument
@@ -622,6 +640,9 @@ def arguments():
     add("--prompts", metavar="FILE", help="FastChat's judge_prompts.jsonl (default: our own)")
     add("--repeats", type=positive_int, default=1, help="judgments of each; the median counts")
     add("--max-tokens", type=positive_int, default=2048, help="longest judgment (2048)")
+    add("--temperature", type=temperature_or_none, default=0, help="the judge's (0); none: its own")
+    add("--again", action="store_true", help="ask again where a judgment could not be read")
+    add("--fastchat", action="store_true", help="read the marks in judgments as FastChat does")
 
     scoring = commands.add_parser("score", help="compare what was judged")
     add = scoring.add_argument

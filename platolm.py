@@ -99,6 +99,7 @@ END_REASONS = {
     "repeats": "the human repeated a question, or only thanked again",
     "role_leak": "the human began to write the other's part",
     "content_filter": "the assistant's provider refused",
+    "refused": "a server refused for a reason of its own",
     "budget": "the money was spent",
     "error": "no answer came, or it took too long",
 }

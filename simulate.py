@@ -10,7 +10,6 @@ Read before: platolm.py, model.py. Read next: evaluate.py.
 """
 
 import argparse
-import json
 import math
 import os
 import queue
@@ -25,22 +24,21 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import requests
-# what requests is made of
-from urllib3.exceptions import HTTPError, NewConnectionError
 
-from data.api.budget import (Endpoint, Ledger, Limiter, RunStopped, client_settings,
-                             cost_in_dollars, forecast, is_loopback, money_flags, price_of,
-                             teacher_tokens, transcript_tokens, user_tokens, worst_case)
+from data.api.budget import (Endpoint, Ledger, client_settings, cost_of_report, forecast,
+                             is_loopback, maybe_made, money_flags, price_of, teacher_tokens,
+                             transcript_tokens, user_tokens, worst_case)
 from data.api.journal import Journal, finished_openings, journal_records, mean_sizes
-from data.api.protocol import (BILLING, FILTERED, GIVE_UP_AFTER, TOO_LONG, Reply, RetriesExhausted,
-                               RetryableError, chat_text, error_codes, is_transient, one_line,
-                               retry_after, token_usage)
-from data.api.session import check_server, open_session
+from data.api.limiter import Limiter, RunStopped
+from data.api.protocol import (GIVE_UP_AFTER, RateLimited, Refused, Reply, RetriesExhausted,
+                               RetryableError, chat_text, error_inside, one_line, parse_json,
+                               token_usage)
+from data.api.refusals import ErrorReplies
+from data.api.session import check_server, join_path, open_session, post
 from data.machine import load_checkpoint
 from data.openings import openings, simulation_settings
-from data.program import (Progress, UserError, format_dollars, natural_int, positive_int, read_text,
-                          require_apart, run, shard, url, write_jsonl)
+from data.program import (Progress, UserError, natural_int, positive_int, read_text, require_apart,
+                          run, shard, url, write_jsonl)
 from data.users import UserSettings, make_other_user, user_endpoint, user_flags, user_settings
 from model import Engine
 from platolm import END_REASONS, LABEL, DialogueEnd, blanked, prompt, to_messages
@@ -220,7 +218,7 @@ class Simulation:
         self.rounds, self.minutes = rounds, minutes
         self.stop, self.clock = stop or threading.Event(), clock
         self.lock = threading.Lock()
-        # dialogues in a row in which nothing was answered
+        # dialogues in a row, without an answer in between, that failed or were refused
         self.unanswered = 0
 
     def run(self, openings, in_flight, progress=None):
@@ -266,38 +264,51 @@ class Simulation:
         # some users write both sides
         answer = getattr(ask, "answer", self.teacher)
 
+        reason = {}
+
         def speaker(role, speak):
             # first what the journal holds, then what the opening gives, then what is new
             new = replay_then(opening.turns, speak)
-            return replay_then(rows, self.journalled(opening.name, started, role, new))
-        reason = {}
+            return replay_then(rows, self.journalled(opening.name, started, role, new, reason))
         try:
             _, end = converse(speaker("human", ask), speaker("gpt", answer), self.rounds)
         except RetriesExhausted as error:
             end = "error"
-            reason = {"why": str(error)}
-            self.unanswered += 1
-            if self.unanswered >= GIVE_UP_AFTER:
-                raise UserError(f"{GIVE_UP_AFTER} dialogues in a row got no answer; what was said "
-                                f"is kept, start again to go on: {error}") from None
+            reason["why"] = str(error)
         finally:
             ask.close()
         self.journal.write({"id": opening.name, "end": end, **reason})
+        # a dialogue that has filled the teacher's context is no bad sign
+        rounds = len(self.journal.turns(opening.name)) // 2
+        if reason and not (end == "context_full" and rounds):
+            self.unanswered += 1
+            if self.unanswered >= GIVE_UP_AFTER:
+                raise UserError(f"{GIVE_UP_AFTER} dialogues in a row got no answer; what was said "
+                                f"is kept, start again to go on: {reason['why']}")
         return end
 
-    def journalled(self, name, started, role, speak):
+    def journalled(self, name, started, role, speak, reason):
         """
         Wrap speak(turns): each text is in the journal before it is returned.
 
         The wrapped function raises RunStopped after self.stop, RetriesExhausted after so many
-        minutes, and DialogueEnd("error") for an empty answer.
+        minutes, and DialogueEnd("error") for an empty answer. A server's words of refusal become
+        reason["why"].
         """
+        queued = 0
+
         def speak_and_write(turns):
+            nonlocal queued
             if self.stop.is_set():
                 raise RunStopped
-            if self.clock() - started > 60 * self.minutes:
+            # the time in our own queue is nobody's delay
+            if self.clock() - started - queued > 60 * self.minutes:
                 raise RetriesExhausted(f"{name} takes longer than {self.minutes} minutes")
-            text = speak(turns)
+            try:
+                text = speak(turns)
+            except Refused as refusal:
+                reason["why"] = refusal.why
+                raise
             if text is None or not text.strip():
                 if role == "gpt":
                     raise DialogueEnd("error")
@@ -306,6 +317,7 @@ class Simulation:
             meta = getattr(text, "meta", {})
             row = {"id": name, "turn": len(turns), "from": role, "value": text, **meta}
             self.journal.write(row, paid=meta.get("cost", 0) > 0)
+            queued += meta.get("queued", 0)
             if meta:
                 self.unanswered = 0
             if role == "gpt":
@@ -317,8 +329,8 @@ class Simulation:
 # ------------------------------------------------------------------------------------------------
 # the client: one address that speaks the OpenAI protocol, in plain requests
 
-# most tries at one request
-TRIES = 10
+# most tries at one request, and most that were paid for and gave nothing
+TRIES, WASTED = 10, 3
 
 
 class Client:
@@ -327,166 +339,150 @@ class Client:
 
     price: dollars per million tokens (read, written); timeout: seconds to connect, and between two
     bytes; patience: seconds for one text, all tries together; limit_key: the server's name for the
-    longest answer.
+    longest answer; answered: whether it has answered in an earlier run.
     """
 
     def __init__(self, url, key=None, price=(0, 0), limiter=None, ledger=None,
-                 limit_key="max_tokens", timeout=(5, 120), patience=600,
+                 limit_key="max_tokens", timeout=(5, 120), patience=600, answered=False,
                  clock=time.monotonic, sleep=time.sleep):
-        self.url, self.key = url.rstrip("/"), (key or "").strip()
+        self.url = url.rstrip("/")
         self.session = open_session(url, key)
         self.price, self.limit_key = price, limit_key
         self.limiter, self.ledger = limiter or Limiter(), ledger or Ledger()
         self.timeout, self.patience = timeout, patience
         self.clock, self.sleep = clock, sleep
+        self.errors = ErrorReplies(self.url, key, patience, self.ledger.notices, answered)
+        # tries of this run that were paid for and gave nothing; None after the first answer
+        self.wasted = 0
 
     def close(self):
         """Close all connections."""
         self.session.close()
 
-    def chat(self, model, messages, max_tokens, **options):
+    def chat(self, model, messages, max_tokens, parse=chat_text, **options):
         """
-        Get the answer to [{"role", "content"}, ...] as a Reply; options are keys of the request.
+        Get the answer to [{"role", "content"}, ...] as a Reply; options are keys of the request,
+        left out where their value is None.
 
         A transient error is retried, and in the end a RetriesExhausted. Any other is a UserError
         (for the run) or a DialogueEnd (for this dialogue).
         """
-        body = {"model": model, "messages": messages, self.limit_key: max_tokens, **options}
+        body = {"model": model, "messages": messages, self.limit_key: max_tokens}
+        body |= {key: value for key, value in options.items() if value is not None}
         worst_tokens = worst_case([message["content"] for message in messages], max_tokens)
-        return self.post("/chat/completions", body, worst_tokens, chat_text)
+        return self.post("/chat/completions", body, worst_tokens, parse)
 
     def post(self, path, body, worst_tokens, parse):
         """
-        Send a request until parse(JSON of the reply) -> (text, finish_reason) accepts what comes
+        Send a request until parse(JSON of the reply) -> (text, {"finish", ...}) accepts what comes
         back; return that text as a Reply.
 
-        worst_tokens: the most tokens (read, written) that one try can cost.
+        worst_tokens: the most tokens (read, written) that one try should cost. A try that came too
+        fast (RateLimited) is none, as long as others are served.
         """
-        parameters = {key: body[key] for key in body if key not in ("messages", "prompt")}
         started = self.clock()
-        for attempt in range(1, TRIES + 1):
-            queued = self.clock()
+        queued = attempts = failures = wasted = 0
+        while True:
+            began = self.clock()
             # about four bytes make a token
-            self.limiter.wait(worst_tokens[0] // 4 + worst_tokens[1])
-            # patience is for the server: time in our own queue does not count
-            started += self.clock() - queued
-            try:
-                text, meta = self.try_once(path, body, worst_tokens, parse, started + self.patience)
-                seconds = round(self.clock() - started, 3)
-                return Reply(text, {"parameters": parameters, **meta, "attempts": attempt,
-                                    "seconds": seconds})
-            except RetryableError as error:
-                message, requested = str(error), error.wait
-            if requested:
-                # all workers honour a wait that the server asks for
-                self.limiter.pause(requested)
+            with self.limiter.slot(worst_tokens[0] // 4 + worst_tokens[1]):
+                call = self.ledger.reserve(self.price, worst_tokens, body["model"])
+                # patience is for the server: time in our own queue does not count
+                queued += self.clock() - began
+                sent = self.limiter.clock()
+                attempts += 1
+                try:
+                    reply = self.try_once(call, path, body, worst_tokens, parse)
+                    self.limiter.served(sent)
+                    reply.meta.update(attempts=attempts, queued=round(queued, 3),
+                                      seconds=round(self.clock() - started - queued, 3))
+                    return reply
+                except RateLimited as error:
+                    self.limiter.refused(sent, error.wait)
+                    self.note_rate_limit(error)
+                    continue
+                except RetryableError as error:
+                    failures += 1
+                    wasted += error.wasted
+                    failure = error
+            # all workers honour a wait that the server asks for
+            self.limiter.pause(failure.wait or 0)
             # full jitter: between 0 and a bound that doubles with every try
-            wait = requested or random.uniform(0, min(60, 2 ** (attempt - 2)))
-            if self.clock() + wait > started + self.patience:
-                break
-            if attempt < TRIES:
-                self.sleep(wait)
-        more = f"; it asks to wait {requested:.0f} s more" if requested else ""
-        raise RetriesExhausted(f"no answer from {self.url} after {attempt} tries in "
-                               f"{self.clock() - started:.0f} s{more}: {message}")
+            wait = failure.wait or random.uniform(0, min(60, 2 ** (failures - 2)))
+            elapsed = self.clock() - started - queued
+            if failures == TRIES or wasted == WASTED or elapsed + wait > self.patience:
+                more = f"; it asks to wait {failure.wait:.0f} s more" if failure.wait else ""
+                raise RetriesExhausted(f"no answer from {self.url} after {failures} tries in "
+                                       f"{elapsed:.0f} s{more}: {failure}")
+            self.sleep(wait)
 
-    def try_once(self, path, body, worst_tokens, parse, deadline):
+    def note_rate_limit(self, error):
+        """Say once that requests come too fast; RetriesExhausted if nobody is served any more."""
+        flag = "--requests-per-minute keeps to a limit that you know"
+        seconds = self.limiter.seconds_without_answer()
+        if seconds > self.patience:
+            raise RetriesExhausted(f"{self.url} has served nobody for {seconds:,.0f} s, however "
+                                   f"slowly it was asked ({flag}): {error}")
+        self.ledger.notices.say(f"rate {self.url}", f"{self.url} takes no more requests for now; "
+                                f"they go slower ({flag}): {error}")
+
+    def try_once(self, call, path, body, worst_tokens, parse):
         """
-        Send a request once, reserving its cost before and settling it after. Returns the text and
-        {"model", "finish", "usage", "cost", "request"}.
+        Send a request once, and settle what was reserved for the call. Returns a Reply with
+        {"parameters", "model", "finish", "usage", "cost", "request"}.
         """
-        worst_cost = cost_in_dollars(self.price, *worst_tokens)
-        call = self.ledger.reserve(worst_cost)
         # a reply that was made and then lost has to be paid for
-        cost = worst_cost
+        cost, usage = self.ledger.reserved(call), None
+        sending = self.errors.as_taken(body)
         try:
-            status, headers, data = self.send(path, body, deadline)
-            text, payload = self.parse_reply(data)
+            status, headers, data = post(self.session, join_path(self.url, path), sending,
+                                         self.timeout, self.clock() + self.patience, self.clock)
+            payload = parse_json(data)
             usage = token_usage(payload, worst_tokens)
-            cost = self.cost_of_reply(status, usage, worst_tokens)
+            error = error_inside(payload) if status == 200 else payload
+            failed = status != 200 or error is not None
+            if usage:
+                cost = cost_of_report(self.price, usage, payload)
+            elif failed and not maybe_made(status):
+                cost = 0.0
         except RetryableError as error:
             if error.unsent:
                 cost = 0.0
+            error.wasted = cost > 0
             raise
         finally:
-            self.ledger.settle(call, cost)
-        if status != 200:
-            self.raise_for_reply(status, headers, text, payload)
-        if payload is None:
-            raise RetryableError(f"it does not speak the OpenAI protocol: {text}")
-        answer, finish = parse(payload)
+            self.ledger.settle(call, cost, usage)
+        if failed:
+            self.errors.raise_for(status, headers, error, data, sending)
+        try:
+            if payload is None:
+                self.errors.raise_for_page(data)
+            text, meta = parse(payload)
+        except (RetryableError, DialogueEnd) as error:
+            self.count_wasted(error, cost)
+            raise
+        self.errors.answered, self.wasted = True, None
         request = headers.get("x-request-id") or str(payload.get("id"))
+        parameters = {key: sending[key] for key in sending if key not in ("messages", "prompt")}
+        if "reasoning" in meta:
+            self.ledger.notices.say("reasoning", f"{self.url} sends its reasoning in the text; it "
+                                    "is taken out")
         # a lone surrogate is JSON but no text
-        return answer.encode(errors="replace").decode(), {
-            "model": one_line(payload.get("model")), "finish": finish, "usage": usage, "cost": cost,
-            "request": one_line(self.redact(request))}
+        return Reply(text.encode(errors="replace").decode(), {
+            "parameters": parameters, "model": self.errors.redact(one_line(payload.get("model"))),
+            **meta, "usage": usage, "cost": cost, "request": self.errors.redact(one_line(request))})
 
-    def cost_of_reply(self, status, usage, worst_tokens):
-        """Compute a reply's cost in dollars from its HTTP status and (tokens read, written)."""
-        if status == 200:
-            # without a count that can be right, the worst case
-            return cost_in_dollars(self.price, *(usage or worst_tokens))
-        # behind a gateway that gave up, an answer may have been made
-        gateway = status == 408 or status >= 500 and status not in (500, 503)
-        return cost_in_dollars(self.price, *worst_tokens) if gateway else 0.0
-
-    def send(self, path, body, deadline):
-        """
-        Send one request; return (status, headers, bytes of the reply). RetryableError if the
-        connection fails, or if the reply is not complete at the deadline (a time of self.clock).
-        """
-        data = b""
-        try:
-            with self.session.post(self.url + path, json=body, timeout=self.timeout, stream=True,
-                                   allow_redirects=False) as reply:
-                # piece by piece, as they come: a server may send a byte now and then, for ever
-                while piece := reply.raw.read1(1 << 16, decode_content=True):
-                    data += piece
-                    if self.clock() > deadline:
-                        raise RetryableError("the answer takes too long")
-                return reply.status_code, reply.headers, data
-        except (requests.RequestException, HTTPError) as error:
-            cause = getattr(error.args[0] if error.args else None, "reason", None)
-            unsent = isinstance(error, requests.ConnectTimeout) or isinstance(
-                cause, NewConnectionError)
-            raise RetryableError(f"the connection failed ({type(error).__name__})",
-                                 unsent=unsent) from None
-
-    def parse_reply(self, data):
-        """Decode a reply's bytes as (text, JSON or None), with our key in neither."""
-        try:
-            # written anew, JSON has no escapes under which a key could hide
-            text = self.redact(json.dumps(json.loads(data), ensure_ascii=False))
-            return text, json.loads(text)
-        except (ValueError, RecursionError):
-            # it may hold a piece of our key, so it is not quoted
-            return f"({len(data)} bytes that are no JSON)", None
-
-    def redact(self, text):
-        """Replace our key in a text from outside."""
-        return text.replace(self.key, "(key)") if self.key else text
-
-    def raise_for_reply(self, status, headers, text, payload):
-        """
-        Always raise: a RetryableError, a DialogueEnd for this dialogue or a UserError for the run.
-        """
-        codes = error_codes(payload)
-        message = f"HTTP {status}: {one_line(text)}"
-        if codes & TOO_LONG:
-            raise DialogueEnd("context_full")
-        if codes & FILTERED:
-            raise DialogueEnd("content_filter")
-        if codes & BILLING or status == 402:
-            raise UserError(f"no money left at {self.url}; what was said is kept, start again when "
-                            f"there is: {message}")
-        if not is_transient(status):
-            hint = " (does the address end in /v1?)" if status == 404 else ""
-            raise UserError(f"{self.url} refuses: {message}{hint}")
-        wait = retry_after(headers)
-        if wait and wait > self.patience:
-            raise UserError(f"{self.url} asks to wait {wait:,.0f} s; start again then, what was "
-                            f"said is kept: {message}")
-        raise RetryableError(message, wait)
+    def count_wasted(self, error, cost):
+        """Count an answer that gives nothing, if it cost something; UserError if none ever gave."""
+        error.wasted = cost > 0
+        if not cost or self.wasted is None:
+            return
+        self.wasted += 1
+        if self.wasted == WASTED:
+            reason = END_REASONS.get(str(error), error)
+            raise UserError(f"{self.url} was paid for {WASTED} answers, and none holds a text: "
+                            f"{reason} (a model that reasons may need more --max-tokens, a slow "
+                            "one more --timeout)") from None
 
 
 class Teacher:
@@ -529,7 +525,7 @@ def client_factory(settings, home, journal, stop, priced=False):
         key = os.environ.get("OPENAI_API_KEY" if at_home else "USER_API_KEY")
         limiter = pace if at_home else Limiter(sleep=sleep)
         return Client(endpoint.url, key, price_of(*endpoint), limiter, ledger, settings.limit_key,
-                      (5, settings.timeout), settings.patience, sleep=sleep)
+                      (5, settings.timeout), settings.patience, journal.answered, sleep=sleep)
     return client_for, ledger
 
 
@@ -581,6 +577,8 @@ def make_user(user, settings, client_for, endpoint, slots, tokenizer=None, seede
     --tokenizer; seeded: whether the first questions are given.
     """
     if Path(user).is_dir():
+        if settings.temperature is None:
+            raise UserError("--temperature none is for chat models: a checkpoint needs a number")
         model, own_tokenizer = load_checkpoint(user)
         try:
             return Socratic(model, own_tokenizer, slots, settings)
@@ -589,7 +587,7 @@ def make_user(user, settings, client_for, endpoint, slots, tokenizer=None, seede
                             f"({one_line(error)})") from None
     other = make_other_user(user, settings, client_for, endpoint, tokenizer, seeded)
     if user.startswith("http"):
-        check_server(other.client, "user", "USER_API_KEY")
+        check_server(other.client, "user")
     return other
 
 
@@ -614,21 +612,31 @@ def dry_run(user, teacher, endpoint, dialogues, limits, system, means=None):
 
 
 def write_dialogues(out, journal, planned, ledger):
-    """Write the journal's dialogues as one file; print how many there are, and how they ended."""
+    """
+    Write the journal's dialogues as one file; print how many there are, and how they ended.
+
+    Returns how many got no answer, and how many are not at their end for want of money.
+    """
     grown, dropped = finished_openings(journal, planned)
-    write_jsonl(out, journal_records(journal, planned))
     ends = Counter(journal.ends[opening.name] for opening in grown + dropped)
-    money = f"; {format_dollars(ledger.spent)} spent" if ledger.spent else ""
+    write_jsonl(out, journal_records(journal, planned))
     print(f"{out}: {len(grown):,} dialogues; {len(dropped)} in which nothing new was said were "
-          f"dropped{money}")
+          f"dropped{ledger.summary()}")
     shares = [f"{end} {count / ends.total():.1%} ({END_REASONS[end]})"
               for end, count in ends.most_common()]
-    print("why they ended: " + ", ".join(shares))
-    if ends["error"]:
-        print(f"{ends['error']} got no answer; the same command tries them again")
-    if missing := len(planned) - ends.total() + ends["budget"]:
-        raise UserError(f"the money was spent before {missing} dialogues were at their end; the "
+    print("why they ended: " + ", ".join(shares), flush=True)
+    if reasoned := ledger.notices.counts["reasoning"]:
+        print(f"reasoning was taken out of {reasoned:,} answers")
+    return ends["error"], len(planned) - ends.total() + ends["budget"]
+
+
+def raise_if_unfinished(failed, unpaid):
+    """Raise UserError for dialogues that got no answer, or that the money did not reach."""
+    if unpaid:
+        raise UserError(f"the money was spent before {unpaid} dialogues were at their end; the "
                         "same command with more --max-dollars goes on with them")
+    if failed:
+        raise UserError(f"{failed} dialogues got no answer; the same command tries them again")
 
 
 def simulate(args, planned, system, teacher, endpoint, journal):
@@ -647,8 +655,14 @@ def simulate(args, planned, system, teacher, endpoint, journal):
         print(f"going on: {len(planned) - missing:,} of {len(planned):,} dialogues are there")
     answer = Teacher(client, teacher.model, system, args.max_tokens)
     simulation = Simulation(user, answer, journal, args.rounds, args.minutes, stop)
-    simulation.run(planned, args.in_flight, Progress(Path(args.out).stem, missing, ledger))
-    write_dialogues(args.out, journal, planned, ledger)
+    try:
+        simulation.run(planned, args.in_flight, Progress(Path(args.out).stem, missing, ledger))
+    except BaseException:
+        # what is whole is written also when the run stops
+        if journal.ends:
+            write_dialogues(args.out, journal, planned, ledger)
+        raise
+    raise_if_unfinished(*write_dialogues(args.out, journal, planned, ledger))
 
 
 def main():

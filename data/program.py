@@ -11,6 +11,7 @@ import shutil
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -380,6 +381,11 @@ name_and_value = argument_type("NAME=VALUE", parse_name_and_value)
 url = argument_type("an address (http://... or https://...)", parse_url)
 
 
+def temperature_or_none(text):
+    """An argparse type: a number from 0 up, or "none" as None: the model's own, nothing is sent."""
+    return None if text == "none" else nonnegative(text)
+
+
 # ------------------------------------------------------------------------------------------------
 # progress
 
@@ -445,3 +451,18 @@ class Progress:
             speed = f"{self.done / seconds:>6,.1f} {self.unit}/s"
         return (f"{self.name:<10} {self.unit} {self.done:>6}/{self.total}   {speed}{money}"
                 f"   {left:>6} left")
+
+
+class Notices:
+    """Things that are said once and counted every time, by any number of threads."""
+
+    def __init__(self):
+        self.counts = Counter()
+        self.lock = threading.Lock()
+
+    def say(self, kind, text):
+        """Count a notice of a kind; print the first one."""
+        with self.lock:
+            self.counts[kind] += 1
+            if self.counts[kind] == 1:
+                print(f"note: {text}", flush=True)

@@ -19,9 +19,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from data.api.budget import Endpoint
-from data.api.protocol import Reply, RetriesExhausted, RetryableError, first_choice
+from data.api.protocol import Reply, RetryableError, chat_text, first_choice
 from data.program import (UserError, fraction, natural_int, nonnegative, positive_int,
-                          read_text)
+                          read_text, temperature_or_none)
 from platolm import LABEL, DialogueEnd, Tokenizer, blanked, prompt, to_messages
 
 # what a prompted user writes to leave
@@ -36,7 +36,7 @@ class UserSettings:
     max_question: most tokens of a question; context: most tokens of a dialogue; leave: factor on
     the odds of leaving at each turn; blind: the user does not see the answers.
     """
-    temperature: float = 0.7
+    temperature: float | None = 0.7
     top_k: int = 0
     top_p: float = 1.0
     max_question: int = 64
@@ -50,8 +50,8 @@ def user_flags(parser):
     """Add the flags of UserSettings, and of a user behind an address, to a parser."""
     default = UserSettings()
     add = parser.add_argument_group("how a user writes").add_argument
-    add("--temperature", type=nonnegative, default=default.temperature,
-        help="(%(default)s, as in the paper)")
+    add("--temperature", type=temperature_or_none, default=default.temperature,
+        help="(%(default)s, as in the paper); none: a chat model's own")
     add("--top-k", type=natural_int, default=default.top_k, help="0 for all")
     add("--top-p", type=fraction, default=default.top_p)
     add("--max-question", type=positive_int, default=default.max_question,
@@ -93,11 +93,11 @@ class Ask:
 
 
 def completion_text(payload):
-    """Get (text, finish_reason) of a completion (JSON); with an empty text the user leaves."""
+    """Get (text, {"finish"}) of a completion (JSON); with an empty text the user leaves."""
     choice, finish = first_choice(payload)
     if not isinstance(choice.get("text"), str):
         raise RetryableError("a completion without a text")
-    return choice["text"], finish
+    return choice["text"], {"finish": finish}
 
 
 def leave_probability(payload):
@@ -170,6 +170,8 @@ class Remote:
         limit = settings.max_question
         body = {"model": self.model, "prompt": ids, "max_tokens": limit, "seed": seed,
                 "temperature": settings.temperature, "top_p": settings.top_p}
+        if settings.temperature is None:
+            del body["temperature"]
         if settings.top_k:
             body["top_k"] = settings.top_k
         if settings.leave == 1:
@@ -240,6 +242,20 @@ def parse_transcript(text):
     return turns[:len(turns) // 2 * 2]
 
 
+def whole_rounds(text, finish):
+    """Parse a dialogue, without its last round if that was cut off (finish: "length")."""
+    turns = parse_transcript(text)
+    return turns[:-2] if finish == "length" else turns
+
+
+def transcript_text(payload):
+    """Get (text, {"finish", ...}) of a chat completion; RetryableError if it is no dialogue."""
+    text, meta = chat_text(payload)
+    if not whole_rounds(text, meta["finish"]):
+        raise RetryableError('what was written is no dialogue of "Human:" and "Assistant:"')
+    return text, meta
+
+
 class Whole(Instructed):
     """Baize's way: one call writes both sides, which the dialogue then takes turn by turn."""
 
@@ -251,13 +267,9 @@ class Whole(Instructed):
         """Have a new dialogue written: its turns, and the meta of the reply."""
         instruction = self.instruction.replace("{intent}", intent)
         messages = [{"role": "user", "content": instruction}]
-        text = self.client.chat(self.model, messages, self.settings.context,
+        text = self.client.chat(self.model, messages, self.settings.context, transcript_text,
                                 temperature=self.settings.temperature)
-        turns = parse_transcript(text)
-        if text.meta["finish"] == "length":
-            # the last round was cut off
-            turns = turns[:-2]
-        return turns, text.meta
+        return whole_rounds(text, text.meta["finish"]), text.meta
 
 
 class TranscriptAsk(Ask):
@@ -276,9 +288,6 @@ class TranscriptAsk(Ask):
         """Return the transcript's next question; None after the last."""
         if self.turns is None:
             self.turns, meta = self.writer.write(self.intent)
-            if not self.turns:
-                raise RetriesExhausted('what was written is no dialogue of "Human:" and '
-                                       '"Assistant:"')
             meta = {**meta, "finish": "stop", "transcript": self.turns}
             return Reply(self.turns[0]["value"], meta)
         return self.next_turn(turns) if len(turns) < len(self.turns) else None

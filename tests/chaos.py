@@ -46,10 +46,11 @@ class Tally:
     def bill(self, page):
         """Bill an answer that was made, whether it arrives or not."""
         used = page["usage"]
+        read = used["prompt_tokens"]
+        written = max(used["completion_tokens"], used["total_tokens"] - read)
         with self.lock:
             self.made += 1
-            self.dollars += (PRICE[0] * used["prompt_tokens"]
-                             + PRICE[1] * used["completion_tokens"]) / 1e6
+            self.dollars += (PRICE[0] * read + PRICE[1] * written) / 1e6
 
     def count_delivered(self):
         """Count an answer that went out complete and right."""
@@ -58,9 +59,9 @@ class Tally:
 
 
 def at_random(rate, seed, but=()):
-    """Yield an endless script: a fault in `rate` of the requests, none of those in `but`."""
+    """Yield an endless script: a fault in `rate` of the requests, none LASTING or in `but`."""
     rng = random.Random(seed)
-    names = [name for name in FAULTS if name not in but]
+    names = [name for name in FAULTS if name not in (*LASTING, *but)]
     while True:
         yield rng.choice(names) if rng.random() < rate else None
 
@@ -81,16 +82,20 @@ def rate_limit(form):
     return fault
 
 
-def status(number, body=None):
+def status(number, body=None, **headers):
     """Make the fault of an HTTP status, with a body in one of the shapes that servers send."""
     def fault(handler, wait):
         page = RequestError(number, "server_error", "trouble").body if body is None else body
-        handler.send(number, page)
+        handler.send(number, page, **headers)
     return fault
 
 
-BILLING = {"error": {"message": "you have no credit left", "type": "insufficient_quota",
-                     "param": None, "code": "insufficient_quota"}}
+def refusal(message, **more):
+    """Make the body of an error."""
+    return {"error": {"message": message, "param": None, **more}}
+
+
+BILLING = refusal("you have no credit left", type="insufficient_quota", code="insufficient_quota")
 HTML = b"<html><h1>502 Bad Gateway</h1>\xc3\xbc</html>"
 
 BEFORE = {
@@ -98,6 +103,19 @@ BEFORE = {
     "rate limit, float": rate_limit("float"), "rate limit, date": rate_limit("date"),
     "rate limit, ms": rate_limit("ms"), "billing": status(429, BILLING), "500": status(500),
     "502 in HTML": status(502, HTML), "503 as a word": status(503, b"overloaded"),
+    "503, seconds": status(503, Retry_After="2"), "529": status(529, refusal("Overloaded")),
+    # errors that look like a success
+    "200, rate limit": status(200, refusal("slow down", code=429)),
+    "200, overloaded": status(200, refusal("overloaded", type="server_error")),
+    "200, as a word": status(200, {"error": "out of memory"}),
+    "wait for infinity": status(429, Retry_After="inf"),
+}
+# these end the one dialogue: what is refused stays refused
+REFUSALS = {
+    "filter": status(400, refusal("no", code="content_filter")),
+    "filter, wrapped": status(400, refusal('litellm: {"error": {"code": "DataInspectionFailed"}}')),
+    "context": status(400, refusal("prompt is too long: 9 tokens > 8 maximum")),
+    "unknown 4xx": status(418, refusal("I would rather not")),
 }
 
 # ------------------------------------------------------------------------------------------------
@@ -167,20 +185,41 @@ def other_text(text):
     return lambda page: page["choices"][0]["message"].update(content=text)
 
 
+def in_parts(page):
+    """Split the answer's text into two parts."""
+    text = page["choices"][0]["message"]["content"]
+    parts = [{"type": "text", "text": half} for half in (text[:3], text[3:])]
+    page["choices"][0]["message"]["content"] = parts
+
+
+def with_reasoning(page):
+    """Put reasoning before the answer's text."""
+    message = page["choices"][0]["message"]
+    message["content"] = f"so I would say</think>\n\n{message['content']}"
+
+
 AFTER = {
     "reset": reset, "cut": cut, "cut inside a character": lambda h, page: cut(h, page, True),
     "torn JSON": torn, "HTML": lambda handler, page: handler.send(200, HTML, "text/html"),
     "null": changed(other_text(None)), "empty": changed(other_text(" ")),
+    "failed": changed(lambda page: page["choices"][0].update(finish_reason="network_error")),
 }
 # after these the client has the whole answer, though
 INTACT = {
     "slow bytes": drip, "no usage": changed(no_usage),
     "usage below 0": changed(wrong_usage(prompt_tokens=-5)),
     "usage in words": changed(wrong_usage(completion_tokens="many")),
-    "usage beyond belief": changed(wrong_usage(prompt_tokens=10 ** 12)),
-    "usage of nothing": changed(wrong_usage(prompt_tokens=0, completion_tokens=0)),
+    "usage of nothing": changed(wrong_usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)),
+    "content in parts": changed(in_parts), "reasoning in the text": changed(with_reasoning),
 }
-FAULTS = {**BEFORE, **AFTER, **INTACT}
+# answers that cost more than was allowed, as the server's bill says, too
+DEAR = {
+    "reasoning in the total": lambda page: page["usage"].update(total_tokens=5000),
+    "more than the limit": lambda page: page["usage"].update(completion_tokens=900),
+}
+FAULTS = {**BEFORE, **REFUSALS, **AFTER, **INTACT, **DEAR}
+# after these a run is not as without them
+LASTING = ("billing", *REFUSALS)
 
 
 class Chaos(Handler):
@@ -189,9 +228,11 @@ class Chaos(Handler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.tally.next_fault()
-        if fault in BEFORE:
-            return BEFORE[fault](self, self.tally.wait)
+        if fault in BEFORE or fault in REFUSALS:
+            return FAULTS[fault](self, self.tally.wait)
         status, page, *kind = self.answer(body)
+        if fault in DEAR:
+            DEAR[fault](page)
         if status == 200:
             self.tally.bill(page)
         if fault in AFTER or fault in INTACT:

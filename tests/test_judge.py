@@ -59,7 +59,7 @@ def args_of(bench, url, names=("terse", "plain", "wordy"), **more):
                         "mode": "single", "baseline": None, "prompts": None, "repeats": 1, "max_tokens": 99,
                         "in_flight": 4, "max_dollars": None, "price": None, "timeout": 5, "patience": 5,
                         "requests_per_minute": None, "tokens_per_minute": None,
-                        "limit_key": "max_tokens", **more})
+                        "limit_key": "max_tokens", "temperature": 0, "again": False, "fastchat": False, **more})
 
 
 def rows_of(bench, kind="single"):
@@ -72,7 +72,7 @@ def rows_of(bench, kind="single"):
 
 @pytest.mark.parametrize("text, number", [
     ("Good. [[7]]", 7), ("[[7.5]] I say", 7.5), ("rated [7]", 7), ("[2] but [[9]]", 9),
-    ("[[3]] then [[4]]", 3), ("[[11]]", None), ("in [1931]", None), ("seven", None), ("", None), ("[[good]]", None)])
+    ("[[3]] then [[4]]", 4), ("[[11]]", None), ("in [1931]", None), ("seven", None), ("", None), ("[[good]]", None)])
 def test_a_rating_is_read_from_a_judgment(text, number):
     assert e.rating(text) == number
 
@@ -251,7 +251,10 @@ def test_after_failures_exactly_the_failed_ones_are_asked(bench):
         assert {row["user_prompt"] for row in rows if row["score"] == -1} == broken and len(broken) > 2
         assert {row["failure"] for row in rows if "failure" in row} == {"unparsed", "content_filter"}
         healed.append(True), asked.clear()
+        # what was refused is asked for again; what could not be read was bought, and only on demand is so again
         e.command_judge(args_of(bench, url))
+        assert sorted(asked) == sorted(text for text in broken if len(text) % 2)
+        e.command_judge(args_of(bench, url, again=True))
         assert sorted(asked) == sorted(broken)
         assert len(rows_of(bench)) == 15 and all(row["score"] == 6 and "failure" not in row for row in rows_of(bench))
 
@@ -384,7 +387,7 @@ def test_the_judgment_on_file_is_the_one_that_counts_and_all_stay(bench):
     put(bench / "question.jsonl", QUESTIONS[2:])
     with serving(lambda messages: next(said)) as url:
         e.command_judge(args_of(bench, url, ["terse"]))
-        e.command_judge(args_of(bench, url, ["terse"]))
+        e.command_judge(args_of(bench, url, ["terse"], again=True))
         assert rows_of(bench)[0]["judgment"] == "[[2]]" and rows_of(bench)[0]["score"] == 2
         (bench / "model_judgment/j_single.jsonl.journal").unlink()
         # one is on file: two more are asked for

@@ -13,17 +13,18 @@ from functools import partial
 import pytest
 import requests
 
-from data.api.budget import (Ledger, Limiter, RunStopped, cost_in_dollars, forecast, price_of, teacher_tokens,
-                             transcript_tokens, user_tokens, worst_case)
+from data.api.budget import (Ledger, cost_in_dollars, forecast, price_of, teacher_tokens, transcript_tokens,
+                             user_tokens, worst_case)
 from data.api.journal import Journal, journal_records, mean_sizes
-from data.api.protocol import TOO_LONG, RetriesExhausted, error_codes, retry_after, token_usage
+from data.api.limiter import Limiter, RunStopped
+from data.api.protocol import RetriesExhausted
 from data.api.server import RequestError, serving
 from data.api.session import check_server, open_session
 from data.openings import Opening
 from data.program import Progress, UserError, format_dollars, to_jsonl
 from platolm import END_REASONS, DialogueEnd
 from simulate import TRIES, Client, Simulation, Teacher
-from tests.chaos import AFTER, BEFORE, INTACT, PRICE, Chaos, Tally, at_random
+from tests.chaos import AFTER, BEFORE, DEAR, INTACT, PRICE, Chaos, Tally, at_random
 
 ASK = [{"role": "user", "content": "hello"}]
 WORST = cost_in_dollars(PRICE, *worst_case(["hello"], 64))
@@ -71,37 +72,22 @@ def talk(client, **options):
 # 1, 2: waits
 
 
-@pytest.mark.parametrize("form, least", [("seconds", 2), ("float", 2), ("date", 2), ("ms", 2)])
-def test_a_wait_that_is_asked_for_is_obeyed_by_all(chaos, form, least):
+@pytest.mark.parametrize("fault", ["rate limit, seconds", "rate limit, float", "rate limit, date", "rate limit, ms",
+                                   "503, seconds"])
+def test_a_wait_that_is_asked_for_is_obeyed_by_all(chaos, fault):
     clock, arrived = Clock(), []
-    url, _ = chaos([f"rate limit, {form}"], lambda messages: arrived.append(clock.now) or "well")
+    url, _ = chaos([None, fault], lambda messages: arrived.append(clock.now) or "well")
     pace = Limiter(clock=clock, sleep=clock.sleep)
-    other = client_of(url, clock, limiter=pace)
-
-    def sleep(seconds):
-        # while one waits, another worker wants to send
-        if not arrived:
-            talk(other)
-    one = Client(url, limiter=pace, clock=clock, sleep=sleep)
-    assert talk(one) == "well" and len(arrived) == 2
-    assert all(least <= when < least + 1.1 for when in arrived)
+    one, other = (client_of(url, clock, limiter=pace) for _ in range(2))
+    talk(one), pace.wait(1)
+    # what is refused is asked for again, by whichever worker
+    assert talk(one) == talk(other) == "well" and len(arrived) == 3
+    assert all(2 <= when < 4.2 for when in arrived[1:])
 
 
-@pytest.mark.parametrize("headers, seconds", [
-    ({"retry-after": "2"}, 2), ({"retry-after": "1.5"}, 1.5), ({"retry-after-ms": "250"}, 0.25),
-    ({"retry-after-ms": "250", "retry-after": "9"}, 0.25), ({"retry-after": "-3"}, 0),
-    ({"retry-after": "Wed, 21 Oct 2015 07:28:05 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 5),
-    ({"retry-after": "Wed, 21 Oct 2015 07:28:05 GMT"}, 0), ({}, None), ({"retry-after": "soon"}, None),
-    ({"retry-after": "Wed, 99 Oct 2015 07:28:05 GMT"}, None), ({"retry-after-ms": "x"}, None),
-])
-def test_every_form_of_a_wait(headers, seconds):
-    assert retry_after(requests.structures.CaseInsensitiveDict(headers)) == seconds
-
-
-@pytest.mark.parametrize("words", ["99999", "inf", "1e400"])
-def test_a_wait_beyond_patience_stops_the_run_and_says_so(words):
+def test_a_wait_beyond_patience_stops_the_run_and_says_so():
     with pytest.raises(UserError, match="asks to wait .* start again then"):
-        client_of("http://127.0.0.1:9").raise_for_reply(429, {"retry-after": words}, "{}", {})
+        client_of("http://127.0.0.1:9").errors.raise_for(429, {"retry-after": "99999"}, {}, b"{}", {})
 
 
 def test_a_pace_is_kept():
@@ -163,11 +149,12 @@ TRANSIENT = [name for name in (*BEFORE, *AFTER, *INTACT) if name != "billing"]
 
 @pytest.mark.parametrize("fault", TRANSIENT)
 def test_a_transient_error_is_retried_until_it_is_gone(chaos, fault):
-    clock = Clock()
-    url, tally = chaos([fault] * 3)
-    text = talk(client_of(url, clock))
+    url, tally = chaos([None] + [fault] * 3)
+    client = client_of(url)
+    talk(client)
+    text = talk(client)
     assert text == "wëll, ünd 1" and text.meta["finish"] == "stop"
-    assert text.meta["attempts"] == tally.requests == (1 if fault in INTACT else 4)
+    assert text.meta["attempts"] == tally.requests - 1 == (1 if fault in INTACT else 4)
 
 
 def test_waits_grow_and_are_spread():
@@ -194,7 +181,7 @@ def test_an_error_that_is_not_transient_is_not_retried(status):
         raise RequestError(status, "some_error", "no")
     with serving(reply) as url:
         clock = Clock()
-        with pytest.raises(UserError, match=f"refuses: HTTP {status}"):
+        with pytest.raises(UserError, match=f"(refuses|another key).*: HTTP {status}"):
             talk(client_of(url, clock))
         assert asked == [1] and clock.slept == []
 
@@ -214,17 +201,6 @@ def test_a_dialogue_that_the_teacher_cannot_take_ends_and_the_others_go_on(tmp_p
     with serving(reply) as url:
         found = simulate(url, tmp_path / "j", 3)
     assert [(len(r["conversations"]), r["end"]) for r in found] == [(4, end)] * 3
-
-
-@pytest.mark.parametrize("body, code", [
-    ({"error": {"code": "insufficient_quota", "type": "t"}}, {"insufficient_quota", "t"}),
-    ({"error": {"type": "x", "code": None}}, {"x"}), ({"object": "error", "message": "m", "code": 40303}, {"40303"}),
-    ({"error": "plain"}, set()), ([1], set()), (None, set()), ("x", set()), ({"error": [1]}, set()),
-    ({"object": "error", "message": "This model's maximum context length is 10", "type": "BadRequestError"},
-     {"BadRequestError", *TOO_LONG}),
-])
-def test_errors_in_any_shape(body, code):
-    assert error_codes(body) == code
 
 
 def test_nobody_there_is_one_sentence():
@@ -263,14 +239,14 @@ def test_a_dead_server_stops_the_run(tmp_path, given):
 
 
 @pytest.mark.parametrize("text", ["null", "[]", "{}", '{"choices": []}', '{"choices": [{}]}', '{"choices": [7]}',
-                                  '{"choices": [{"message": {"content": ["hi"]}}]}', "[" * 10 ** 5])
+                                  '{"choices": [{"message": {"content": [7]}}]}', "[" * 10 ** 5])
 def test_a_reply_in_no_known_language_is_one_sentence(text):
     class Odd(Chaos):
         def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send(200, text.encode())
     with serving(lambda messages: "", handler=Odd) as url:
-        with pytest.raises(RetriesExhausted, match="does not speak|without a word"):
+        with pytest.raises(UserError, match="does not speak|without a word"):
             talk(client_of(url))
 
 
@@ -366,7 +342,7 @@ def simulate(url, path, count, in_flight=4, rounds=3, ledger=None, price=(0, 0),
         ticking.sleep(seconds)
     ledger = ledger(journal) if ledger else Ledger()
     client = Client(url, "sk-planted", price, Limiter(clock=ticking, sleep=sleep), ledger, clock=ticking,
-                    sleep=sleep, **more)
+                    sleep=sleep, answered=journal.answered, **more)
     plan = [Opening(n, f"d{n:03d}", given) for n in range(count)]
     try:
         Simulation(Talkative(), Teacher(client, "m", max_tokens=64), journal, rounds, minutes, stop,
@@ -380,7 +356,7 @@ def simulate(url, path, count, in_flight=4, rounds=3, ledger=None, price=(0, 0),
 def test_through_all_faults_the_file_is_the_same(chaos, tmp_path):
     url, _ = chaos([])
     calm = simulate(url, tmp_path / "calm", 30)
-    rough, tally = chaos(at_random(0.3, 1, but=("billing", "slow bytes")))
+    rough, tally = chaos(at_random(0.4, 1, but=("slow bytes",)))
     assert simulate(rough, tmp_path / "rough", 30, in_flight=16) == calm
     assert sum(tally.faults[name] for name in tally.faults if name) > 20
     assert all(record["end"] in END_REASONS for record in calm)
@@ -405,12 +381,23 @@ def test_rubbish_in_the_middle_is_refused_by_its_line(tmp_path, middle):
         Journal(tmp_path / "j", {})
 
 
-def test_another_configuration_is_refused_by_name(tmp_path):
-    journal = Journal(tmp_path / "j", {"seed": 0, "temperature": 1.0})
-    journal.write({"id": "a", "end": "left"})
+def test_another_configuration_is_refused_by_name_once_an_answer_stands(tmp_path):
+    """Before, a corrected flag is no other run; but the money stays spent."""
+    rows = [{"id": "a", "turn": 0, "from": "human", "value": "q"}, {"id": "a", "end": "refused"},
+            {"call": 0, "cost": 0.5}]
+    for settings in ({"seed": 0, "temperature": 1.0}, {"seed": 0, "temperature": 0.7}):
+        journal = Journal(tmp_path / "j", settings)
+        assert not journal.ends and not journal.turns("a")
+        for row in rows:
+            journal.write(row)
+        journal.close()
+    journal = Journal(tmp_path / "j", settings)
+    assert journal.ends == {"a": "refused"} and len(journal.turns("a")) == 1
+    assert Ledger(rows=journal.calls).spent == 0.5, "the same call, settled twice"
+    journal.write({"id": "a", "turn": 1, "from": "gpt", "value": "a"})
     journal.close()
-    with pytest.raises(UserError, match=r"other temperature \(1.0 there, 0.7 here\); take another --out"):
-        Journal(tmp_path / "j", {"seed": 0, "temperature": 0.7})
+    with pytest.raises(UserError, match=r"other temperature \(0.7 there, 1.0 here\); take another --out"):
+        Journal(tmp_path / "j", {"seed": 0, "temperature": 1.0})
 
 
 def test_a_second_process_is_refused(tmp_path):
@@ -478,13 +465,18 @@ def test_the_limit_is_called_what_the_server_calls_it():
 # 9: money
 
 
+def reserve(ledger, dollars):
+    """Reserve so many dollars, for a model of its own: a million tokens read at this price."""
+    return ledger.reserve((dollars, 0), (10 ** 6, 0), str(ledger.numbers))
+
+
 def capped(cap):
     return lambda journal: Ledger(cap, journal.write, journal.calls)
 
 
 def test_the_cap_holds_by_the_servers_count_too(chaos, tmp_path):
     """16 workers, lost answers, lies about usage: restarted again and again until the money is gone."""
-    url, tally = chaos(at_random(0.4, 7, but=("billing", "slow bytes")))
+    url, tally = chaos(itertools.chain([None], at_random(0.4, 7, but=("slow bytes", *DEAR))))
     cap, before = 0.01, 0
     for _ in range(4):
         found = simulate(url, tmp_path / "j", 60, 16, 6, capped(cap), PRICE)
@@ -512,15 +504,18 @@ def test_more_money_takes_up_what_the_cap_stopped(chaos, tmp_path):
 
 @pytest.mark.parametrize("fault, paid", [
     *((name, "worst") for name in ("reset", "cut", "cut inside a character", "torn JSON", "HTML", "502 in HTML")),
-    *((name, "worst") for name in INTACT if name not in ("slow bytes",)),
-    *((name, "nothing") for name in ("500", "503 as a word", "rate limit", "rate limit, ms")),
-    ("null", "usage"), ("empty", "usage"),
+    *((name, "worst") for name in ("no usage", "usage below 0", "usage of nothing")),
+    *((name, "nothing") for name in BEFORE if name not in ("billing", "502 in HTML")),
+    *((name, "usage") for name in ("null", "empty", "failed", "usage in words", "content in parts")),
 ])
 def test_what_a_try_costs(chaos, fault, paid):
     rows = []
-    url, tally = chaos([fault])
-    talk(client_of(url, price=PRICE, ledger=Ledger(1, rows.append)))
-    assert rows[0] == {"call": 0, "reserved": pytest.approx(WORST)} and rows[1]["call"] == 0
+    url, tally = chaos([None, fault])
+    client = client_of(url, price=PRICE, ledger=Ledger(1, rows.append))
+    talk(client)
+    rows.clear()
+    talk(client)
+    assert rows[0] == {"call": 1, "reserved": pytest.approx(WORST)} and rows[1]["call"] == 1
     used = cost_in_dollars(PRICE, 1, 3)
     assert rows[1]["cost"] == pytest.approx({"worst": WORST, "nothing": 0, "usage": used}[paid])
     assert fault in INTACT or rows[-1]["cost"] == pytest.approx(used)
@@ -536,18 +531,18 @@ def test_a_connection_refused_costs_nothing():
 def test_what_a_kill_left_reserved_counts_as_spent():
     rows = [{"call": 0, "reserved": 3.0}, {"call": 1, "reserved": 2.0}, {"call": 0, "cost": 0.5}]
     ledger = Ledger(5, rows=rows)
-    assert ledger.spent == 2.5 and ledger.reserve(2.5) == 2
+    assert ledger.spent == 2.5 and reserve(ledger, 2.5) == 2
     with pytest.raises(DialogueEnd, match="budget"):
-        Ledger(5, rows=rows).reserve(2.51)
+        reserve(Ledger(5, rows=rows), 2.51)
 
 
 def test_who_finds_no_room_waits_for_what_comes_back():
     ledger, order = Ledger(1.0), []
-    call = ledger.reserve(0.9)
+    call = reserve(ledger, 0.9)
 
     def second():
         order.append("asks")
-        ledger.settle(ledger.reserve(0.5), 0.5)
+        ledger.settle(reserve(ledger, 0.5), 0.5)
         order.append("has it")
     thread = threading.Thread(target=second)
     thread.start()
@@ -561,23 +556,15 @@ def test_worst_case_is_never_less_than_any_tokenizer_makes(tokenizer):
         assert len(tokenizer.encode(text)) <= worst_case([text], 0)[0]
 
 
-def test_what_a_server_puts_before_our_words_is_paid_for():
-    """A little more than the worst case is a template of the server's; much more is a lie."""
-    page = {"usage": {"prompt_tokens": 60, "completion_tokens": 5}}
-    assert token_usage(page, (13, 64)) == (60, 5) and token_usage(page, (60, 4)) is None
-    page["usage"]["prompt_tokens"] = 5000
-    assert token_usage(page, (13, 64)) is None
-
-
 def test_a_disk_that_is_full_leaves_nobody_waiting():
     def full(row):
         raise OSError("no space")
     ledger = Ledger(1.0, full)
     for _ in range(2):
         with pytest.raises(OSError):
-            ledger.reserve(0.9)
+            reserve(ledger, 0.9)
     ledger.note = lambda row: None
-    call = ledger.reserve(0.9)
+    call = reserve(ledger, 0.9)
     ledger.note = full
     with pytest.raises(OSError):
         ledger.settle(call, 0.1)
@@ -589,7 +576,7 @@ def test_who_waited_for_room_gets_none_after_the_end():
     ledger = Ledger(1.0, stop=stop)
     stop.set()
     with pytest.raises(RunStopped):
-        ledger.reserve(0.5)
+        reserve(ledger, 0.5)
 
 
 def test_prices():
@@ -621,15 +608,6 @@ def test_an_estimate_learns_from_what_was_said(chaos, tmp_path):
     assert found[0] == 3 and 1 < found[1] < 2 < found[2] < 4
 
 
-def test_a_key_that_is_not_taken_is_found_out_first():
-    class Closed(Chaos):
-        def do_GET(self):
-            self.send(401, {})
-    with serving(lambda messages: "", handler=Closed) as url:
-        with pytest.raises(UserError, match="wants another key .HTTP 401.; it is read from OPENAI_API_KEY"):
-            check_server(client_of(url, key="sk-planted"), "teacher")
-
-
 def test_small_sums_are_not_nothing():
     assert (format_dollars(0.00123), format_dollars(1234.5)) == ("$0.0012", "$1,234.50")
 
@@ -648,8 +626,8 @@ def test_the_live_line():
 # 12: the key
 
 
-def test_the_key_is_sent_as_a_header_and_stands_nowhere_else(tmp_path):
-    """Also where the server echoes it: in answers, names, errors, escaped or not."""
+def test_the_key_is_sent_as_a_header_and_stands_in_nothing_but_an_answer(tmp_path, capsys):
+    """Also where the server echoes it: in names, headers, errors, escaped or not. Answers are never rewritten."""
     echo = "your key is sk-planted, \\u0073k-planted"
 
     class Echo(Chaos):
@@ -657,22 +635,26 @@ def test_the_key_is_sent_as_a_header_and_stands_nowhere_else(tmp_path):
             self.rfile.read(int(self.headers["Content-Length"]))
             assert self.headers["Authorization"] == "Bearer sk-planted"
             fault = self.tally.next_fault()
-            if fault == "500":
-                return self.send(500, f'{{"error": {{"message": "{echo}"}}}}'.encode(), x_request_id="sk-planted")
+            if fault in ("500", "418"):
+                body = f'{{"error": {{"message": "{echo}"}}}}'.encode()
+                return self.send(int(fault), body, x_request_id="sk-planted")
             if fault == "word":
                 return self.send(500, b"x" * 295 + b"sk-planted")
             body = f'{{"id": "{echo}", "model": "{echo}", "choices": [{{"message": {{"content": "{echo}"}}, ' \
                    f'"finish_reason": "{echo}"}}]}}'
             self.send(200, body.encode(), x_request_id="sk-planted")
-    script = itertools.cycle(["500", None, "word", None])
+    script = itertools.cycle([None, "500", None, "word", None, "418", None])
     with serving(lambda messages: "", handler=Echo, tally=Tally(script)) as url:
-        found = simulate(url, tmp_path / "j", 3)
+        found = simulate(url, tmp_path / "j", 4)
         with pytest.raises(RetriesExhausted) as problem:
             talk(Client(url, "sk-planted", limiter=Limiter(sleep=lambda s: None), sleep=lambda s: None, patience=-1))
-    assert found[0]["conversations"][1]["value"] == "your key is (key), (key)"
-    assert "planted" not in str(problem.value) and "sk-p" not in str(problem.value)
-    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*"))
-    assert b"planted" not in written and b"(key)" in written
+    answer = "your key is sk-planted, sk-planted"
+    assert found[0]["conversations"][1]["value"] == answer and "refused" in {r["end"] for r in found}
+    printed = str(problem.value) + capsys.readouterr().out
+    assert "planted" not in printed and "sk-p" not in printed and "(key)" in printed
+    for row in map(json.loads, (tmp_path / "j").read_text().splitlines()):
+        assert row.pop("value", answer) == answer or row["from"] == "human"
+        assert "planted" not in json.dumps(row)
 
 
 def test_a_piece_of_the_key_in_a_torn_answer_is_not_quoted():

@@ -441,7 +441,8 @@ def test_a_written_dialogue_is_paid_for_once(tmp_path, serve):
         path.write_text("".join(rows[:kept]))
         assert simulate(user(), never, plan(1), 9, 1, path) == whole and len(calls) == 1
     # one that is no dialogue is tried again at the next start
-    nothing = Whole(Client(serve(lambda messages: "I would rather not")), SETTINGS, "m", "write")
+    refusing = Client(serve(lambda messages: "I would rather not"), sleep=lambda seconds: None)
+    nothing = Whole(refusing, SETTINGS, "m", "write")
     simulate(nothing, never, plan(1), 9, 1, tmp_path / "n")
     assert "no dialogue of" in (tmp_path / "n").read_text()
     assert simulate(user(), never, plan(1), 9, 1, tmp_path / "n")[0]["end"] == "left"

@@ -1,20 +1,20 @@
 """
-What may be sent to a server, and when: the pace, the price, and a cap on what is spent.
+What a call to a server costs, and a cap on what is spent.
 
-Limiter keeps requests and tokens a minute, and the pauses that a server asks for; Ledger reserves
-dollars before a call is sent and settles them after it; `forecast` says what a run would cost. One
-Limiter and one Ledger are shared by all workers of a run.
+Ledger reserves dollars before a call is sent and settles them after it; `forecast` says what a run
+would cost. One Ledger is shared by all workers of a run.
 """
 
 import math
 import threading
-import time
+from collections import Counter
 from dataclasses import dataclass, fields
 from itertools import count
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from data.program import UserError, nonnegative, positive_int
+from data.api.limiter import RunStopped
+from data.program import Notices, UserError, format_dollars, nonnegative, positive_int
 from platolm import DialogueEnd
 
 
@@ -27,52 +27,12 @@ class Endpoint(NamedTuple):
     price: tuple | None = None
 
 
-class RunStopped(Exception):
-    """Raised in workers that wait when the run is over."""
-
-
 def is_loopback(url):
     """Whether an address is this machine."""
     try:
         return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
     except ValueError:
         raise UserError(f"{url} is no address") from None
-
-
-class Limiter:
-    """
-    Decides when the next request may be sent: at most `requests` and `tokens` a minute (None: no
-    limit), and nothing during a pause that the server asked for.
-    """
-
-    def __init__(self, requests=None, tokens=None, clock=time.monotonic, sleep=time.sleep):
-        self.requests = requests or math.inf
-        self.tokens = tokens or math.inf
-        self.clock = clock
-        self.sleep = sleep
-        self.lock = threading.Lock()
-        # when the next request may leave by the pace, and when the last pause ends
-        self.free = -math.inf
-        self.until = -math.inf
-
-    def pause(self, seconds):
-        """Hold all requests back for so many seconds from now."""
-        with self.lock:
-            self.until = max(self.until, self.clock() + seconds)
-
-    def wait(self, tokens):
-        """Queue for a request of so many tokens, and sleep until it may be sent."""
-        leaves = -math.inf
-        while True:
-            with self.lock:
-                # a turn that falls into a pause, also one that began meanwhile, queues again
-                if leaves < self.until or leaves == -math.inf:
-                    leaves = max(self.clock(), self.free, self.until)
-                    self.free = leaves + 60 * max(1 / self.requests, tokens / self.tokens)
-                gap = leaves - self.clock()
-            if gap <= 0:
-                return
-            self.sleep(gap)
 
 
 # dollars for a million tokens (read, written): OpenAI's list as we knew it in 2025. Prices change:
@@ -106,6 +66,21 @@ def cost_in_dollars(price, read, written):
     return (price[0] * read + price[1] * written) / 1e6
 
 
+def cost_of_report(price, usage, payload):
+    """
+    Compute the dollars of a reply (JSON) that reports its tokens (read, written): what they come to
+    at a price, or what the server says that it bills, if that is more.
+    """
+    billed = payload["usage"].get("cost")
+    billed = billed if type(billed) in (int, float) and any(price) else 0.0
+    return max(billed, cost_in_dollars(price, *usage))
+
+
+def maybe_made(status):
+    """Whether behind an error with this HTTP status, of a gateway, an answer may have been made."""
+    return status == 408 or status > 500 and status not in (503, 529)
+
+
 def worst_case(texts, limit):
     """
     Bound the tokens that a request can cost: (read, written).
@@ -116,66 +91,156 @@ def worst_case(texts, limit):
     return sum(len(text.encode()) + 8 for text in texts), limit
 
 
+class Reservation(NamedTuple):
+    """What a call in flight may cost: dollars, and tokens (read, written) of a model."""
+    dollars: float
+    tokens: tuple
+    model: str
+
+
 class Ledger:
     """
     Keeps what is spent below `cap` dollars (None: no cap), however many calls are in flight: the
     worst case of a call is reserved before it is sent, and settled at its real cost afterwards.
 
+    A model may write more than it was allowed to, and report it. That is booked as reported, and
+    from then on reserved in addition: so only the calls already sent can pass the cap, and nothing
+    is sent after them. Until a model's first report one call at a time is in flight.
+
     note(row) writes down both, in that order around the call. What a kill left reserved counts as
     spent, since nothing tells whether it was served. rows: those of earlier runs; stop: an event
     after which nothing more is reserved.
     """
+    # a model that reports nothing after so many calls is taken never to do so
+    SILENT = 3
 
     def __init__(self, cap=None, note=lambda row: None, rows=(), stop=None):
         self.cap = math.inf if cap is None else cap
         self.note = note
         self.stop = stop or threading.Event()
+        self.notices = Notices()
+        # {model: tokens (read, written) to reserve beyond the worst case}
+        self.beyond = {}
+        # {model: calls settled without a report, or SILENT after the first report}
+        self.silent = Counter()
         earlier = {}
         for row in rows:
             earlier[row["call"]] = row["cost"] if "cost" in row else row["reserved"]
+            self.beyond |= row.get("beyond", {})
         self.spent = math.fsum(earlier.values())
         self.numbers = count(len(earlier))
-        # {call: dollars reserved} of the calls in flight
+        # {call: Reservation} of the calls in flight
         self.open = {}
         self.changed = threading.Condition()
 
-    def reserve(self, dollars):
-        """
-        Reserve the worst case of a call and return the call's number; None if it costs nothing.
+    def reservation(self, price, tokens, model):
+        """Make the Reservation of a call whose worst case is `tokens` (read, written)."""
+        beyond = self.beyond.get(model, (0, 0))
+        tokens = tokens[0] + beyond[0], tokens[1] + beyond[1]
+        return Reservation(cost_in_dollars(price, *tokens), tokens, model)
 
-        Waits for the calls in flight while there is no room; DialogueEnd("budget") if there are
-        none to wait for.
+    def has_to_wait(self, reservation):
+        """Whether a call has to wait for one in flight: for its report, or for what it frees."""
+        calls = self.open.values()
+        if self.silent[reservation.model] < self.SILENT:
+            if any(call.model == reservation.model for call in calls):
+                return True
+        # when the calls in flight are settled, what they reserved in excess is free again
+        reserved = sum(call.dollars for call in calls)
+        return self.spent + reserved + reservation.dollars > self.cap
+
+    def reserve(self, price, tokens, model=""):
         """
-        if dollars == 0:
+        Reserve the worst case of a call, tokens (read, written), at a price in dollars per million.
+
+        Returns the call's number; None if it costs nothing. Waits for the calls in flight while
+        there is no room; DialogueEnd("budget") if there are none to wait for.
+        """
+        if not any(price):
             return None
         with self.changed:
-            # when the calls in flight are settled, what they reserved in excess is free again
-            while self.spent + sum(self.open.values()) + dollars > self.cap:
+            while self.has_to_wait(self.reservation(price, tokens, model)):
                 if not self.open:
                     raise DialogueEnd("budget")
                 self.changed.wait()
             if self.stop.is_set():
                 raise RunStopped
+            reservation = self.reservation(price, tokens, model)
             call = next(self.numbers)
-            self.note({"call": call, "reserved": dollars})
-            self.open[call] = dollars
+            self.note({"call": call, "reserved": reservation.dollars})
+            self.open[call] = reservation
         return call
 
-    def settle(self, call, cost):
-        """Replace what a call reserved by what it cost."""
+    def reserved(self, call):
+        """Return the dollars that are reserved for a call in flight."""
+        return 0.0 if call is None else self.open[call].dollars
+
+    def settle(self, call, cost, usage=None):
+        """
+        Replace what a call reserved by what it cost.
+
+        usage: tokens (read, written) that the server reported; None if it reported nothing.
+        """
         if call is None:
             return
         with self.changed:
+            reservation = self.open[call]
+            row = {"call": call, "cost": cost}
             try:
-                self.note({"call": call, "cost": cost})
+                if usage:
+                    row |= self.learn_from(usage, reservation, cost)
+                elif cost:
+                    self.silent[reservation.model] += 1
+                self.note(row)
             finally:
                 self.spent += cost
                 del self.open[call]
                 self.changed.notify_all()
+            if self.spent > self.cap:
+                self.notices.say("cap", f"{self.excess()}; nothing more is sent")
+
+    def learn_from(self, usage, reservation, cost):
+        """
+        Enter a report of tokens (read, written): what it exceeds is reserved from now on.
+
+        Returns what the journal has to remember of it: {} or {"beyond": {model: tokens}}.
+        """
+        model = reservation.model
+        self.silent[model] = self.SILENT
+        beyond = self.beyond.get(model, (0, 0))
+        # twice as much, since the next one may be longer still
+        more = [2 * max(0, used - most) for used, most in zip(usage, reservation.tokens)]
+        if not any(more):
+            return {}
+        self.beyond[model] = beyond[0] + more[0], beyond[1] + more[1]
+        most = reservation.tokens
+        self.notices.say(f"beyond {model}", f"{model} reports {usage[0]:,} tokens read and "
+                         f"{usage[1]:,} written, where {most[0]:,} and {most[1]:,} were the most. "
+                         f"It is booked as reported ({format_dollars(cost)}), and later calls "
+                         "reserve more")
+        return {"beyond": {model: self.beyond[model]}}
+
+    def excess(self):
+        """Say by how much the cap is passed; "" if it is not."""
+        if self.spent <= self.cap:
+            return ""
+        return (f"{format_dollars(self.spent - self.cap)} more than --max-dollars, since a model "
+                "wrote more than it was allowed to")
+
+    def summary(self):
+        """Say what is spent, as "; $1.20 spent"; "" if nothing is."""
+        if not self.spent:
+            return ""
+        excess = self.excess()
+        return f"; {format_dollars(self.spent)} spent" + (f", {excess}" if excess else "")
 
 
 # ------------------------------------------------------------------------------------------------
 # the flags of every command that asks a server
+
+
+# what servers call the longest answer
+LIMIT_KEYS = ("max_tokens", "max_completion_tokens")
 
 
 @dataclass(frozen=True)
@@ -193,17 +258,18 @@ def money_flags(parser):
     """Add the flags of ClientSettings, and --price, to a parser."""
     default = ClientSettings()
     add = parser.add_argument_group("pace and money").add_argument
-    add("--requests-per-minute", type=positive_int, metavar="N")
+    add("--requests-per-minute", type=positive_int, metavar="N",
+        help="a limit that is known; one that is not is found out")
     add("--tokens-per-minute", type=positive_int, metavar="N",
         help="of prompts and of answers as long as allowed")
     add("--timeout", type=positive_int, default=default.timeout,
         help="longest silence, in seconds (%(default)s)")
     add("--patience", type=positive_int, default=default.patience,
         help="seconds for all tries at an answer (%(default)s)")
-    add("--max-dollars", type=nonnegative, metavar="D", help="never spend more, restarts included")
+    add("--max-dollars", type=nonnegative, metavar="D", help="spend no more, restarts included")
     add("--price", type=nonnegative, nargs=2, metavar=("READ", "WRITTEN"),
         help="dollars for a million tokens, where the table does not know or is out of date")
-    add("--limit-key", choices=["max_tokens", "max_completion_tokens"], default=default.limit_key,
+    add("--limit-key", choices=LIMIT_KEYS, default=default.limit_key,
         help="the server's name for the longest answer")
 
 

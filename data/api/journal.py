@@ -7,7 +7,10 @@ A file of JSON lines. The first holds the run's settings; then come, as they hap
     {"id", "end", ...}                       a dialogue that is over, and why
     {"call", "reserved"}, {"call", "cost"}   dollars reserved for a call, and what it did cost
 
-After a kill at any moment the same command goes on from there: only what was in flight is lost.
+After a kill at any moment the same command goes on from there: only what was in flight is lost. The
+settings bind once an answer stands in the file: before, a command with others begins anew, with a
+row of its own settings, and remembers the dollars alone.
+
 `journal_records` turns a journal into the records of a data file.
 """
 
@@ -17,6 +20,7 @@ import threading
 from pathlib import Path
 from statistics import fmean
 
+from data.api.protocol import how_it_ended
 from data.program import UserError, parse_line, require_same_settings, to_jsonl
 from platolm import LABEL
 
@@ -27,7 +31,9 @@ except ImportError:
     fcntl = None
 
 # ends after which a later start tries again: more money, or a server that works
-RESUMABLE = ("budget", "error")
+MENDABLE = ("budget", "error")
+# or that takes what it refused, which costs nothing to find out
+RESUMABLE = (*MENDABLE, "refused")
 
 
 class Journal:
@@ -35,8 +41,8 @@ class Journal:
     A journal file, opened by one process, for any number of threads. The texts stay on disk; in
     memory are the byte offsets of each dialogue's turns, and how dialogues ended.
 
-    offsets: {id: [byte offset of each turn's row]}; ends: {id: end}; calls: the rows about money
-    that the file held when it was opened.
+    offsets: {id: [byte offset of each turn's row]}; ends: {id: end}; answered: whether there is an
+    answer of a server; calls: the rows about money that the file held when it was opened.
     """
 
     def __init__(self, path, settings):
@@ -44,6 +50,7 @@ class Journal:
         self.lock = threading.Lock()
         self.offsets = {}
         self.ends = {}
+        self.answered = False
         self.calls = []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = open(self.path, "a+b")
@@ -69,6 +76,7 @@ class Journal:
         """
         self.file.seek(0)
         offset = 0
+        before = None
         for number, line in enumerate(self.file, 1):
             if not line.endswith(b"\n"):
                 self.set_aside(line, offset)
@@ -80,15 +88,19 @@ class Journal:
                 raise UserError(f"{self.path}, line {number}: {error}") from None
             except KeyError as error:
                 raise UserError(f"{self.path}, line {number}: no {error} in it") from None
-            if number == 1:
-                require_same_settings(self.path, row.get("settings") or {}, settings,
-                                      "take another --out, or delete it, and with it what was "
-                                      "paid for")
+            if number == 1 or "settings" in row:
+                before = row.get("settings") or {}
             if "call" in row:
                 self.calls.append(row)
             offset += len(line)
+        if self.answered:
+            require_same_settings(self.path, before, settings, "take another --out, or delete it, "
+                                  "and with it what was paid for")
         # written with the first row: a run that comes to nothing leaves no settings behind
-        self.head = to_jsonl({"settings": settings}) if offset == 0 else ""
+        self.head = ""
+        if before != settings:
+            self.head = to_jsonl({"settings": settings})
+            self.offsets, self.ends = {}, {}
 
     def set_aside(self, line, offset):
         """Move the incomplete last line, which begins at this offset, into the file PATH.torn."""
@@ -98,9 +110,12 @@ class Journal:
         self.file.truncate(offset)
 
     def index(self, row, offset):
-        """Remember the offset of a turn's row, or how a dialogue ended."""
+        """Remember the offset of a turn's row, how a dialogue ended, or that all begins anew."""
         if "turn" in row:
             self.offsets.setdefault(row["id"], []).append(offset)
+            self.answered |= row.get("from") in ("gpt", "server")
+        elif "settings" in row:
+            self.offsets, self.ends = {}, {}
         elif "end" in row:
             self.ends[row["id"]] = row["end"]
 
@@ -142,8 +157,8 @@ def journal_record(opening, rows, end):
     for row in rows[:len(rows) // 2 * 2]:
         turn = {"from": row["from"], "value": row["value"]}
         # "length": the answer was cut at its limit
-        if row.get("finish", "stop") != "stop":
-            turn["finish"] = row["finish"]
+        if how_it_ended(row.get("finish")) == "length":
+            turn["finish"] = "length"
         turns.append(turn)
     record = {"id": opening.name, "conversations": turns, "end": end}
     if opening.turns:

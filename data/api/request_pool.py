@@ -12,8 +12,9 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from data.api.journal import RESUMABLE
-from data.api.protocol import GIVE_UP_AFTER, RetriesExhausted
+from data.api.journal import MENDABLE
+from data.api.limiter import RunStopped
+from data.api.protocol import GIVE_UP_AFTER, Refused, RetriesExhausted
 from data.program import UserError
 from platolm import DialogueEnd
 
@@ -29,7 +30,7 @@ def ask_all(journal, tasks, in_flight, stop=None, progress=None):
 
     Each text is written to the journal as one more turn of its name. Returns the failures as
     {name: reason}, a reason being one of platolm.END_REASONS. UserError if GIVE_UP_AFTER tasks in
-    a row get no answer; stop: an event that is set when the run breaks off.
+    a row get no answer or are refused; stop: an event that is set when the run breaks off.
     """
     stop = stop or threading.Event()
     failures = {}
@@ -68,15 +69,22 @@ def record_outcome(future, name, failures, unanswered):
     """
     try:
         future.result()
+        return 0
+    except RunStopped:
+        # another task has the error that says why
+        return unanswered
     except DialogueEnd as end:
         failures[name] = str(end)
+        if not isinstance(end, Refused):
+            return unanswered
+        reason = end.why
     except RetriesExhausted as error:
         failures[name] = "error"
-        if unanswered + 1 == GIVE_UP_AFTER:
-            raise UserError(f"{GIVE_UP_AFTER} questions in a row got no answer; what was answered "
-                            f"is kept, start again to go on: {error}") from None
-        return unanswered + 1
-    return 0
+        reason = error
+    if unanswered + 1 == GIVE_UP_AFTER:
+        raise UserError(f"{GIVE_UP_AFTER} questions in a row got no answer; what was answered "
+                        f"is kept, start again to go on: {reason}") from None
+    return unanswered + 1
 
 
 def raise_if_incomplete(reasons, what):
@@ -85,7 +93,7 @@ def raise_if_incomplete(reasons, what):
 
     what: the name of the missing things, in the plural, as in "3 judgments are missing".
     """
-    missing = [reason for reason in reasons if reason in RESUMABLE]
+    missing = [reason for reason in reasons if reason in MENDABLE]
     if not missing:
         return
     hint = ""

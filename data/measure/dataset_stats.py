@@ -17,6 +17,7 @@ import numpy as np
 from data.api.budget import money_flags, worst_case
 from data.api.protocol import RetryableError
 from data.api.request_pool import ask_all, journalled_texts, raise_if_incomplete, tally
+from data.api.session import check_server
 from data.formats.clean import bench_rule
 from data.formats.files import read_dialogues
 from data.measure.intervals import ratio
@@ -287,7 +288,7 @@ BATCH = 16
 
 def pack_embeddings(page, n):
     """
-    Read the n vectors of a reply of /v1/embeddings: (text that a journal can hold, "stop").
+    Read the n vectors of a reply of /v1/embeddings: (text that a journal can hold, {"finish"}).
 
     A RetryableError if it has not n vectors of one length.
     """
@@ -298,8 +299,8 @@ def pack_embeddings(page, n):
             raise ValueError
     except (LookupError, TypeError, ValueError):
         raise RetryableError(f"a reply without an embedding for each of {n} texts") from None
-    # Client.post wants (text, finish_reason)
-    return f"{len(rows)} {b64encode(rows.tobytes()).decode()}", "stop"
+    # what Client.post wants
+    return f"{len(rows)} {b64encode(rows.tobytes()).decode()}", {"finish": "stop"}
 
 
 def unpack_embeddings(text):
@@ -320,6 +321,8 @@ def remote_embedder(client, model, journal, in_flight, stop):
             if not journal.turns(key):
                 tasks[key] = partial(client.post, "/embeddings", {"model": model, "input": batch},
                                      worst_case(batch, 0), partial(pack_embeddings, n=len(batch)))
+        if tasks:
+            check_server(client, "embedder")
         failures = ask_all(journal, tasks, in_flight, stop)
         if failures:
             raise UserError(f"{len(failures)} batches of turns have no embedding "
@@ -392,15 +395,17 @@ def judge_sessions(path, most, client, model, journal, in_flight, stop):
     Have a judge rate the users of the first `most` dialogues of a file.
 
     Returns the mean of each rating in JUDGED, and how many sessions were judged, failed, or were
-    too long. Sessions with ratings in the journal are not sent again.
+    too long. Sessions with a judgment in the journal are not sent again.
     """
     prompts, too_long = session_prompts(read_dialogues(path), most)
     keys = [text_hash(prompt) for prompt in prompts]
     tasks = {}
     for key, prompt in zip(keys, prompts):
-        if not journalled_ratings(journal, key):
+        if not journal.turns(key):
             messages = [{"role": "user", "content": prompt}]
             tasks[key] = partial(client.chat, model, messages, 100, temperature=0)
+    if tasks:
+        check_server(client, "judge")
     progress = Progress(Path(path).stem, len(tasks), client.ledger, unit="judgments")
     failures = ask_all(journal, tasks, in_flight, stop, progress)
     raise_if_incomplete(failures.values(), "judgments")

@@ -3,8 +3,11 @@ A judge behind an address: it is asked, and its texts become rows of judgments.
 
 A judge's texts are in model_judgment/JUDGE_KIND.jsonl, or in the journal beside it, and no prompt
 with a text there is sent again. A request that failed has no text: the next start sends it.
+
+`rating` and `verdict` read what a judge means; with fastchat=True by FastChat's rules.
 """
 
+import re
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +17,88 @@ import numpy as np
 
 from data.api.budget import Endpoint
 from data.api.journal import Journal
+from data.api.protocol import without_reasoning
 from data.api.request_pool import ask_all, journalled_texts
+from data.api.session import check_server
 from data.measure.mtbench import judged_texts, text_hash
-from data.program import Progress, UserError, format_dollars
+from data.program import Progress, UserError
 from simulate import client_factory
+
+
+# ------------------------------------------------------------------------------------------------
+# what a judgment says
+
+# a mark is [[...]]; one that follows a name, as in x[[3]], is an index
+MARK = re.compile(r"(?<![A-Za-z0-9_)\]])\[\[([^\[\]]*)\]\]")
+SINGLE_BRACKETS = re.compile(r"(?<![A-Za-z0-9_)\]\[])\[([^\[\]]*)\]")
+# a number between words: "8", "Rating: 8", "8/10", "8 out of 10"
+NUMBER = re.compile(r"(?:[a-z ]*[:=]?)\s*(\d+(?:\.\d+)?)\s*(?:(?:/|out of)\s*10)?[a-z .]*", re.I)
+# a rating without brackets: "Rating: 8", "8/10"
+PHRASE = re.compile(r"(?:rating|score|mark|grade)\**\s*(?:is|of|[:=])\s*\**(\d+(?:\.\d+)?)"
+                    r"(?![\d.]*\s*(?:to|-|–)\s*\d)"
+                    r"|(\d+(?:\.\d+)?)\s*(?:/|out of)\s*10\b", re.I)
+
+
+def rating(judgment, fastchat=False):
+    """
+    Read a rating from 1 to 10 from a judge's text; None if there is none.
+
+    Of several marks like [[7]], [[ 7.5/10 ]] or [[Rating: 7]] the last valid one counts, outside
+    reasoning; without any, "Rating: 7" and "7/10" do, and without these [7]. FastChat's rule is the
+    first [[7]], or else the first [7].
+    """
+    if fastchat:
+        found = (re.search(r"\[\[(\d+\.?\d*)\]\]", judgment)
+                 or re.search(r"\[(\d+\.?\d*)\]", judgment))
+        numbers = [found[1]] if found else []
+        return last_rating(numbers)
+    text, _ = without_reasoning(judgment)
+    marks = last_rating(numbers_in(MARK.findall(text)))
+    phrases = last_rating([one or other for one, other in PHRASE.findall(text)])
+    brackets = last_rating(numbers_in(SINGLE_BRACKETS.findall(text)))
+    return next((value for value in (marks, phrases, brackets) if value is not None), None)
+
+
+def numbers_in(texts):
+    """List the numbers in those texts of marks that hold one."""
+    matches = [NUMBER.fullmatch(text.strip()) for text in texts]
+    return [match[1] for match in matches if match]
+
+
+def last_rating(numbers):
+    """Return the last of some numbers (texts) that is from 1 to 10, or None."""
+    valid = [float(number) for number in numbers if 1 <= float(number) <= 10]
+    return valid[-1] if valid else None
+
+
+def verdict(judgment, fastchat=False):
+    """
+    Read from a judge's text what answer A gets: 1 for [[A]], 0 for [[B]], 0.5 for [[C]], a tie.
+
+    None if there is no such mark. Of several the last counts, outside reasoning; small letters and
+    words beside the letter are allowed. By FastChat's rule [[A]] goes before [[B]], and [[B]]
+    before [[C]], wherever they stand.
+    """
+    scores = {"A": 1.0, "B": 0.0, "C": 0.5}
+    if fastchat:
+        marks = [mark for mark in scores if f"[[{mark}]]" in judgment]
+        return scores[marks[0]] if marks else None
+    text, _ = without_reasoning(judgment)
+    letters = [letter for letter in map(letter_in, MARK.findall(text)) if letter]
+    return scores[letters[-1]] if letters else None
+
+
+def letter_in(mark):
+    """Return the one letter A, B or C that the text of a mark names, or None."""
+    # "a" may be an article: capitals go first
+    for letters in (re.findall(r"\b[ABC]\b", mark), re.findall(r"\b[abc]\b", mark)):
+        if len(set(letters)) == 1:
+            return letters[0].upper()
+    return "C" if re.search(r"\btie\b", mark, re.I) else None
+
+
+# ------------------------------------------------------------------------------------------------
+# asking
 
 
 class Case(NamedTuple):
@@ -35,12 +116,16 @@ class JudgeSettings:
     How a judge is asked.
 
     repeats: judgments of each prompt, whose median counts; max_tokens: of one judgment; in_flight:
-    requests at a time.
+    requests at a time; temperature: None for the judge's own; again: whether a judgment that cannot
+    be read is asked for again; fastchat: whether marks are read by FastChat's rules.
     """
     endpoint: Endpoint
     repeats: int = 1
     max_tokens: int = 2048
     in_flight: int = 16
+    temperature: float | None = 0
+    again: bool = False
+    fastchat: bool = False
 
 
 class Judge:
@@ -58,7 +143,8 @@ class Judge:
         self.settings = settings
         self.stop = stop
         endpoint = settings.endpoint
-        self.journal = Journal(f"{path}.journal", {"judge": endpoint.model, "temperature": 0})
+        self.journal = Journal(f"{path}.journal", {"judge": endpoint.model,
+                                                   "temperature": settings.temperature})
         client_for, self.ledger = client_factory(clients, endpoint.url, self.journal, stop,
                                                  bool(endpoint.price))
         self.client = client_for(endpoint)
@@ -78,8 +164,10 @@ class Judge:
         missing = []
         for key in keys:
             values = [parse(text) for text in self.texts(key)]
-            readable = len(values) - values.count(None)
-            if key not in self.failures and readable < self.settings.repeats:
+            judgments = len(values)
+            if self.settings.again:
+                judgments -= values.count(None)
+            if key not in self.failures and judgments < self.settings.repeats:
                 missing.append(key)
         return missing
 
@@ -92,18 +180,25 @@ class Judge:
         """
         settings = self.settings
         before = len(self.incomplete(requests, parse))
+        if before:
+            check_server(self.client, "judge")
         for _ in range(settings.repeats):
             tasks = {}
             for key in self.incomplete(requests, parse):
                 tasks[key] = partial(self.client.chat, settings.endpoint.model, requests[key],
-                                     settings.max_tokens, temperature=0)
+                                     settings.max_tokens, temperature=settings.temperature)
             progress = Progress(self.path.stem, len(tasks), self.ledger, unit="judgments")
             self.failures |= ask_all(self.journal, tasks, settings.in_flight, self.stop, progress)
         return before
 
-    def spent(self):
-        """The dollars spent so far as "; $1.20 spent"; "" if nothing was."""
-        return f"; {format_dollars(self.ledger.spent)} spent" if self.ledger.spent else ""
+    def rows(self, cases, parse):
+        """Make the rows of all Cases but those that a run that has stopped did not come to."""
+        known = []
+        for case in cases:
+            keys = [text_hash(*prompt) for prompt in case.prompts]
+            if all(key in self.failures or self.texts(key) for key in keys):
+                known.append(self.row(case, parse))
+        return known
 
     def row(self, case, parse):
         """

@@ -402,6 +402,8 @@ def judged_texts(path, systems):
         for game in ("", "g1_", "g2_"):
             if f"{game}user_prompt" in row:
                 texts = row.get(f"{game}judgments", [row[f"{game}judgment"]])
+                # a judgment that failed is empty
+                texts = [text for text in texts if text]
                 yield text_hash(name, system, row[f"{game}user_prompt"]), texts
 
 
