@@ -454,7 +454,8 @@ def arguments(argv=None):
 def add_authors_arguments(add):
     """Add the flags for what the paper's authors do differently from `make all`."""
     add("--mask", choices=("platolm", "compat"), default="platolm",
-        help="compat: the <s> of a learnt turn is learnt, too")
+        help="compat: the <s> of a learnt turn is learnt, too, as in the authors' LLaMA-2 "
+        "environment (the tokenizer of their LLaMA-1 one strips the spaces around <s> and </s>)")
     add("--template", choices=("platolm", "phoenix"), default="platolm",
         help="phoenix: the authors' template, without our space before the first label")
     add("--system", metavar="FILE", help="the words of the system line")

@@ -7,6 +7,7 @@ Compare our LLaMA with the one of transformers, peft, sentencepiece and Meta: lo
 opened there, and theirs opened here. Exits with 1 if anything differs.
 """
 
+import io
 import itertools
 import json
 import os
@@ -18,17 +19,28 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from sentencepiece import SentencePieceProcessor
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from data.checkpoint import load_model, save_model
 from data.formats.adapter import write_adapter
 from data.formats.convert import load_any
+from data.program import UserError
 from model import Config, Llama, LoRALinear, add_lora
 from platolm import Tokenizer, prompt, to_messages
 from tests.programs.bench_train import NAMES
 
 SHAPE = {"vocab": 400, "dim": 64, "layers": 3, "heads": 4, "hidden": 112, "context": 128}
+# variants of peft's adapters that are read here, and those that are refused
+READ_VARIANTS = [{"lora_alpha": 12}, {"use_rslora": True}, {"init_lora_weights": "gaussian"},
+                 {"init_lora_weights": "orthogonal"}, {"layers_to_transform": [0, 2]}, {"layers_to_transform": 1},
+                 {"target_modules": ".*(v_proj|up_proj)", "lora_dropout": 0.5}]
+REFUSED_VARIANTS = [{"init_lora_weights": "pissa"}, {"init_lora_weights": "pissa_niter_4"},
+                    {"init_lora_weights": "olora"}, {"use_dora": True}, {"rank_pattern": {"q_proj": 2}},
+                    {"alpha_pattern": {"q_proj": 2}}, {"bias": "all"}, {"lora_bias": True},
+                    {"modules_to_save": ["lm_head"]}, {"exclude_modules": ["layers.1.self_attn.q_proj"]},
+                    {"trainable_token_indices": [3]}, {"target_modules": ["q_proj", "lm_head"]},
+                    {"target_modules": ".*layers.[01].*v_proj"}]
 # texts that begin with white space: there transformers 5 leaves out the dummy prefix of every LLaMA
 LEADING = [" leading", "   three", "\tand a tab", " \n", " 🦜"]
 NASTY = ["", "two  spaces  ", "tab\tand\nnew\r\nline", "emoji 🦜, ümläut", "</s> is text", "日本語",
@@ -61,7 +73,7 @@ def logits(kv_heads, tied, folder):
 
 @torch.inference_mode()
 def adapters(folder):
-    """Return the largest differences of logits, in float64: (our adapter in peft, peft's here)."""
+    """Yield names and largest differences of logits, in float64: our adapter in peft, and peft's here."""
     ids = torch.randint(400, (2, 50))
     base = Llama(Config(**SHAPE, kv_heads=2, tied=False))
     save_model(base, folder / "base")
@@ -76,13 +88,34 @@ def adapters(folder):
     theirs = PeftModel.from_pretrained(load_base(), folder / "ours").eval()
     there = difference(base.double()(ids), theirs.double()(ids).logits)
 
-    theirs = get_peft_model(load_base(), LoraConfig(r=4, lora_alpha=12, target_modules=NAMES)).eval()
-    for name, weight in theirs.named_parameters():
-        if "lora_B" in name:
-            weight.normal_(std=0.05)
-    theirs.save_pretrained(folder / "theirs")
-    merged = load_any(folder / "theirs", folder / "base")
-    return there, difference(merged.double()(ids), theirs.double()(ids).logits)
+    yield "ours opened by peft", there
+
+    for variant in READ_VARIANTS:
+        theirs = get_peft_model(load_base(), LoraConfig(**{"r": 4, "target_modules": NAMES} | variant)).eval()
+        for name, weight in theirs.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.05)
+        theirs.save_pretrained(folder / "theirs")
+        # what peft itself opens again, not what it has in memory
+        again = PeftModel.from_pretrained(load_base(), folder / "theirs").eval()
+        merged = load_any(folder / "theirs", folder / "base")
+        yield f"peft's {variant} opened here", difference(merged.double()(ids), again.double()(ids).logits)
+
+
+def refused_adapters(folder):
+    """Count the adapters of peft's with more than plain LoRA that are not refused here: (accepted, all)."""
+    save_model(Llama(Config(**SHAPE, kv_heads=2, tied=False)), folder / "base")
+    accepted = []
+    for variant in REFUSED_VARIANTS:
+        base = LlamaForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
+        config = LoraConfig(**{"r": 4, "target_modules": NAMES} | variant)
+        get_peft_model(base, config).save_pretrained(folder / "theirs")
+        try:
+            load_any(folder / "theirs", folder / "base")
+            accepted.append(variant)
+        except UserError as error:
+            print(f"    {variant}: {str(error).partition('theirs')[2]}")
+    return accepted
 
 
 @torch.inference_mode()
@@ -129,6 +162,25 @@ def template_differences(folder, tokenizer):
     return different, 2 * len(records)
 
 
+def other_ids(texts, folder):
+    """List the texts that get other ids there from a tokenizer with other ids and names of <s> and </s>."""
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_writer=model, vocab_size=600, model_type="bpe", byte_fallback=True,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, hard_vocab_limit=False, minloglevel=2,
+        bos_id=0, eos_id=1, unk_id=2, bos_piece="[BEGIN]", eos_piece="[END]")
+    tokenizer = Tokenizer(model.getvalue(), speaker="gpt")
+    tokenizer.save(folder)
+    save_model(Llama(Config(**{**SHAPE, "vocab": tokenizer.vocab})), folder, tokenizer)
+    theirs = AutoTokenizer.from_pretrained(folder)
+    config = LlamaForCausalLM.from_pretrained(folder).config
+    same = [tokenizer.bos, tokenizer.eos]
+    if [theirs.bos_token_id, theirs.eos_token_id] != same or [config.bos_token_id, config.eos_token_id] != same:
+        return ["<s> and </s>"]
+    different = [text for text in texts if theirs.encode(text) != [tokenizer.bos, *tokenizer.encode(text)]]
+    return different + ["the chat template"] * template_differences(folder, tokenizer)[0]
+
+
 def read_texts(path):
     """List the texts of all turns in a file of dialogues, a JSON array or JSONL."""
     text = Path(path).read_text(encoding="utf-8")
@@ -161,9 +213,12 @@ def main():
             failed |= max(there, here) > 1e-4
             print(f"{kv_heads} of 4 heads have keys, {'tied' if tied else 'untied'}: logits differ by "
                   f"{there:.1e} opened there, {here:.1e} opened here")
-        for name, gap in zip(("ours opened by peft", "peft's opened here"), adapters(folder / "lora")):
+        for name, gap in adapters(folder / "lora"):
             failed |= gap > 1e-5
             print(f"adapters: logits differ by {gap:.1e}, {name}")
+        accepted = refused_adapters(folder / "refused")
+        failed |= bool(accepted)
+        print(f"adapters with more than plain LoRA: {len(REFUSED_VARIANTS)} tried, accepted here: {accepted or 'none'}")
         gap, unordered = meta(folder / "meta")
         failed |= gap > 1e-4 or unordered < 1e-2
         print(f"Meta's layout: logits differ by {gap:.1e}; were its rows not in Meta's order, by {unordered:.1e}")
@@ -181,6 +236,9 @@ def main():
         failed |= bool(different)
         print(f"{len(NASTY + LEADING)} nasty texts: {len(different)} get other ids from sentencepiece, or do not "
               "come back")
+        different = other_ids(texts[:500], folder / "other")
+        failed |= bool(different)
+        print(f"a tokenizer with <s> 0 and </s> 1, other names: {len(different)} differences there {different[:3]}")
         wrong, number = template_differences(folder / "tokenizer", tokenizer)
         failed |= wrong > 0
         print(f"{number} dialogues: {wrong} get other ids by the chat template there")
