@@ -586,8 +586,8 @@ def make_user(user, settings, client_for, endpoint, slots, tokenizer=None, seede
             raise UserError(f"no memory for {slots} dialogues at a time: fewer --in-flight "
                             f"({one_line(error)})") from None
     other = make_other_user(user, settings, client_for, endpoint, tokenizer, seeded)
-    if user.startswith("http"):
-        check_server(other.client, "user")
+    if hasattr(other, "client"):
+        check_server(other.client, "user" if user.startswith("http") else "teacher")
     return other
 
 

@@ -279,12 +279,12 @@ def test_statistics_with_an_embedder_and_a_judge_over_the_wire(people, tmp_path,
         done = run(*words[:-2])
         assert done.returncode == 0, done.stderr
         found = json.loads((tmp_path / "s.json").read_text())["human"]
+        # the first judgment cannot be read: it was bought, and is not bought again
         assert (found["complexity"], found["diversity"], found["sessions judged"], found["failed"]) == (4, 1, 8, 1)
         assert found["sessions that share words with a bench"] >= 1 and seen["texts"] > 200
         before = dict(seen)
         assert run(*words[:-2]).returncode == 0
-    assert seen == {"chat": before["chat"] + 1, "texts": before["texts"]}, "only what failed is asked again"
-    assert json.loads((tmp_path / "s.json").read_text())["human"]["sessions judged"] == 9
+    assert seen == before and seen["chat"] == 9
 
 
 def test_a_checkpoint_served_answers_like_the_assistant_it_is(talker, tokenizer, tmp_path):
