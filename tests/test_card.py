@@ -294,7 +294,14 @@ def test_a_checkpoint_served_answers_like_the_assistant_it_is(talker, tokenizer,
     first, second = reply(said), reply(said)
     again = serve.load_assistant(tmp_path, limit=12)
     assert [again(said), again(said)] == [first, second] and first != second
+    # what a request asks for is done, and how it ended is told truly
+    seeded = {"seed": 7, "temperature": 1.0}
+    assert reply(said, seeded) == reply(said, seeded)
+    assert reply(said, {"temperature": 0}) == reply(said, {"temperature": 0})
+    assert reply(said, {"temperature": 0, "max_tokens": 1})[1] == "length"
+    text, _ = reply(said, {"temperature": 0})
+    assert reply(said, {"temperature": 0, "stop": text[3:]}) == (text[:3], "stop")
     assert serve.messages_to_turns(said + [{"role": "assistant", "content": "ada"}]) == [
         {"from": "human", "value": "be brief\nwho mends clocks?"}, {"from": "gpt", "value": "ada"}]
-    long = reply([{"role": "user", "content": "who mends clocks? " * 400}])
+    long, _ = reply([{"role": "user", "content": "who mends clocks? " * 400}])
     assert isinstance(long, str), "what does not fit is cut, the system line stays"

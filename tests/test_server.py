@@ -54,6 +54,8 @@ def test_a_stream_adds_up_to_the_same_text(address):
 @pytest.mark.parametrize("body, status", [
     (b"{", 400), (b"\xff\xfe", 400), ([], 400), ({}, 400), ({"messages": []}, 400),
     ({"messages": "hi"}, 400), ({"messages": [7]}, 400), ({"messages": [{"role": "user"}]}, 400),
+    ({"messages": [{"content": "no role"}]}, 400), ({"messages": [{"role": "judge", "content": "x"}]}, 400),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400),
     ({"messages": [{"role": "user", "content": "refuse"}]}, 429),
     ({"messages": [{"role": "user", "content": "break"}]}, 500),
 ])
@@ -69,6 +71,43 @@ def test_other_paths(address):
     connection.request("GET", "/v1/models")
     listed = json.loads(connection.getresponse().read())
     assert listed["object"] == "list" and listed["data"][0]["id"] == "echo"
+    for path, status in (("/v1/models/echo", 200), ("/v1/models/other", 404), ("/v1/models?limit=1", 200)):
+        connection.request("GET", path)
+        reply = connection.getresponse()
+        assert reply.status == status and json.loads(reply.read())
+    connection.request("OPTIONS", "/v1/chat/completions")
+    reply = connection.getresponse()
+    assert reply.status == 204 and "POST" in reply.headers["Access-Control-Allow-Methods"]
+    reply.read()
+    # a body in chunks
+    data = json.dumps(HELLO).encode()
+    connection.request("POST", "/v1/chat/completions", iter([data[:9], data[9:]]), encode_chunked=True,
+                       headers={"Transfer-Encoding": "chunked"})
+    assert json.loads(connection.getresponse().read())["choices"][0]["message"]["content"] == "you said: hello ümläut"
+
+
+@pytest.mark.parametrize("more, texts, reason", [
+    ({"max_tokens": 2}, ["you said:"], "length"), ({"max_tokens": -1}, ["you said: hello ümläut"], "stop"),
+    ({"max_completion_tokens": 2}, ["you said:"], "length"), ({"n": 2}, ["you said: hello ümläut"] * 2, "stop"),
+    ({"stop": "hello"}, ["you said: "], "stop"), ({"stop": ["x", "said"]}, ["you "], "stop"),
+    ({"temperature": 0, "seed": 7, "top_p": 1, "tools": [], "stop": None}, ["you said: hello ümläut"], "stop"),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "in "}, {"type": "text", "text": "parts"}]}]},
+     ["you said: in parts"], "stop")])
+def test_what_is_asked_for_is_done(address, more, texts, reason):
+    status, body = post(address, {**HELLO, **more})
+    choices = json.loads(body)["choices"]
+    assert status == 200 and [choice["message"]["content"] for choice in choices] == texts
+    assert [choice["index"] for choice in choices] == list(range(len(texts)))
+    assert {choice["finish_reason"] for choice in choices} == {reason}
+
+
+@pytest.mark.parametrize("more", [
+    {"max_tokens": 0}, {"max_tokens": -2}, {"max_tokens": "9"}, {"max_tokens": True}, {"n": 0}, {"n": 2, "stream": True},
+    {"stop": 7}, {"stop": [7]}, {"temperature": -1}, {"temperature": "hot"}, {"seed": 1.5}, {"tools": [{}]},
+    {"response_format": {"type": "json_object"}}, {"logprobs": True}])
+def test_or_it_is_refused(address, more):
+    status, body = post(address, {**HELLO, **more})
+    assert status == 400 and json.loads(body)["error"]["type"] == "invalid_request_error"
 
 
 def test_a_command_is_given_the_address_and_its_status_is_returned(tmp_path):
