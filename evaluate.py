@@ -348,11 +348,11 @@ def agreement(rows, votes):
     return {"all": label_agreement(labels), "without_ties": label_agreement(decided)}
 
 
-def pairwise_results(bench, judge_model, names, questions):
+def pairwise_results(bench, judge_model, names, questions, edited=False):
     """
     Compare all pairs of these assistants that were judged: [{"model_1", "model_2", **pairwise}].
 
-    A UserError if an answer has changed since it was judged.
+    A UserError if an answer has changed since it was judged, unless `edited` lets that count.
     """
     index_of = {question["question_id"]: i for i, question in enumerate(questions)}
     path = mtbench.judgments_path(bench, judge_model, "pair")
@@ -362,10 +362,13 @@ def pairwise_results(bench, judge_model, names, questions):
         known = question in index_of and 1 <= turn <= len(questions[index_of[question]]["turns"])
         if known and set(pair) <= set(names):
             pairs.setdefault(pair, []).append(row)
-    outdated = mtbench.outdated_judgments(bench, [row for rows in pairs.values() for row in rows])
+    rows = [row for rows in pairs.values() for row in rows]
+    outdated = mtbench.edited_judgments(bench, rows, edited)
     if outdated:
+        named = mtbench.name_questions(row["question_id"] for row in outdated)
         raise UserError(f"{len(outdated)} judgments of pairs are about other answers than those "
-                        "there are now; `evaluate.py judge` asks for just those")
+                        f"there are now ({named}); `evaluate.py judge` asks for just those, and "
+                        "--edited scores them as they are")
     results = []
     for (one, two), rows in pairs.items():
         answers_one = mtbench.answers_to(bench, one, questions)
@@ -510,18 +513,19 @@ def command_judge(args):
     raise_if_incomplete(failures, "judgments")
 
 
-def score_arms(bench, judge_model, names, beside=(), probes=None):
+def score_arms(bench, judge_model, names, beside=(), probes=None, edited=False):
     """
     Read and sum up the ratings of some assistants: ({name: scores}, {name: summary}).
 
     beside: [(column, bench), ...], further benches whose means become columns; probes: a JSON file
-    of further columns, {name: {column: number}}.
+    of further columns, {name: {column: number}}; edited: as for read_scores.
     """
     questions = read_questions(bench)
-    scores = read_scores(bench, judge_model, names, questions)
+    scores = read_scores(bench, judge_model, names, questions, edited)
     arms = {name: summary(scores[name], questions) for name in scores}
     for column, other in beside:
-        other_scores = read_scores(Path(other), judge_model, names, read_questions(Path(other)))
+        other_scores = read_scores(Path(other), judge_model, names, read_questions(Path(other)),
+                                   edited)
         for name, arm in arms.items():
             if column in arm:
                 raise UserError(f"--beside {column}=... is a column already: take another name")
@@ -546,7 +550,7 @@ def command_score(args):
     # a bench may have been judged in pairs alone
     if ratings_file.exists() or not pairs_file.exists():
         scores, arms = score_arms(args.bench, args.judge_model, args.names, args.beside,
-                                  args.probes)
+                                  args.probes, args.edited)
     differences = {}
     for name in scores:
         if args.against in scores and name != args.against:
@@ -554,7 +558,8 @@ def command_score(args):
             if difference:
                 differences[f"{args.against}-{name}"] = difference
     results = {"questions": len(questions), "arms": arms, "paired": differences,
-               "duels": pairwise_results(args.bench, args.judge_model, args.names, questions)}
+               "duels": pairwise_results(args.bench, args.judge_model, args.names, questions,
+                                         args.edited)}
     if args.votes:
         votes = list(mtbench.read_votes(args.votes))
         results["votes"] = agreement(mtbench.read_judgments(pairs_file), votes)
@@ -651,6 +656,8 @@ def arguments():
         help="the assistant from whose ratings the others' are subtracted")
     add("--beside", nargs="+", default=[], metavar="COLUMN=BENCH", type=name_and_value,
         help="further benches, one column each")
+    add("--edited", action="store_true",
+        help="score judgments of answers that were edited since, too, and name the questions")
     add("--votes", metavar="FILE", help="human votes: does the judge agree?")
     add("--probes", help="what data/experiment/probes.py wrote: further columns")
     add("--seconds", help="JSONL of stages and how long they took, copied into the results")

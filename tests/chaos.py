@@ -101,7 +101,7 @@ HTML = b"<html><h1>502 Bad Gateway</h1>\xc3\xbc</html>"
 BEFORE = {
     "rate limit": rate_limit("none"), "rate limit, seconds": rate_limit("seconds"),
     "rate limit, float": rate_limit("float"), "rate limit, date": rate_limit("date"),
-    "rate limit, ms": rate_limit("ms"), "billing": status(429, BILLING), "500": status(500),
+    "rate limit, ms": rate_limit("ms"), "500": status(500),
     "502 in HTML": status(502, HTML), "503 as a word": status(503, b"overloaded"),
     "503, seconds": status(503, Retry_After="2"), "529": status(529, refusal("Overloaded")),
     # errors that look like a success
@@ -109,6 +109,11 @@ BEFORE = {
     "200, overloaded": status(200, refusal("overloaded", type="server_error")),
     "200, as a word": status(200, {"error": "out of memory"}),
     "wait for infinity": status(429, Retry_After="inf"),
+}
+# these stop the run
+STOPS = {
+    "billing": status(429, BILLING), "200, no credit": status(200, refusal("Insufficient credits", code=402)),
+    "wrong key": status(401, refusal("no such key")), "no model": status(404, refusal("not found")),
 }
 # these end the one dialogue: what is refused stays refused
 REFUSALS = {
@@ -217,9 +222,9 @@ DEAR = {
     "reasoning in the total": lambda page: page["usage"].update(total_tokens=5000),
     "more than the limit": lambda page: page["usage"].update(completion_tokens=900),
 }
-FAULTS = {**BEFORE, **REFUSALS, **AFTER, **INTACT, **DEAR}
+FAULTS = {**BEFORE, **STOPS, **REFUSALS, **AFTER, **INTACT, **DEAR}
 # after these a run is not as without them
-LASTING = ("billing", *REFUSALS)
+LASTING = (*STOPS, *REFUSALS)
 
 
 class Chaos(Handler):
@@ -228,7 +233,7 @@ class Chaos(Handler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.tally.next_fault()
-        if fault in BEFORE or fault in REFUSALS:
+        if fault in BEFORE or fault in STOPS or fault in REFUSALS:
             return FAULTS[fault](self, self.tally.wait)
         status, page, *kind = self.answer(body)
         if fault in DEAR:

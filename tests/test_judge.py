@@ -16,7 +16,7 @@ import evaluate as e
 from data.checkpoint import save_model
 from data.measure import alpacaeval as alpaca
 from data.harbour import grader
-from data.measure import intervals, mtbench
+from data.measure import intervals, judge, mtbench
 from data.api.server import RequestError, serving
 from data.program import UserError, to_jsonl, read_jsonl
 
@@ -62,6 +62,13 @@ def args_of(bench, url, names=("terse", "plain", "wordy"), **more):
                         "limit_key": "max_tokens", "temperature": 0, "again": False, "fastchat": False, **more})
 
 
+def answering(bench, limit, models=None, **more):
+    """The arguments of evaluate.py answer; without temperature: by the category."""
+    args = args_of(bench, None, models=models, limit=limit, seed=0)
+    del args.temperature
+    return Namespace(**{**vars(args), **more})
+
+
 def rows_of(bench, kind="single"):
     return list(read_jsonl(bench / f"model_judgment/j_{kind}.jsonl", None))
 
@@ -72,16 +79,34 @@ def rows_of(bench, kind="single"):
 
 @pytest.mark.parametrize("text, number", [
     ("Good. [[7]]", 7), ("[[7.5]] I say", 7.5), ("rated [7]", 7), ("[2] but [[9]]", 9),
-    ("[[3]] then [[4]]", 4), ("[[11]]", None), ("in [1931]", None), ("seven", None), ("", None), ("[[good]]", None)])
+    ("[[11]]", None), ("in [1931]", None), ("seven", None), ("", None), ("[[good]]", None), ("[[4/5]]", None),
+    # the last valid one, with spaces, words and a slash
+    ("from [[1]] to [[10]]: [[3]] then [[4]]", 4), ("[[9]] of [[11]]", 9), ("[[ 8 ]]", 8), ("[[Rating: 8]]", 8),
+    ("Rating: [[8/10]]", 8), ("[[8 out of 10]]", 8), ("**[[8]]**", 8), ("Rating[[8]]", 8),
+    # an index is none, nor is what was only thought
+    ("x[[3]] is wrong, f(x)[[2]] too. [[9]]", 9), ("[[7]], since a[[0]] is used twice", 7),
+    ("<think>\n[[2]] or [[10]]</think>\n\n[[8]]", 8), ("[[2]] or [[10]]</think>[[8]]", 8), ("<think>[[3]]", None),
+    # brackets of one kind only where nothing better stands
+    ("As [1] says. Rating: 8/10", 8), ("[3] is a source, so 7 out of 10", 7), ("**Rating:** 8, see [2]", 8),
+    ("a rating of 1 to 10 is hard", None), ("[1] says so", 1)])
 def test_a_rating_is_read_from_a_judgment(text, number):
-    assert e.rating(text) == number
+    assert judge.rating(text) == number
 
 
 @pytest.mark.parametrize("text, share", [
     ("I say [[A]]", 1), ("[[B]], clearly", 0), ("[[C]]", 0.5), ("A", None), ("[A]", None), ("", None),
-    ("not [[C]] but [[B]]", 0), ("[[B]] or [[A]]", 1)])
+    ("not [[C]] but [[B]]", 0), ("[[B]] or [[A]]", 1), ("Some say [[A]]. Final verdict: [[B]]", 0),
+    ("My verdict: [[b]]", 0), ("[[ A ]]", 1), ("[[Assistant B]]", 0), ("[[B is a better one]]", 0), ("[[Tie]]", 0.5),
+    ("[[A/B]]", None), ("<think>[[A]] is longer.</think>[[B]]", 0), ("my[[a]] list, so [[B]]", 0)])
 def test_a_verdict_is_read_from_a_judgment(text, share):
-    assert e.verdict(text) == share
+    assert judge.verdict(text) == share
+
+
+@pytest.mark.parametrize("read, text, value", [
+    (judge.rating, "[[3]] then [[4]]", 3), (judge.rating, "[2] but [[9]]", 9), (judge.rating, "[4], [5]", 4),
+    (judge.rating, "[[11]] or [[5]]", None), (judge.verdict, "[[B]] or [[A]]", 1), (judge.verdict, "[[b]]", None)])
+def test_fastchats_rules_stay_for_its_own_files(read, text, value):
+    assert read(text, fastchat=True) == value
 
 
 def test_our_judge_sees_the_talk_up_to_the_answer_in_question():
@@ -203,7 +228,7 @@ def test_old_judgments_of_one_winner_count_and_those_about_the_same_count_once(t
 # judging, over the wire
 
 
-def test_judging_twice_adds_nothing_and_changed_answers_are_judged_again(bench):
+def test_judging_twice_adds_nothing_and_changed_answers_are_judged_again(bench, capsys):
     asked = []
     with serving(lambda messages: asked.append(messages) or "[[6]]") as url:
         e.command_judge(args_of(bench, url))
@@ -225,8 +250,11 @@ def test_judging_twice_adds_nothing_and_changed_answers_are_judged_again(bench):
             with pytest.raises(UserError, match="2 answers of terse have not"):
                 e.read_scores(bench, "j", ["terse"], QUESTIONS)
         (bench / "model_answer/terse.jsonl").write_text(kept_file)
-        with pytest.raises(UserError, match="2 answers of terse have not been judged as they are now"):
+        with pytest.raises(UserError, match="2 answers of terse have not been judged as they are now .question 7."):
             e.read_scores(bench, "j", ["terse"], QUESTIONS)
+        # FastChat's published answers were edited after judging: with a flag they count, and are named
+        assert not np.isnan(e.read_scores(bench, "j", ["terse"], QUESTIONS, edited=True)["terse"][0]).any()
+        assert "2 judgments are about other answers" in capsys.readouterr().out
         e.command_judge(args_of(bench, url))
         e.read_scores(bench, "j", ["terse"], QUESTIONS)
     # of the first talk both turns: the second is judged by what came before it
@@ -257,6 +285,39 @@ def test_after_failures_exactly_the_failed_ones_are_asked(bench):
         e.command_judge(args_of(bench, url, again=True))
         assert sorted(asked) == sorted(broken)
         assert len(rows_of(bench)) == 15 and all(row["score"] == 6 and "failure" not in row for row in rows_of(bench))
+
+
+def test_refused_judgments_are_bounded_and_a_run_that_stops_writes_what_it_has(bench):
+    """One refusal in words that nobody knows; then an account without money."""
+    asked = []
+
+    def judge(messages):
+        asked.append(messages[0]["content"])
+        if "wordy 1" in asked[-1]:
+            raise RequestError(418, "teapot", "I would rather not")
+        if len(asked) == 13:
+            raise RequestError(402, "billing", "no")
+        return "[[10]]"
+    with serving(judge) as url:
+        with pytest.raises(UserError, match="no money left"):
+            e.command_judge(args_of(bench, url, in_flight=1))
+        assert len(rows_of(bench)) == 11 and {row["score"] for row in rows_of(bench)} == {10}
+        e.command_judge(args_of(bench, url))
+    found = e.summary(e.read_scores(bench, "j", ["wordy"], QUESTIONS)["wordy"], QUESTIONS)
+    assert (found["overall"], found["failed"], found["worst"], found["best"]) == (1, 2, 0.6, 1)
+
+
+@pytest.mark.parametrize("heat, sent", [(0, {0}), (None, {None}), (0.3, {0.3})])
+def test_a_judge_and_a_model_at_an_address_are_asked_at_the_temperature_that_is_wanted(bench, heat, sent):
+    seen = set()
+
+    def generate(messages, request):
+        seen.add(request.get("temperature"))
+        return "[[6]]", "stop"
+    with serving(None, generate=generate) as url:
+        e.command_judge(args_of(bench, url, temperature=heat))
+        e.command_answer(answering(bench, limit=4, models=[f"there={url}"], temperature=heat))
+    assert seen == sent
 
 
 def test_a_dead_or_dear_judge_is_a_problem_and_nothing_said_is_lost(bench, capsys):
@@ -362,9 +423,9 @@ def test_what_would_break_a_promise_is_refused_beforehand(bench, tmp_path):
         for more in ({"mode": "pairwise-all"}, {"mode": "pairwise-baseline", "baseline": "terse"}):
             with pytest.raises(UserError, match="makes no pair"):
                 e.command_judge(args_of(bench, url, ["terse"], **more))
-        answering = Namespace(**vars(args_of(bench, None)), models=["a=http://x/v1", "b=http://y/v1"], limit=4, seed=0)
+        args = answering(bench, limit=4, models=["a=http://x/v1", "b=http://y/v1"])
         with pytest.raises(UserError, match="one address at a time"):
-            e.command_answer(answering)
+            e.command_answer(args)
     put(bench / "question.jsonl", QUESTIONS + QUESTIONS[:1])
     with pytest.raises(UserError, match="holds question 7 twice"):
         e.read_questions(bench)
@@ -402,7 +463,7 @@ def test_pairs_alone_can_be_scored(bench, capsys):
     with serving(lambda messages: "[[B]]") as url:
         e.command_judge(args_of(bench, url, mode="pairwise-all"))
     args = Namespace(bench=bench, judge_model="j", names=["terse", "plain"], beside=[], probes=None, votes=None,
-                     seconds=None, against="terse", out=bench / "r.json")
+                     edited=False, seconds=None, against="terse", out=bench / "r.json")
     e.command_score(args)
     found = json.loads((bench / "r.json").read_text())
     assert found["arms"] == {} and len(found["duels"]) == 1 and found["duels"][0]["first"] == 0
@@ -423,7 +484,7 @@ def test_an_answer_over_the_wire_is_asked_for_once_and_marked_where_it_was_cut(t
     def reply(messages):
         asked.append([m["content"] for m in messages])
         return f"reply {len(messages)} " + "word " * 9
-    args = Namespace(**vars(args_of(tmp_path, None)), models=None, limit=4, seed=0)
+    args = answering(tmp_path, limit=4)
     with serving(reply) as url:
         for _ in range(2):
             args.models = [f"there={url}"]
@@ -442,7 +503,7 @@ def test_an_answer_that_is_refused_stays_empty_and_what_would_follow_it_too(tmp_
         if messages[-1]["content"] in ("hi", "times 2?"):
             raise RequestError(400, "content_policy_violation", "no")
         return "five coins"
-    args = Namespace(**vars(args_of(tmp_path, None)), models=None, limit=9, seed=0)
+    args = answering(tmp_path, limit=9)
     with serving(reply) as url:
         args.models = [f"there={url}"]
         e.command_answer(args)
@@ -450,6 +511,20 @@ def test_an_answer_that_is_refused_stays_empty_and_what_would_follow_it_too(tmp_
         {"index": 0, "turns": ["five coins", ""], "ended": {"2": "content_filter"}},
         {"index": 0, "turns": ["", ""], "ended": {"1": "content_filter", "2": "content_filter"}},
         {"index": 0, "turns": ["five coins"]}]
+
+
+def test_what_is_answered_whole_is_written_when_the_run_stops(tmp_path):
+    put(tmp_path / "question.jsonl", QUESTIONS)
+
+    def reply(messages):
+        if messages[-1]["content"] == "who mends clocks?":
+            raise RequestError(401, "auth", "no")
+        return "five coins"
+    with serving(reply) as url:
+        with pytest.raises(UserError, match="wants another key"):
+            e.command_answer(answering(tmp_path, limit=9, models=[f"there={url}"], in_flight=1))
+    rows = list(read_jsonl(tmp_path / "model_answer/there.jsonl", None))
+    assert [row["question_id"] for row in rows] == [7, 9]
 
 
 def test_from_a_checkpoint_to_the_table(bench, talker, tokenizer, tmp_path, run_command):

@@ -6,13 +6,16 @@ The tests have a clock that goes on only when the code sleeps: nothing here wait
 
 import itertools
 import json
+import socket
 import threading
 from contextlib import ExitStack
 from functools import partial
 
 import pytest
 import requests
+import urllib3
 
+from data.api import session
 from data.api.budget import (Ledger, cost_in_dollars, forecast, price_of, teacher_tokens, transcript_tokens,
                              user_tokens, worst_case)
 from data.api.journal import Journal, journal_records, mean_sizes
@@ -24,7 +27,7 @@ from data.openings import Opening
 from data.program import Progress, UserError, format_dollars, to_jsonl
 from platolm import END_REASONS, DialogueEnd
 from simulate import TRIES, Client, Simulation, Teacher
-from tests.chaos import AFTER, BEFORE, DEAR, INTACT, PRICE, Chaos, Tally, at_random
+from tests.chaos import AFTER, BEFORE, DEAR, INTACT, PRICE, REFUSALS, Chaos, Tally, at_random
 
 ASK = [{"role": "user", "content": "hello"}]
 WORST = cost_in_dollars(PRICE, *worst_case(["hello"], 64))
@@ -144,7 +147,7 @@ def test_a_billing_stop_stops_all_workers_and_loses_nothing(chaos, tmp_path):
     assert tally.delivered == 20 * 3 - 10 + 20 * 3
 
 
-TRANSIENT = [name for name in (*BEFORE, *AFTER, *INTACT) if name != "billing"]
+TRANSIENT = [*BEFORE, *AFTER, *INTACT]
 
 
 @pytest.mark.parametrize("fault", TRANSIENT)
@@ -201,6 +204,110 @@ def test_a_dialogue_that_the_teacher_cannot_take_ends_and_the_others_go_on(tmp_p
     with serving(reply) as url:
         found = simulate(url, tmp_path / "j", 3)
     assert [(len(r["conversations"]), r["end"]) for r in found] == [(4, end)] * 3
+
+
+def test_one_refused_prompt_ends_its_dialogue_and_no_other(chaos, tmp_path, capsys):
+    """In any words, once an answer was had; what is refused for a reason of its own is tried again by the next start."""
+    url, tally = chaos([None, *REFUSALS])
+    found = simulate(url, tmp_path / "j", 9, in_flight=1)
+    ends = [record["end"] for record in found]
+    assert ends == ["content_filter"] + ["turn_limit"] * 5, "without a round a dialogue is not written"
+    assert "refused a request; it is counted as content_filter" in capsys.readouterr().out
+    journal = Journal(tmp_path / "j", {})
+    assert [journal.ends[f"d{n:03d}"] for n in range(4)] == ["content_filter", "content_filter", "context_full", "refused"]
+    journal.close()
+    assert len(simulate(url, tmp_path / "j", 9)) == 7
+
+
+@pytest.mark.parametrize("script, requests, why", [
+    ([None] * 6 + ["unknown 4xx"] * 99, 11, "5 dialogues in a row got no answer.*I would rather not"),
+    ([None] + ["filter"] * 99, 6, "5 dialogues in a row"), (["unknown 4xx"] * 99, 1, "refuses: HTTP 418"),
+    (["wrong key"] * 99, 1, "wants another key"), ([None] * 6 + ["wrong key"] * 99, 7, "wants another key"),
+    (["no model"] * 99, 1, "refuses: HTTP 404.*does the address end in /v1"), (["billing"] * 99, 1, "no money left"),
+    (["200, no credit"] * 99, 1, "no money left"), (["200, as a word"] * 99, 1, "does the address end in /v1"),
+    (["HTML"] * 99, 1, "does the address end in /v1")])
+def test_what_stops_a_run_and_how_soon(chaos, tmp_path, script, requests, why):
+    url, tally = chaos(script)
+    with pytest.raises(UserError, match=why):
+        simulate(url, tmp_path / "j", 40, in_flight=1)
+    assert tally.requests == requests
+    if requests == 1:
+        # nor does anybody else ask, however many wait
+        url, tally = chaos(script)
+        with pytest.raises(UserError, match=why):
+            simulate(url, tmp_path / "many", 40, in_flight=32)
+        assert tally.requests == 1
+
+
+def test_many_dialogues_that_fill_a_small_context_are_no_bad_sign(tmp_path):
+    def reply(messages):
+        if len(messages) > 3:
+            raise RequestError(400, "invalid_request_error", "prompt is too long: 9 tokens > 8 maximum")
+        return "well"
+    with serving(reply) as url:
+        found = simulate(url, tmp_path / "j", 30, in_flight=16)
+    assert [(len(r["conversations"]), r["end"]) for r in found] == [(4, "context_full")] * 30
+
+
+def test_a_parameter_that_a_server_does_not_take_is_left_out_and_said_once(capsys):
+    seen = []
+
+    def generate(messages, request):
+        seen.append({key for key in request if key not in ("model", "messages")})
+        for name, other in (("temperature", ""), ("max_tokens", "max_completion_tokens")):
+            if name in request:
+                raise RequestError(400, "invalid_request_error", f"Unsupported: '{name}'. Use '{other}' instead.")
+        return "well", "stop"
+    with serving(None, generate=generate) as url:
+        client = client_of(url)
+        texts = [talk(client, temperature=0, seed=1) for _ in range(3)]
+    assert texts == ["well"] * 3 and len(seen) == 5 and seen[-1] == {"seed", "max_completion_tokens"}
+    assert texts[0].meta["parameters"] == {"model": "m", "max_completion_tokens": 64, "seed": 1}
+    assert capsys.readouterr().out.count("does not take") == 2
+
+
+def test_an_address_keeps_its_query_and_a_page_is_told_from_an_api(capsys):
+    paths = []
+
+    class Azure(Chaos):
+        def do_GET(self):
+            paths.append(self.path)
+            self.send(403, {})
+
+        def do_POST(self):
+            paths.append(self.path)
+            self.path = "/v1/chat/completions"
+            self.send(*self.answer(self.read_body()))
+    with serving(lambda messages: "well", handler=Azure) as url:
+        client = client_of(f"{url}/deployments/x?api-version=2024-02-01")
+        check_server(client, "teacher")
+        assert talk(client) == "well", "a list of models that is forbidden is no wrong key"
+    assert [path.partition("x/")[2] for path in paths] == [
+        "models?api-version=2024-02-01", "chat/completions?api-version=2024-02-01"]
+
+    class Page(Chaos):
+        def do_GET(self):
+            self.send(200, b"<html>", "text/html")
+    with serving(lambda messages: "", handler=Page) as url:
+        with pytest.raises(UserError, match="no API but a page: does the address end in /v1"):
+            check_server(client_of(url), "teacher")
+
+
+def test_a_server_that_is_silent_is_told_of_before_it_is_given_up(monkeypatch, capsys):
+    monkeypatch.setattr(session, "PATIENT", 0.02)
+    monkeypatch.setattr(session, "GREETING", 0.03)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(UserError, match="no teacher answers at .*ReadTimeout"):
+            check_server(client_of(f"http://127.0.0.1:{silent.getsockname()[1]}/v1"), "teacher")
+    assert "is silent; waiting" in capsys.readouterr().out
+
+
+def test_an_old_urllib3_is_named(monkeypatch):
+    monkeypatch.delattr("urllib3.response.HTTPResponse.read1")
+    with pytest.raises(UserError, match=f"urllib3 {urllib3.__version__} is too old.*pip install"):
+        open_session("http://127.0.0.1:9/v1")
 
 
 def test_nobody_there_is_one_sentence():
@@ -493,6 +600,75 @@ def test_the_cap_holds_by_the_servers_count_too(chaos, tmp_path):
     assert spent > cap / 2, "the cap stopped far too early"
 
 
+@pytest.mark.parametrize("faults", [["reasoning in the total"], ["more than the limit"], [None, None, *DEAR]])
+@pytest.mark.parametrize("cap", [0.0005, 0.012, 0.05])
+def test_a_model_that_keeps_no_limit_is_booked_as_it_reports_and_passes_the_cap_at_most_once(
+        chaos, tmp_path, capsys, faults, cap):
+    """By at most the excess of the calls that were under way when it was found out: at the start, one."""
+    url, tally = chaos(itertools.cycle(faults))
+    for _ in range(3):
+        simulate(url, tmp_path / "j", 30, 16, 6, capped(cap), PRICE)
+    journal = Journal(tmp_path / "j", {})
+    ledger = Ledger(cap, rows=journal.calls)
+    journal.close()
+    assert ledger.spent == pytest.approx(tally.dollars)
+    dearest, at_once = 0.010, 1 if None not in faults else 16
+    assert ledger.spent <= cap + at_once * dearest
+    printed = capsys.readouterr().out
+    assert "booked as reported" in printed and ("more than --max-dollars" in printed) == (ledger.spent > cap)
+    assert ledger.spent <= cap or "more than --max-dollars" in ledger.summary()
+
+
+def test_until_its_first_report_a_model_has_one_call_in_flight():
+    ledger, order = Ledger(), []
+    first = ledger.reserve(PRICE, (10, 10), "m")
+    # another model has a first call of its own
+    ledger.settle(ledger.reserve(PRICE, (10, 10), "other"), 1e-6, (1, 1))
+
+    def second():
+        calls = [ledger.reserve(PRICE, (10, 10), "m") for _ in range(2)]
+        order.append("second")
+        assert ledger.open[calls[0]].tokens == (10, 10 + 2 * 990), "the report raises what is reserved"
+    thread = threading.Thread(target=second)
+    thread.start()
+    order.append("first")
+    ledger.settle(first, 1e-3, (5, 1000))
+    thread.join(30)
+    assert order == ["first", "second"] and ledger.spent == pytest.approx(1e-3 + 1e-6)
+    silent = Ledger()
+    for _ in range(Ledger.SILENT):
+        silent.settle(silent.reserve(PRICE, (10, 10), "m"), 1e-6)
+    assert [silent.reserve(PRICE, (10, 10), "m") for _ in range(2)] == [3, 4], "one that never reports waits no more"
+
+
+@pytest.mark.parametrize("page", [
+    {"message": {"content": ""}, "finish_reason": "stop"}, {"message": {"content": None}, "finish_reason": "length"},
+    {"message": {"content": "", "reasoning_content": "so"}, "finish_reason": "stop"},
+    {"message": {"content": "<think>so"}, "finish_reason": "length"}, {"message": {}}, {"finish_reason": "error"},
+    {"message": {"content": "x"}, "finish_reason": "content_filter"}])
+def test_nothing_is_bought_over_and_over(tmp_path, page):
+    """Three paid answers without a text are enough, in however many dialogues."""
+    bought = []
+
+    class Nothing(Chaos):
+        def do_POST(self):
+            self.read_body()
+            bought.append(1)
+            self.send(200, {"choices": [page], "usage": {"prompt_tokens": 9, "completion_tokens": 64}})
+    with serving(lambda messages: "", handler=Nothing) as url:
+        with pytest.raises(UserError, match="was paid for 3 answers, and none holds a text"):
+            simulate(url, tmp_path / "j", 60, 16, 3, capped(1), PRICE)
+    assert len(bought) == 3
+
+
+def test_one_text_is_not_bought_more_than_three_times_either(chaos):
+    url, tally = chaos([None] + ["empty"] * 9)
+    client = client_of(url, price=PRICE)
+    talk(client)
+    with pytest.raises(RetriesExhausted, match="after 3 tries.*without a word"):
+        talk(client)
+
+
 def test_more_money_takes_up_what_the_cap_stopped(chaos, tmp_path):
     url, tally = chaos([])
     rich = simulate(url, tmp_path / "rich", 10)
@@ -505,7 +681,7 @@ def test_more_money_takes_up_what_the_cap_stopped(chaos, tmp_path):
 @pytest.mark.parametrize("fault, paid", [
     *((name, "worst") for name in ("reset", "cut", "cut inside a character", "torn JSON", "HTML", "502 in HTML")),
     *((name, "worst") for name in ("no usage", "usage below 0", "usage of nothing")),
-    *((name, "nothing") for name in BEFORE if name not in ("billing", "502 in HTML")),
+    *((name, "nothing") for name in BEFORE if name != "502 in HTML"),
     *((name, "usage") for name in ("null", "empty", "failed", "usage in words", "content in parts")),
 ])
 def test_what_a_try_costs(chaos, fault, paid):

@@ -23,9 +23,9 @@ def open_session(url, key=None):
 
     UserError, without the key in it, for an address or a key that cannot be used.
     """
-    if not hasattr(urllib3.response.HTTPResponse, "read1"):
-        raise UserError(f"urllib3 {urllib3.__version__} is too old, it cannot read an answer piece "
-                        "by piece: pip install --upgrade urllib3")
+    if "read1" not in vars(urllib3.response.HTTPResponse):
+        raise UserError(f"urllib3 {urllib3.__version__} is too old to read an answer as it comes; "
+                        "2.2 or newer is needed: pip install --upgrade urllib3")
     local = is_loopback(url)
     if "@" in urlsplit(url).netloc:
         raise UserError("an address must not hold a key or password: put it in OPENAI_API_KEY")

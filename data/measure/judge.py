@@ -34,7 +34,7 @@ SINGLE_BRACKETS = re.compile(r"(?<![A-Za-z0-9_)\]\[])\[([^\[\]]*)\]")
 # a number between words: "8", "Rating: 8", "8/10", "8 out of 10"
 NUMBER = re.compile(r"(?:[a-z ]*[:=]?)\s*(\d+(?:\.\d+)?)\s*(?:(?:/|out of)\s*10)?[a-z .]*", re.I)
 # a rating without brackets: "Rating: 8", "8/10"
-PHRASE = re.compile(r"(?:rating|score|mark|grade)\**\s*(?:is|of|[:=])\s*\**(\d+(?:\.\d+)?)"
+PHRASE = re.compile(r"(?:rating|score|mark|grade)\W{0,5}(?:is|of)?\W{0,5}(\d+(?:\.\d+)?)"
                     r"(?![\d.]*\s*(?:to|-|–)\s*\d)"
                     r"|(\d+(?:\.\d+)?)\s*(?:/|out of)\s*10\b", re.I)
 
@@ -90,6 +90,7 @@ def verdict(judgment, fastchat=False):
 
 def letter_in(mark):
     """Return the one letter A, B or C that the text of a mark names, or None."""
+    mark = mark.replace("_", " ")
     # "a" may be an article: capitals go first
     for letters in (re.findall(r"\b[ABC]\b", mark), re.findall(r"\b[abc]\b", mark)):
         if len(set(letters)) == 1:

@@ -387,6 +387,26 @@ def outdated_judgments(bench, rows):
     return changed
 
 
+def name_questions(ids):
+    """Name some questions in a few words: "questions 81, 90 and 3 more"."""
+    ids = list(dict.fromkeys(map(str, ids)))
+    more = f" and {len(ids) - 10} more" if len(ids) > 10 else ""
+    return f"question{'s' * (len(ids) > 1)} {', '.join(ids[:10])}{more}"
+
+
+def edited_judgments(bench, rows, edited):
+    """
+    As outdated_judgments, but with `edited` the judgments count as they are: [], and it is said.
+    """
+    outdated = outdated_judgments(bench, rows)
+    if not edited or not outdated:
+        return outdated
+    ids = [row["question_id"] for row in outdated]
+    print(f"note: {len(outdated)} judgments are about other answers than those there are now, and "
+          f"are scored all the same: {name_questions(ids)}")
+    return []
+
+
 def judged_texts(path, systems):
     """
     Yield a judge's texts from a file of judgments: (key of the FilledPrompt, [text, ...]).
@@ -402,8 +422,8 @@ def judged_texts(path, systems):
         for game in ("", "g1_", "g2_"):
             if f"{game}user_prompt" in row:
                 texts = row.get(f"{game}judgments", [row[f"{game}judgment"]])
-                # a judgment that failed is empty
-                texts = [text for text in texts if text]
+                # a judgment that failed is empty; FastChat calls it $ERROR$
+                texts = [text for text in texts if text not in ("", "$ERROR$")]
                 yield text_hash(name, system, row[f"{game}user_prompt"]), texts
 
 
@@ -412,18 +432,18 @@ def to_unit_scale(ratings):
     return (np.asarray(ratings, dtype=float) - 1) / 9
 
 
-def read_scores(bench, judge_model, names, questions):
+def read_scores(bench, judge_model, names, questions, edited=False):
     """
     Read the ratings of some assistants: {name: scores (questions, turns) from 0 to 1}.
 
     NaN where a judgment failed, or where a question has fewer turns. A UserError if an answer has
-    not been judged, or has changed since.
+    not been judged, or has changed since (unless `edited` lets such judgments count).
     """
     path = judgments_path(bench, judge_model, "single")
     if not path.exists():
         raise UserError(f"no {path}; `evaluate.py judge` writes it")
     rows = [row for row in read_judgments(path) if row["model"] in names]
-    outdated = {judgment_key(row) for row in outdated_judgments(bench, rows)}
+    outdated = {judgment_key(row) for row in edited_judgments(bench, rows, edited)}
     ratings = {}
     for row in rows:
         key = judgment_key(row)
@@ -434,15 +454,17 @@ def read_scores(bench, judge_model, names, questions):
     scores = {}
     for name in names:
         table = np.full((len(questions), most_turns), np.nan)
-        missing = 0
+        missing = []
         for i, question in enumerate(questions):
             for turn in range(len(question["turns"])):
                 key = question["question_id"], turn + 1, (name,)
-                missing += key not in ratings
+                if key not in ratings:
+                    missing.append(question["question_id"])
                 table[i, turn] = ratings.get(key, np.nan)
         if missing:
-            raise UserError(f"{missing} answers of {name} have not been judged as they are now; "
-                            "`evaluate.py judge` asks for just those")
+            raise UserError(f"{len(missing)} answers of {name} have not been judged as they are "
+                            f"now ({name_questions(missing)}); `evaluate.py judge` asks for just "
+                            "those, and --edited scores what was judged before they changed")
         scores[name] = to_unit_scale(table)
     return scores
 
