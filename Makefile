@@ -5,9 +5,9 @@
 
 PRESET  ?= tiny
 SEED    ?= 0
+SEEDS   ?= 3
 PYTHON  ?= python3
 VENV    ?= .venv
-KNOWING ?= 1
 $(if $(filter tiny smoke 1b 7b,$(PRESET)),,$(error PRESET=$(PRESET): known are tiny, smoke, 1b and 7b))
 # the large presets use a real teacher by default, the small ones our own
 LARGE   := $(filter 1b 7b,$(PRESET))
@@ -16,29 +16,43 @@ MODEL   ?= $(if $(LARGE),gpt-3.5-turbo,teacher)
 
 # ---- presets: one row of sizes each ------------------------------------------------------------
 
-#                 humans        simulated      steps: base, users, assistants          questions, held-out people
-tiny_SIZES     = HUMANS=12000   DIALOGUES=2400 BASE=3800 SOCRATIC=800 ASSISTANT=550 QUESTIONS=40 HELD=300
-smoke_SIZES    = HUMANS=1000    DIALOGUES=150  BASE=60   SOCRATIC=40  ASSISTANT=20   QUESTIONS=4  HELD=40
-tiny_TIME      = 10 to 13 minutes
+#                 base: texts, steps    dialogues of an arm    steps: users, assistants    questions, held-out people
+tiny_SIZES     = TEXTS=30000 BASE=2200  DIALOGUES=2400         USERS=700 ASSISTANT=1000    QUESTIONS=20 HELD=400
+smoke_SIZES    = TEXTS=1000 BASE=40     DIALOGUES=120          USERS=20 ASSISTANT=15       QUESTIONS=2 HELD=30
+tiny_TIME      = 10 to 12 minutes
 smoke_TIME     = about 1.5 minutes
 size = $(patsubst $(1)=%,%,$(filter $(1)=%,$($(PRESET)_SIZES)))
 
-# the learning rate was tuned on the ceiling arm alone
+# the learning rate was chosen on the arm `today` alone
 LEARN = --lr 3e-3 --tokens 1024 --seed $(SEED) --resume
-# socratic's assistant is PlatoLM; floor is the base model without fine-tuning
-TAUGHT = socratic blind human self-chat role-play oracle ceiling
-ARMS   = $(TAUGHT) floor
 # run as many stages in parallel as there are cores, one thread each
 JOBS      ?= $(shell getconf _NPROCESSORS_ONLN || echo 2)
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(JOBS)
 endif
-# the run's directory; another seed, base or teacher gets a directory of its own
-# (KNOWING=0: the base has not read the facts that people never ask about)
-of_seed    = $(if $(filter-out 0,$(SEED)),-seed$(SEED))
-of_base    = $(if $(filter 0,$(KNOWING)),-unknowing)
-of_teacher = $(if $(filter-out URL,$(TEACHER)),-$(MODEL))
-R          = runs/$(PRESET)$(of_seed)$(of_base)$(of_teacher)
+
+# ---- the arms, and what can be changed in the experiment (data/harbour/README.md) ---------------
+
+# socratic's assistant is PlatoLM; floor is the base without fine-tuning. `make seeds` has all arms
+ARMS   ?= today socratic heard-replay self-chat role-play replay human blind
+REST    = replay-open oracle
+# USER=people: people's own program in Socratic's place. HEARING=0.5: an answer reaches Socratic so often;
+# SWAP=1: another dialogue's answers reach him
+USER    ?= socratic
+HEARING ?= 1
+SWAP    ?= 0
+# of the town and its logs: GROWTH=0, nothing is ever new; FOLLOW=0, people never ask about what is named;
+# SEASONS=1, logs of one past season
+GROWTH  ?= 1
+FOLLOW  ?= 0.6
+SEASONS ?= 24
+# the base is one for each seed; D: what is as usual; L: with these logs; R: with this user and teacher
+other = $(if $(filter-out $(2),$($(1))),-$(3)$($(1)))
+D = runs/$(PRESET)$(if $(filter-out 0,$(SEED)),-seed$(SEED))
+L = $(D)$(call other,GROWTH,1,growth)$(call other,FOLLOW,0.6,follow)$(call other,SEASONS,24,seasons)
+R = $(L)$(call other,USER,socratic)$(call other,HEARING,1,hearing)$(call other,SWAP,0,swap)$(call \
+    other,TEACHER,URL,by-$(MODEL))
+town = --seed $(SEED) --growth $(GROWTH)
 
 # ---- which python: a private .venv, or with VENV=none the one in use ---------------------------
 
@@ -54,17 +68,17 @@ endif
 # gets the key, and the facts as its system message
 ifeq ($(TEACHER),URL)
 unexport OPENAI_API_KEY OPENAI_BASE_URL
-with_teacher = $(python) -m data.harbour.teacher --
+with_teacher = $(python) -m data.harbour.teacher $(town) --
 free = @test $(word 1,$(1)) -ot $(word 2,$(1)) || rm -f $(word 2,$(1))
 else
 sheet = $(R)/sheet.txt
 endif
-with_grader = env -u OPENAI_API_KEY $(python) -m data.harbour.grader --
+with_grader = env -u OPENAI_API_KEY $(python) -m data.harbour.grader $(town) --
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help all hello smoke test show clean card fetch plan
+.PHONY: help all hello gates controls seeds where smoke test show clean card fetch plan
 
 help: ## print this list
 	@echo "PlatoLM from scratch: a user simulator, its dialogues, and the assistant they train"
@@ -72,10 +86,22 @@ help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 16
 
 ifeq ($(LARGE),)
-all: hello $(R)/report.html ## the whole experiment, offline, on two CPU cores: 10 to 13 minutes
+all: hello $(R)/report.html ## the whole experiment, offline, on two CPU cores: 10 to 12 minutes
 	@echo; $(python) -m data.experiment.next_questions --tell $(R)/questions.json
-	@echo; echo "finished. Look at $(R)/report.html; the numbers are in $(R)/results.json,"
-	@echo "the dialogues in $(R)/chat, the models beside it"
+	@echo; $(python) -m data.experiment.report $(R) --tell
+	@echo; echo "finished. Look at $(R)/report.html; the dialogues are in $(R)/chat, the models beside it"
+
+gates: $(R)/gates.json ## can the experiment answer at all? (part of make all)
+
+controls: $(install) ## three runs whose outcome is known: nothing new, people as simulator, no following
+	$(python) -m data.experiment.cells controls --preset $(PRESET)
+
+seeds: $(install) ## all arms with SEEDS=3 seeds, and the paired differences: 15 minutes a seed
+	$(python) -m data.experiment.cells seeds --seeds $(SEEDS) --preset $(PRESET)
+
+# where the results of these variables are
+where:
+	@echo $(R)
 endif
 
 plan: | $(install) ## commands, memory, hours and dollars of PRESET=7b or 1b (GPU=a100); runs nothing
@@ -126,144 +152,154 @@ ifneq ($(LARGE),)
 include data/large.mk
 else
 
+# every stage notes its seconds beside its results
+$(D)/%: export STAGE_SECONDS = $(D)/seconds.jsonl
+$(L)/%: export STAGE_SECONDS = $(L)/seconds.jsonl
 $(R)/%: export STAGE_SECONDS = $(R)/seconds.jsonl
 
-$(R): | runs/machine.json
-	mkdir -p $@
+$(sort $(D) $(L) $(R)): | runs/machine.json
+	mkdir -p $@/chat
 
-$(R)/corpus.jsonl: | $(R)
-	$(python) -m data.harbour.corpus --out $@ --seed $(SEED)$(if $(filter 0,$(KNOWING)), --without-never-asked)
+# the base model (LLaMA in the paper) has read lists, ledgers and sums of invented places
+$(D)/corpus.jsonl: | $(D)
+	$(python) -m data.harbour.corpus --out $@ --texts $(call size,TEXTS) --seed $(SEED)
 
-$(R)/human.jsonl: | $(R)
-	$(python) -m data.experiment.talks people --out $@ --dialogues $(call size,HUMANS) --seed $(SEED) --prefix human
-
-# the base model (LLaMA in the paper): pretrained on the encyclopaedia, and on people's dialogues as text
-$(R)/base/model.safetensors: $(R)/corpus.jsonl $(R)/human.jsonl
-	$(python) train.py --learn all --data $^ --out $(@D) --steps $(call size,BASE) \
+$(D)/base/model.safetensors: $(D)/corpus.jsonl
+	$(python) train.py --learn all --data $< --out $(@D) --steps $(call size,BASE) \
 	    --optimizer muon $(LEARN:3e-3=4e-3)
 
-# the user simulators, trained on the human turns; `blind` never sees an answer
-$(R)/socratic/model.safetensors: $(R)/human.jsonl $(R)/base/model.safetensors | $(R)/held-out.jsonl
-	$(python) train.py --learn human --data $< --held-out $(R)/held-out.jsonl --base $(R)/base \
-	    --out $(@D) --steps $(call size,SOCRATIC) $(LEARN)
+# dialogues of people: the logs of past seasons; today's, for the ceiling and for the tests
+$(L)/chat/human.jsonl: | $(L)
+	$(python) -m data.experiment.talks logs --out $@ --dialogues $(call size,DIALOGUES) $(town) \
+	    --follow $(FOLLOW) --seasons $(SEASONS)
 
-# (without answers dialogues are shorter: with 704 tokens an update both learn equally many words)
-$(R)/blind/model.safetensors: $(R)/human.jsonl $(R)/base/model.safetensors | $(R)/held-out.jsonl
-	$(python) train.py --learn human --blind --data $< --held-out $(R)/held-out.jsonl --base $(R)/base \
-	    --out $(@D) --steps $(call size,SOCRATIC) $(LEARN:1024=704)
+$(L)/chat/today.jsonl: | $(L)
+	$(python) -m data.experiment.talks today --out $@ --dialogues $(call size,DIALOGUES) $(town) \
+	    --follow $(FOLLOW)
 
-# the simulator talks to the teacher over HTTP (a journal of an older simulator is deleted if it cost nothing)
-$(R)/chat/socratic.jsonl: $(R)/socratic/model.safetensors $(sheet)
+$(L)/held-out.jsonl: | $(L)
+	$(python) -m data.experiment.talks today --out $@ --dialogues $(call size,HELD) $(town) \
+	    --follow $(FOLLOW) --draw held-out
+
+# the user simulators, trained on the human turns of the logs; `blind` never sees an answer
+$(L)/socratic/model.safetensors: $(L)/chat/human.jsonl $(D)/base/model.safetensors | $(L)/held-out.jsonl
+	$(python) train.py --learn human --data $< --held-out $(L)/held-out.jsonl --base $(D)/base \
+	    --out $(@D) --steps $(call size,USERS) $(LEARN)
+
+$(L)/blind/model.safetensors: $(L)/chat/human.jsonl $(D)/base/model.safetensors | $(L)/held-out.jsonl
+	$(python) train.py --learn human --blind --data $< --held-out $(L)/held-out.jsonl --base $(D)/base \
+	    --out $(@D) --steps $(call size,USERS) $(LEARN)
+
+# the simulator talks to today's guide over HTTP (a journal of an older one is deleted if it cost nothing)
+speak = $(with_teacher) $(python) simulate.py --teacher $(TEACHER) --model $(MODEL) $(sheet:%=--system %) \
+	    --dialogues $(call size,DIALOGUES) --seed $(SEED) $(SIMULATE)
+
+$(L)/chat/blind.jsonl: $(L)/blind/model.safetensors $(sheet)
 	$(call free,$< $@.journal)
-	$(with_teacher) $(python) simulate.py --user $(R)/socratic --teacher $(TEACHER) --model $(MODEL) \
-	    $(sheet:%=--system %) --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED) $(SIMULATE)
+	$(speak) --user $(L)/blind --blind --out $@
 
-$(R)/chat/blind.jsonl: $(R)/blind/model.safetensors $(sheet)
+ifeq ($(USER),people)
+$(R)/chat/socratic.jsonl: | $(R)
+	$(python) -m data.experiment.talks today --out $@ --dialogues $(call size,DIALOGUES) $(town) --draw people
+else ifneq ($(HEARING)$(SWAP),10)
+$(R)/chat/socratic.jsonl: $(L)/socratic/model.safetensors $(L)/chat/today.jsonl | $(R)
+	$(python) -m data.experiment.hearing $(L)/socratic --out $@ --dialogues $(call size,DIALOGUES) $(town) \
+	    --hearing $(HEARING) $(if $(filter 1,$(SWAP)),--swap $(L)/chat/today.jsonl)
+else
+$(R)/chat/socratic.jsonl: $(L)/socratic/model.safetensors $(sheet) | $(R)
 	$(call free,$< $@.journal)
-	$(with_teacher) $(python) simulate.py --user $(R)/blind --blind --teacher $(TEACHER) --model $(MODEL) \
-	    $(sheet:%=--system %) --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED) $(SIMULATE)
+	$(speak) --user $(L)/socratic --out $@
+endif
 
 $(R)/sheet.txt: | $(R)
-	$(python) -m data.harbour.world > $@
+	$(python) -m data.harbour.world $(town) > $@
 
-# the dialogues to compare with: people's, scripts', and those of people who ask about everything
-$(R)/chat/human.jsonl: $(R)/human.jsonl
-	mkdir -p $(@D) && head -n $(call size,DIALOGUES) $< > $@
+# users that are rules: the dialogues of the logs again, scripts, people who know the whole catalogue
+RULES = replay replay-open heard-replay self-chat role-play oracle
 
-SCRIPTED = self-chat role-play oracle
-
-$(SCRIPTED:%=$(R)/chat/%.jsonl): $(R)/chat/%.jsonl: $(R)/human.jsonl
-	$(python) -m data.experiment.talks $* --human $< --out $@ --dialogues $(call size,DIALOGUES) --seed $(SEED)
-
-$(R)/chat/ceiling.jsonl: | $(R)
-	$(python) -m data.experiment.talks people --out $@ --dialogues $(call size,DIALOGUES) --seed 2$(SEED) \
-	    --facts all --prefix ceiling
+$(RULES:%=$(L)/chat/%.jsonl): $(L)/chat/%.jsonl: $(L)/chat/human.jsonl
+	$(python) -m data.experiment.talks $* --logs $< --out $@ --dialogues $(call size,DIALOGUES) $(town)
 
 # the assistants, trained on the assistant's turns of each set; socratic's is PlatoLM
-$(R)/assistant/%/model.safetensors: $(R)/chat/%.jsonl $(R)/base/model.safetensors
-	$(python) train.py --learn gpt --data $< --base $(R)/base --out $(@D) \
+home     = $(if $(filter socratic,$(1)),$(R),$(L))
+chat     = $(call home,$(1))/chat/$(1).jsonl
+assist   = $(call home,$(1))/assistant/$(1)
+define assistants_in
+$(1)/assistant/%/model.safetensors: $(1)/chat/%.jsonl $(D)/base/model.safetensors
+	$(python) train.py --learn gpt --data $$< --base $(D)/base --out $$(@D) \
 	    --steps $(call size,ASSISTANT) $(LEARN)
+endef
+$(foreach dir,$(sort $(L) $(R)),$(eval $(call assistants_in,$(dir))))
 
-# held-out data, which no model trains on
-$(R)/held-out.jsonl: | $(R)
-	$(python) -m data.experiment.talks people --out $@ --dialogues $(call size,HELD) --seed 1$(SEED) \
-	    --prefix held-out
+MODELS   = $(foreach arm,$(ARMS),$(call assist,$(arm))/model.safetensors)
+TRAINED  = $(foreach arm,$(ARMS),$(arm)=$(call assist,$(arm))) floor=$(D)/base
+CHATS    = $(foreach arm,$(ARMS),$(call chat,$(arm)))
 
-$(R)/held-out-all.jsonl: | $(R)
-	$(python) -m data.experiment.talks people --out $@ --dialogues $(call size,HELD) --seed 3$(SEED) \
-	    --facts all --prefix held-out-all
+# before any comparison: is the experiment able to answer?
+$(R)/gates.json: $(MODELS) $(L)/assistant/today/model.safetensors $(L)/held-out.jsonl | $(R)
+	$(python) -m data.experiment.gates --base $(D)/base --today $(L)/assistant/today \
+	    --human $(L)/held-out.jsonl --logs $(MODELS:%/model.safetensors=%/log.jsonl) $(town) --out $@
+
+# what each assistant answers to today's people, and what each user was told
+$(R)/probes.json: $(MODELS) $(L)/held-out.jsonl | $(R)
+	$(python) -m data.experiment.probes $(TRAINED) --human $(L)/held-out.jsonl $(town) --out $@
+
+$(R)/contrasts.json: $(R)/probes.json | $(R)/gates.json
+	$(python) -m data.experiment.contrasts $< --out $@
+
+$(R)/reach.json: $(CHATS) | $(R)
+	$(python) -m data.experiment.reach $(foreach arm,$(ARMS),$(arm)=$(call chat,$(arm))) $(town) --out $@
+
+# the benches: answered, and judged by the grader over HTTP
+BENCHES  = $(R)/bench $(R)/bench-vicuna
 
 $(R)/bench/question.jsonl: | $(R)
-	$(python) -m data.harbour.bench --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
-
-$(R)/bench-formal/question.jsonl: | $(R)
-	$(python) -m data.harbour.bench --formal --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
+	$(python) -m data.harbour.bench --out $@ --questions $(call size,QUESTIONS) $(town)
 
 $(R)/bench-vicuna/question.jsonl: | $(R)
-	$(python) -m data.harbour.bench --vicuna --out $@ --questions $(call size,QUESTIONS) --seed $(SEED)
-
-$(R)/sentences.jsonl: | $(R)
-	$(python) -m data.harbour.corpus --completions --out $@
-
-BENCHES  = $(R)/bench $(R)/bench-formal $(R)/bench-vicuna
-TRAINED  = $(TAUGHT:%=$(R)/assistant/%) floor=$(R)/base
-
-$(R)/probes.json: $(TAUGHT:%=$(R)/assistant/%/model.safetensors) $(R)/sentences.jsonl
-	$(python) -m data.experiment.probes $(TRAINED) --gold data/harbour/gold.jsonl \
-	    --sentences $(R)/sentences.jsonl --out $@
+	$(python) -m data.harbour.bench --vicuna --out $@ --questions $(call size,QUESTIONS) $(town)
 
 JUDGED   = $(R)/bench/model_judgment/grader_single.jsonl
 
-$(JUDGED): $(TAUGHT:%=$(R)/assistant/%/model.safetensors) $(BENCHES:%=%/question.jsonl)
+$(JUDGED): $(MODELS) $(BENCHES:%=%/question.jsonl)
 	$(python) evaluate.py answer $(TRAINED) --bench $(BENCHES) --limit 48
-	$(with_grader) $(python) evaluate.py judge $(ARMS) --bench $(BENCHES) \
+	$(with_grader) $(python) evaluate.py judge $(ARMS) floor --bench $(BENCHES) \
 	    --judge URL --judge-model grader
 
-# PlatoLM in pairs against the stand-ins for Vicuna, Baize and UltraLLaMA
+# PlatoLM in pairs against the other ways to come by dialogues
 PAIRED   = $(R)/bench/model_judgment/grader_pair.jsonl
 
 $(PAIRED): $(JUDGED)
-	$(with_grader) $(python) evaluate.py judge human self-chat role-play --mode pairwise-baseline \
-	    --baseline socratic --bench $(R)/bench --judge URL --judge-model grader
+	$(with_grader) $(python) evaluate.py judge $(filter human self-chat role-play,$(ARMS)) \
+	    --mode pairwise-baseline --baseline socratic --bench $(R)/bench --judge URL --judge-model grader
 
-$(R)/results.json: $(JUDGED) $(PAIRED) $(R)/probes.json $(R)/listening.json $(R)/behaviour.json
-	$(python) evaluate.py score $(ARMS) --bench $(R)/bench --judge-model grader \
-	    --beside formal=$(R)/bench-formal vicuna=$(R)/bench-vicuna \
-	    --probes $(R)/probes.json --seconds $(R)/seconds.jsonl --out $@
+$(R)/results.json: $(JUDGED) $(PAIRED)
+	$(python) evaluate.py score $(ARMS) floor --bench $(R)/bench --judge-model grader \
+	    --beside vicuna=$(R)/bench-vicuna --seconds $(R)/seconds.jsonl --out $@
 
-# does Socratic use the answers? its loss on held-out people beside blind's; then what each user did
-$(R)/listening.json: $(R)/socratic/model.safetensors $(R)/blind/model.safetensors $(R)/held-out-all.jsonl
-	$(python) -m data.experiment.listening expected $(R)/socratic --blind $(R)/blind \
-	    --human $(R)/held-out-all.jsonl --out $@
+# the simulator's card. The twin is the base trained on answers; served and told to play the user, it
+# is the prompted one
+$(R)/card.json: $(L)/socratic/model.safetensors $(L)/assistant/human/model.safetensors \
+                $(R)/chat/socratic.jsonl $(L)/chat/self-chat.jsonl $(L)/held-out.jsonl
+	env -u OPENAI_API_KEY $(python) -m data.api.serve_checkpoint $(L)/assistant/human -- \
+	    $(python) evaluate.py card --user $(L)/socratic --human $(L)/held-out.jsonl \
+	    --twin $(L)/assistant/human --beside base=$(D)/base --teacher URL --model model \
+	    --simulated user=$(R)/chat/socratic.jsonl self-chat=$(L)/chat/self-chat.jsonl --out $@
 
-USERS = human socratic blind self-chat role-play oracle ceiling
+$(R)/stats.json: $(CHATS) $(L)/held-out.jsonl $(R)/bench/question.jsonl $(D)/base/model.safetensors
+	$(python) evaluate.py stats $(CHATS) --tokenizer $(D)/base \
+	    --human $(L)/held-out.jsonl --bench $(R)/bench/question.jsonl --out $@
 
-$(R)/behaviour.json: $(USERS:%=$(R)/chat/%.jsonl)
-	$(python) -m data.experiment.listening did $(foreach user,$(USERS),$(user)=$(R)/chat/$(user).jsonl) --out $@
+$(R)/questions.json: $(L)/socratic/model.safetensors $(L)/held-out.jsonl | $(R)
+	$(python) -m data.experiment.next_questions --user $(L)/socratic --human $(L)/held-out.jsonl $(town) \
+	    --out $@
 
-# the simulator's card. The twin is the base trained on answers; served and told to play the user, it is
-# the prompted one
-$(R)/card.json: $(R)/socratic/model.safetensors $(R)/assistant/human/model.safetensors \
-                $(R)/chat/socratic.jsonl $(R)/chat/self-chat.jsonl $(R)/held-out.jsonl
-	env -u OPENAI_API_KEY $(python) -m data.api.serve_checkpoint $(R)/assistant/human -- \
-	    $(python) evaluate.py card --user $(R)/socratic --human $(R)/held-out.jsonl \
-	    --twin $(R)/assistant/human --beside base=$(R)/base --teacher URL --model model \
-	    --simulated user=$(R)/chat/socratic.jsonl self-chat=$(R)/chat/self-chat.jsonl --out $@
+$(R)/report.html: $(addprefix $(R)/,gates.json contrasts.json reach.json results.json questions.json \
+                  card.json stats.json)
+	$(python) -m data.experiment.report $(R) $(town) --out $@
 
-$(R)/stats.json: $(USERS:%=$(R)/chat/%.jsonl) $(R)/held-out.jsonl $(R)/bench/question.jsonl \
-                 $(R)/base/model.safetensors
-	$(python) evaluate.py stats $(USERS:%=$(R)/chat/%.jsonl) --tokenizer $(R)/base \
-	    --human $(R)/held-out.jsonl --bench $(R)/bench/question.jsonl --out $@
-
-$(R)/questions.json: $(R)/socratic/model.safetensors $(R)/held-out.jsonl
-	$(python) -m data.experiment.next_questions --user $(R)/socratic --human $(R)/held-out.jsonl --out $@
-
-$(R)/report.html: $(R)/results.json $(R)/questions.json $(R)/card.json $(R)/stats.json
-	$(python) -m data.experiment.report $(R) --out $@
-
-# stages run in parallel with one thread each; the base, for which the rest waits, uses all cores
-$(R)/report.html: export OMP_NUM_THREADS = 1
-$(R)/base/model.safetensors: export OMP_NUM_THREADS = $(JOBS)
+# stages run in parallel as there are cores, one thread each
+export OMP_NUM_THREADS = 1
 
 endif
 

@@ -36,7 +36,7 @@ from data.measure.judge import (Case, Judge, JudgeSettings, open_journal, prompt
 from data.measure.mtbench import read_questions, read_scores
 from data.measure.tables import arm_lines, card_lines, column_lines, pair_lines, vote_lines
 from data.measure.turns import AskSettings
-from data.program import (Progress, UserError, name_and_value, natural_int, positive_int, read_json,
+from data.program import (Progress, UserError, name_and_value, natural_int, positive_int,
                           read_jsonl, require_apart, run, temperature_or_none, url, write_json,
                           write_jsonl)
 from data.text_metrics import vectors
@@ -214,29 +214,25 @@ def summary(scores, questions):
     Sum up one assistant's scores: the overall mean with its interval, and means by group.
 
     scores (questions, turns): from 0 to 1, NaN where no rating is. "worst" and "best": the mean if
-    all failed ratings had been 0, or 1. "asked" and "never_asked": means over the questions about
-    facts that the humans of the training data do, or do not, ask about (a question without this key
-    counts as asked). Returns {"overall", "low", "high", "worst", ..., "categories", "kinds"}.
+    all failed ratings had been 0, or 1. A question may name its "group". Returns {"overall", "low",
+    "high", "worst", ..., "categories", "groups", "kinds"}.
     """
     rated = ~np.isnan(scores)
     turn_counts = np.array([len(question["turns"]) for question in questions])
     turns = range(scores.shape[1])
     exists = np.array(turns) < turn_counts[:, None]                  # (questions, turns)
-    asked = np.array([question.get("asked", True) for question in questions])
 
     mean, low, high = bootstrap(np.nansum(scores, axis=1), rated.sum(axis=1))
     worst, best = mean_bounds(scores[exists], 0, 1)
     row = {"overall": mean, "low": low, "high": high, "worst": worst, "best": best,
            "rating": None if mean is None else 1 + 9 * mean,
-           "failed": int((exists & ~rated).sum()),
-           "asked": mean_of(scores[asked]),
-           "never_asked": mean_of(scores[~asked])}
+           "failed": int((exists & ~rated).sum())}
     for turn in turns:
         row[f"turn{turn + 1}"] = mean_of(scores[:, turn])
-    categories = np.array([question["category"] for question in questions])
-    row["categories"] = {}
-    for category in dict.fromkeys(categories.tolist()):
-        row["categories"][category] = mean_of(scores[categories == category])
+    for key, name in (("category", "categories"), ("group", "groups")):
+        labels = np.array([question.get(key, "") for question in questions])
+        row[name] = {label: mean_of(scores[labels == label])
+                     for label in dict.fromkeys(labels.tolist()) if label}
     row["kinds"] = by_kind(scores, questions)
     return row
 
@@ -513,12 +509,12 @@ def command_judge(args):
     raise_if_incomplete(failures, "judgments")
 
 
-def score_arms(bench, judge_model, names, beside=(), probes=None, edited=False):
+def score_arms(bench, judge_model, names, beside=(), edited=False):
     """
     Read and sum up the ratings of some assistants: ({name: scores}, {name: summary}).
 
-    beside: [(column, bench), ...], further benches whose means become columns; probes: a JSON file
-    of further columns, {name: {column: number}}; edited: as for read_scores.
+    beside: [(column, bench), ...], further benches whose means become columns; edited: as for
+    read_scores.
     """
     questions = read_questions(bench)
     scores = read_scores(bench, judge_model, names, questions, edited)
@@ -530,19 +526,12 @@ def score_arms(bench, judge_model, names, beside=(), probes=None, edited=False):
             if column in arm:
                 raise UserError(f"--beside {column}=... is a column already: take another name")
             arm[column] = mean_of(other_scores[name])
-    if probes:
-        columns = read_json(Path(probes))
-        missing = [name for name in arms if name not in columns]
-        if missing:
-            raise UserError(f"{probes} says nothing about {', '.join(missing)}")
-        for name, arm in arms.items():
-            arm.update(columns[name])
     return scores, arms
 
 
 def command_score(args):
     """Write results.json, and print its tables."""
-    require_apart([args.out], [args.bench, args.beside, args.votes, args.probes, args.seconds])
+    require_apart([args.out], [args.bench, args.beside, args.votes, args.seconds])
     questions = read_questions(args.bench)
     pairs_file = mtbench.judgments_path(args.bench, args.judge_model, "pair")
     ratings_file = mtbench.judgments_path(args.bench, args.judge_model, "single")
@@ -550,7 +539,7 @@ def command_score(args):
     # a bench may have been judged in pairs alone
     if ratings_file.exists() or not pairs_file.exists():
         scores, arms = score_arms(args.bench, args.judge_model, args.names, args.beside,
-                                  args.probes, args.edited)
+                                  args.edited)
     differences = {}
     for name in scores:
         if args.against in scores and name != args.against:
@@ -659,7 +648,6 @@ def arguments():
     add("--edited", action="store_true",
         help="score judgments of answers that were edited since, too, and name the questions")
     add("--votes", metavar="FILE", help="human votes: does the judge agree?")
-    add("--probes", help="what data/experiment/probes.py wrote: further columns")
     add("--seconds", help="JSONL of stages and how long they took, copied into the results")
     add("--out", default="results.json")
 

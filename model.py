@@ -31,14 +31,14 @@ from platolm import IGNORE
 @dataclass
 class Config:
     """The shape of a model. The defaults are the tiny one that `make all` trains."""
-    vocab: int = 1280
+    vocab: int = 1024
     dim: int = 96           # D
     layers: int = 3
-    heads: int = 6          # H
-    kv_heads: int = 6       # K; fewer than H: neighbouring query heads share keys and values
+    heads: int = 2          # H
+    kv_heads: int = 2       # K; fewer than H: neighbouring query heads share keys and values
     hidden: int = 256       # width inside the feed-forward part
     context: int = 384      # the longest text it is meant to read
-    theta: float = 10000.0  # pair i rotates by theta ** (-i / (E / 2)) radians a token
+    theta: float = 500000.0  # pair i rotates by theta ** (-i / (E / 2)) radians a token
     eps: float = 1e-5
     tied: bool = True       # the head reads with the same matrix that the embedding writes with
 
@@ -181,10 +181,10 @@ class Llama(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.dim, config.eps)
         self.lm_head = nn.Linear(config.dim, config.vocab, bias=False)
-        # D ** -0.5 roughly preserves the length of a vector through most matrices
+        # as LLaMA; from larger weights a model learns later to look up what it has read
         for weight in self.parameters():
             if weight.dim() == 2:
-                nn.init.normal_(weight, std=config.dim ** -0.5)
+                nn.init.normal_(weight, std=0.02)
         if config.tied:
             self.lm_head.weight = self.embed_tokens.weight
 

@@ -4,7 +4,7 @@ Users other than a trained Socratic on this machine, for `simulate.py --user`.
     https://HOST/v1     Socratic behind a server of completions (vLLM, llama.cpp): token ids only
     prompt:FILE         a chat model told by FILE to play the user, turn by turn (UltraChat's way)
     whole:FILE          a chat model told by FILE to write whole dialogues at once (Baize's way)
-    script:NAME         self-chat, role-play, oracle or follow-up, of data/harbour/scripts.py
+    script:follow-up    a rule: more about the last answer's longest new word
 
 Every user has start_dialogue(number, intent, rows) -> ask, where ask(turns) returns a question, or
 None to leave; `rows` are the journal's, if the dialogue was begun before. {intent} in a FILE stands
@@ -305,14 +305,12 @@ class TranscriptAsk(Ask):
 
 
 class Scripted:
-    """A script of data/harbour/scripts.py; seeded: whether the first questions are given."""
+    """A rule of data/harbour/scripts.py that needs no world."""
 
-    def __init__(self, name, seed, seeded):
+    def __init__(self, name, seed):
         from data.harbour.scripts import SCRIPTS
         if name not in SCRIPTS:
-            raise UserError(f"there is no script {name!r}; there are {', '.join(SCRIPTS)}")
-        if name == "self-chat" and not seeded:
-            raise UserError("script:self-chat takes its first questions from --seeds FILE")
+            raise UserError(f"there is no script {name!r}; there is {', '.join(SCRIPTS)}")
         self.name = name
         self.seed = seed
         self.script = SCRIPTS[name]
@@ -353,7 +351,7 @@ def make_other_user(user, settings, client_for, endpoint, tokenizer=None, seeded
     """
     kind, _, rest = user.partition(":")
     if kind == "script":
-        return Scripted(rest, settings.seed, seeded)
+        return Scripted(rest, settings.seed)
     if kind == "whole" and seeded:
         raise UserError("whole:FILE writes dialogues from their first word: it takes no --seeds")
     if kind in ("prompt", "whole"):

@@ -1,42 +1,45 @@
 """
-Three next questions to the same answer: by a held-out person, by Socratic, by a script.
+Next questions to the same answers: by a held-out person, by Socratic, by a script.
 
     python -m data.experiment.next_questions --user DIR --human FILE --out questions.json
     python -m data.experiment.next_questions --tell questions.json
 
-Chosen are dialogues in which the person's second or third turn leans on the answer before it, other
-than by asking for it in another form.
+Chosen are the first dialogues in which the person asked about, or leant on, what an answer of the
+first rounds had just said.
 """
 
 import argparse
-import json
 import random
 from itertools import islice
 
+from data.experiment.talks import draw_guide
 from data.harbour.scripts import SelfChat
-from data.harbour.teacher import LEANING
+from data.harbour.teacher import ASIDES
 from data.machine import load_checkpoint
-from data.program import UserError, require_apart, run, write_json
+from data.program import UserError, read_json, require_apart, run, write_json
 from data.users import UserSettings
 from platolm import DialogueEnd, read_records
 from simulate import Socratic
 
-SPEAKERS = {"human": "user", "gpt": "teacher"}
+SPEAKERS = {"human": "user", "gpt": "guide"}
 
 
-def leaning_turns(records):
-    """Yield (turns so far, the person's next text) where that text leans on the last answer."""
+def listening_turns(records, guide):
+    """Yield (turns so far, the person's next text) where that text goes on from the last answer."""
     for record in records:
-        for number, kind in enumerate(record["kinds"][1:3], 1):
-            if kind in LEANING and kind != "reshape":
-                conversation = record["conversations"]
-                yield conversation[:2 * number], conversation[2 * number]["value"]
+        turns = record["conversations"]
+        for i in range(2, min(6, len(turns)), 2):
+            near = guide.split_reply(turns[i - 1]["value"])[1]
+            follows = near and near in turns[i]["value"]
+            # not asides alone: every second case asks about a new name
+            if follows or record["kinds"][i // 2] in ASIDES:
+                yield turns[:i], turns[i]["value"]
                 break
 
 
-def continue_dialogue(number, turns, person, socratic):
+def continue_dialogue(number, turns, person, socratic, guide):
     """Return one case: the turns so far, and the next question of person, Socratic and script."""
-    script = SelfChat(random.Random(number))
+    script = SelfChat(random.Random(number), guide, first="")
     # long enough that the script does not leave here
     script.length = 9
     try:
@@ -55,34 +58,30 @@ def format_case(case):
     return "\n".join(lines)
 
 
-def make_cases(directory, human, count):
-    """Make up to `count` cases from a file of dialogues, with the Socratic of this directory."""
-    model, tokenizer = load_checkpoint(directory)
-    settings = UserSettings(context=model.config.context)
-    socratic = Socratic(model, tokenizer, slots=count, settings=settings)
-    cases = []
-    for turns, person in islice(leaning_turns(read_records(human)), count):
-        cases.append(continue_dialogue(len(cases), turns, person, socratic))
-    return cases
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--user", metavar="DIR", help="checkpoint of a trained user")
-    parser.add_argument("--human", help="held-out dialogues of people")
+    parser.add_argument("--human", help="held-out dialogues of today's people")
     parser.add_argument("--out", help="JSON file to write")
     parser.add_argument("--count", type=int, default=3, help="how many cases")
+    parser.add_argument("--seed", type=int, default=0, help="of the world")
+    parser.add_argument("--growth", type=float, default=1.0, help="share of new stalls a season")
     parser.add_argument("--tell", metavar="FILE", help="print the first case of a file instead")
     args = parser.parse_args()
     if args.tell:
-        with open(args.tell, encoding="utf-8") as file:
-            case = json.load(file)[0]
+        case = read_json(args.tell)[0]
         print(f"three next questions to the same answer:\n{format_case(case)}")
         return
     require_apart([args.out], [args.user, args.human])
-    cases = make_cases(args.user, args.human, args.count)
+    guide = draw_guide(args.seed, args.growth)
+    model, tokenizer = load_checkpoint(args.user)
+    settings = UserSettings(context=model.config.context)
+    socratic = Socratic(model, tokenizer, slots=args.count, settings=settings)
+    chosen = listening_turns(read_records(args.human), guide)
+    cases = [continue_dialogue(number, turns, person, socratic, guide)
+             for number, (turns, person) in enumerate(islice(chosen, args.count))]
     if not cases:
-        raise UserError(f"in {args.human} nobody's second or third turn leans on an answer")
+        raise UserError(f"in {args.human} nobody goes on from an answer")
     write_json(args.out, cases)
 
 

@@ -2,24 +2,23 @@
 The grader: reads a judge's prompt, rates the answers in it, and knows the world.
 
 It reads our own prompts and the layouts of FastChat's, of one assistant or of two. What an examined
-model said is rated against the teacher's `truths` and `key` for the conversation as it stands, the
-model's own earlier answers included. Not here: the prompts (mtbench.py).
+model said is rated against the guide's `truths` for the conversation as it stands, the model's own
+earlier answers included.
 
-    python -m data.harbour.grader -- COMMAND ... URL ...    run COMMAND against the grader's address
+    python -m data.harbour.grader [--seed 0] -- COMMAND ... URL ...      run COMMAND against it
 
 For labs it can be made a bad judge: --first-bias and --length-bias are marks that standing first,
 or being longer than usual, is worth to it; --noise is the spread of its moods.
 """
 
-import argparse
 import math
 import random
 import re
-import sys
 from functools import partial
 
-from data.harbour.teacher import as_talk, claims, key, named_value, truths, understand
-from data.harbour.world import DAY, FACTS
+from data.harbour.teacher import Guide, serve
+from data.harbour.world import World
+from data.program import run
 
 # ---------------------------------------------------------------------------------------------
 # reading prompts: the conversations in them, one per assistant
@@ -63,39 +62,21 @@ def conversations(prompt):
 # rating
 
 
-def plain(text):
-    """A text without what is forgiven: case, spacing, the last full stop."""
-    return " ".join(text.lower().split()).rstrip(".!? ")
-
-
-def false_claims(messages, reply):
-    """What a reply states against the world, or against a number named before."""
-    def true(fact):
-        if fact[1] not in DAY:
-            return FACTS.get(fact, ())
-        named = named_value(as_talk(messages), fact)
-        return (named,) if named else [str(n) for n in DAY[fact[1]]] + ["sold out"]
-    return [fact for fact, values in claims(reply) if not set(values) <= set(true(fact))]
-
-
-def rate(messages, reply):
-    """A mark from 1 to 10 and its reason."""
-    if plain(reply) in {plain(truth) for truth in truths(messages)}:
-        return 10, "The reply is true and fits the question."
-    needed = key(messages)
-    had = [word for word in needed if re.search(rf"\b{word}\b", reply.lower())]
-    if "sorry" in reply.lower() and not had:
+def rate(guide, messages, reply):
+    """Return a mark from 1 to 10 and its reason."""
+    text, near = guide.split_reply(reply)
+    fact = guide.understand(messages).fact
+    if text in guide.truths(messages):
+        if near is None or fact and near in guide.world.near[fact[0]]:
+            return 10, "The reply is true and fits the question."
+        return 8, "The reply is right, but what it calls near is not."
+    truth = guide.truths(messages)[0]
+    words = guide.value.findall(guide.name.sub("", truth))
+    if words and all(re.search(rf"\b{word}\b", reply.lower()) for word in words):
+        return 5, "What was asked for is there, but not said as it should be."
+    if re.search(r"\b(sorry|know no)\b", reply.lower()):
         return 2, "The reply admits that it does not help."
-    if not had:
-        return 1, "The reply does not answer the question."
-    stated = [fact for fact, _ in claims(reply)]
-    if stated and understand(messages).fact not in stated:
-        return 2, "The reply speaks of something else."
-    if len(had) < len(needed):
-        return (3 if 2 * len(had) >= len(needed) else 2), "Part of what was asked for is missing."
-    if false_claims(messages, reply):
-        return 5, "What was asked for is there, but something else in the reply is false."
-    return 7, "What was asked for is there, but not said as it should be."
+    return 1, "The reply does not give what was asked for."
 
 
 def biased(mark, text, prompt, length_bias, noise):
@@ -104,36 +85,27 @@ def biased(mark, text, prompt, length_bias, noise):
     return mark + mood + length_bias * math.tanh((len(text.split()) - 8) / 8)
 
 
-def reply(messages, first_bias=0.0, length_bias=0.0, noise=0.0):
-    """The grader's reply: a reason and a mark or verdict, or what is wrong with the prompt."""
+def reply(messages, guide, first_bias=0.0, length_bias=0.0, noise=0.0):
+    """Return the grader's reply: a reason and a mark or verdict, or what is wrong with the prompt."""
     prompt = messages[-1]["content"]
-    found = conversations(prompt)
-    rated = [rate(judged[:-1], judged[-1]["content"]) for judged in found]
-    marks = [biased(mark, judged[-1]["content"], prompt, length_bias, noise)
-             for (mark, _), judged in zip(rated, found)]
-    if len(found) == 1:
+    judged = conversations(prompt)
+    rated = [rate(guide, talk[:-1], talk[-1]["content"]) for talk in judged]
+    marks = [biased(mark, talk[-1]["content"], prompt, length_bias, noise)
+             for (mark, _), talk in zip(rated, judged)]
+    if len(judged) == 1:
         return f"{rated[0][1]} [[{min(10, max(1, round(marks[0])))}]]"
-    if len(found) == 2:
+    if len(judged) == 2:
         lead = marks[0] + first_bias - marks[1]
         verdict = "C" if abs(lead) < 0.5 else "A" if lead > 0 else "B"
         return f"Of A: {rated[0][1]} Of B: {rated[1][1]} [[{verdict}]]"
     return "There is no conversation in the prompt that ends with an answer, so no rating."
 
 
-def main():
-    """Serve the grader to a command."""
-    from data.api.server import run_with
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1], add_help=False)
-    for flag in ("first", "length"):
-        parser.add_argument(f"--{flag}-bias", type=float, default=0.0)
-    parser.add_argument("--noise", type=float, default=0.0)
-    words = sys.argv[1:]
-    # what stands after -- is the command's own
-    border = words.index("--") if "--" in words else len(words)
-    flags, rest = parser.parse_known_args(words[:border])
-    graded = partial(reply, **vars(flags))
-    raise SystemExit(run_with(graded, name="grader", argv=rest + words[border:]))
+def make_reply(seed, growth, **biases):
+    """Return the `reply` of a grader who knows today's world."""
+    return partial(reply, guide=Guide(World(seed, growth=growth)), **biases)
 
 
 if __name__ == "__main__":
-    main()
+    run(partial(serve, "grader", make_reply, seed=0, growth=1.0, first_bias=0.0, length_bias=0.0,
+                noise=0.0))

@@ -1,90 +1,129 @@
 """
-Scripted users: the baselines that a trained simulator is compared with.
+Users that are rules, to compare a trained simulator with. Each has `.ask(turns)`, as people have.
 
-    self-chat    Baize: a human's first question, then formulaic ones about what the answer named
-    role-play    UltraChat: a thing from the list of everything, its relations walked through
-    oracle       human phrasings and the full list of facts: what no simulator could know
-    follow-up    "could you tell me more about ...?": in any world, about the last answer's longest
-                 new word
-
-Each user is a class with `.ask(turns)`, as people are. Not here: the teacher (teacher.py), and
-dialogues of the two (talks.py).
+    self-chat      a person's first question, then formal ones about what the answers name (as Baize)
+    role-play      things of a given list; what there is to ask of each, in formal phrasing (UltraChat)
+    replay         the questions of an old dialogue, whatever is answered
+    replay-open    the same, without those about stalls that are closed
+    heard-replay   the same, but a question about what the old answer had just named is put about what
+                   today's answer names, and a value that is leant on is today's
+    follow-up      more about the last answer's longest new word: for any world
 """
 
 import re
 
-from data.harbour.people import question
-from data.harbour.teacher import NAME, understand
-from data.harbour.world import FACTS, THINGS, about
+from data.harbour.world import RELATIONS
 from platolm import to_messages
 
-# the formal phrasing of a question, {x} being its thing; bench.py asks in it as well
+# the script's phrasing, as formal as people's is not; {x} is the thing
 FORMAL = {
-    "goods": "could you tell me what the {x} sells?", "keeper": "please state who runs the {x}.",
-    "street": "on which street is the {x} located?", "opens": "at what time does the {x} open?",
-    "shop": "in which shop can i buy {x}?", "price": "what is the price of {x}?",
-    "island": "which island does the {x} go to?", "captain": "who is the captain of the {x}?",
-    "leaves": "at what time does the {x} leave?", "fare": "what is the fare of the {x}?",
-    "boats": "please name the boats that go to {x}.", "famous": "what is {x} famous for?",
-    "work": "what is the job of {x}?", "home": "on which island does {x} live?",
-    "pet": "what kind of pet does {x} have?", "pictures": "which pictures did {x} paint?",
-    "painter": "who is the painter of {x}?", "shows": "could you tell me what {x} shows?",
-    "hangs": "in which shop does {x} hang?", "food": "what food does a {x} eat?",
-    "bed": "in which place does a {x} sleep?",
+    "keeper": "could you please tell me the name of the owner of the {x}?",
+    "lane": "on which lane might the {x} be located?",
+    "offer": "could you please tell me what the {x} offers?",
+    "price": "would you state the price that they charge at the {x}?",
 }
 
 
 def formal(fact):
-    """The formal question for a fact."""
+    """Return the script's question for a fact."""
     return FORMAL[fact[1]].format(x=fact[0])
 
 
 class SelfChat:
-    """A human's first question, then formal ones about something that the last answer named."""
+    """A first question, then formal ones about something that the last answer named."""
 
-    def __init__(self, rng, first=""):
-        self.rng, self.first, self.length = rng, first, rng.randint(3, 8)
+    def __init__(self, rng, guide, first):
+        self.rng, self.guide, self.first = rng, guide, first
+        self.length = rng.randint(4, 8)
 
     def ask(self, turns):
-        """The first question, then any unasked relation of a thing in the last answer."""
+        """Return the first question, then one for an unknown fact of a thing in the last answer."""
         if not turns:
             return self.first
-        if len(turns) >= 2 * self.length:
+        if len(turns) // 2 >= self.length:
             return None
-        messages = to_messages(turns)
-        known = {understand(messages[:i + 1]).fact for i in range(0, len(turns), 2)}
-        things = [name for name in NAME.findall(turns[-1]["value"]) if name in THINGS]
-        facts = [fact for thing in dict.fromkeys(things) for fact in about(thing)
-                 if fact not in known]
+        known = {self.guide.understand(to_messages(turns[:i])).fact
+                 for i in range(1, len(turns), 2)}
+        names = self.guide.name.findall(turns[-1]["value"])
+        facts = [(name, relation) for name in names if name in self.guide.world.things
+                 for relation in RELATIONS if (name, relation) not in known]
         return formal(self.rng.choice(facts)) if facts else None
 
 
 class RolePlay:
-    """A thing is given; its relations are asked for in formal phrasing, then those of the next."""
+    """Things of the whole list are given; what there is to know of each is asked for."""
 
-    def __init__(self, rng):
-        self.rng, self.length = rng, rng.randint(3, 8)
+    def __init__(self, rng, guide):
+        self.length = rng.randint(4, 8)
         self.facts = []
-        for thing in rng.sample(THINGS, 4):
-            self.facts += rng.sample(about(thing), len(about(thing)))
+        for name in rng.sample(list(guide.world.things), 4):
+            self.facts += [(name, relation) for relation in rng.sample(RELATIONS, 4)]
 
     def ask(self, turns):
-        """The next relation on the list; what was answered does not matter."""
-        n = len(turns) // 2
-        return formal(self.facts[n]) if n < min(self.length, len(self.facts)) else None
+        """Return the next question; what was answered does not matter."""
+        number = len(turns) // 2
+        return formal(self.facts[number]) if number < self.length else None
 
 
-class Oracle(RolePlay):
-    """Any facts at all, each asked for as people would."""
+class Replay:
+    """
+    The human turns of an old dialogue again. A record has for each of them the fact it was about.
 
-    def __init__(self, rng):
-        super().__init__(rng)
-        self.facts = rng.sample(list(FACTS), self.length)
+    only_open: leave out what was about a thing that there is no more.
+    """
+
+    def __init__(self, record, guide, only_open=False):
+        texts = [turn["value"] for turn in record["conversations"][::2]]
+        self.texts = [text for text, about in zip(texts, record["about"])
+                      if not only_open or about.split("/")[0] in guide.world.things]
 
     def ask(self, turns):
-        """The next fact in a human phrasing."""
-        n = len(turns) // 2
-        return question(self.rng, self.facts[n]) if n < self.length else None
+        """Return the next old text; None after the last."""
+        number = len(turns) // 2
+        return self.texts[number] if number < len(self.texts) else None
+
+
+class HeardReplay:
+    """The human turns of an old dialogue, put about what today's answers name and say."""
+
+    def __init__(self, record, guide):
+        self.record, self.guide = record, guide
+        # the next old turn; {name in the old dialogue: name today, or None}
+        self.number, self.today = 0, {}
+
+    def ask(self, turns):
+        """Return the next old turn, translated; those that cannot be are left out."""
+        texts = [turn["value"] for turn in self.record["conversations"]]
+        while 2 * self.number < len(texts):
+            text = texts[2 * self.number]
+            old_answer = texts[2 * self.number - 1] if self.number else ""
+            old_thing, _, relation = self.record["about"][self.number].partition("/")
+            self.number += 1
+            reply = turns[-1]["value"] if turns else ""
+            text = self.translate(text, old_answer, reply, old_thing, relation)
+            if text and all(text != turn["value"] for turn in turns):
+                return text
+        return None
+
+    def translate(self, text, old_answer, reply, old_thing, relation):
+        """Put an old turn about today's things and values; None if that cannot be."""
+        guide = self.guide
+        old_near = guide.split_reply(old_answer)[1]
+        names = guide.name.findall(text)
+        if old_near in names:
+            self.today[old_near] = guide.split_reply(reply)[1]
+        thing = names[-1] if names else old_thing
+        thing = self.today.get(thing, thing)
+        if thing not in guide.world.things:
+            return None
+        if names:
+            return text.replace(names[-1], thing)
+        # a value that is leant on: the old answer's becomes today's
+        old_values = guide.value.findall(guide.name.sub("", guide.split_reply(old_answer)[0]))
+        if old_values:
+            value = guide.world.value((thing, relation))
+            text = re.sub(rf"\b{old_values[-1]}\b", value, text)
+        return text
 
 
 class FollowUp:
@@ -94,7 +133,7 @@ class FollowUp:
         self.length = rng.randint(2, 6)
 
     def ask(self, turns):
-        """The next question; None when as many were asked as was planned, or nothing is new."""
+        """Return the next question; None when as many were asked as was planned, or nothing is new."""
         if not turns:
             return "hello, could you help me?"
         asked = " ".join(turn["value"].lower() for turn in turns if turn["from"] == "human")
@@ -105,4 +144,5 @@ class FollowUp:
         return f"could you tell me more about {max(new, key=len)}?"
 
 
-SCRIPTS = {"follow-up": FollowUp, "self-chat": SelfChat, "role-play": RolePlay, "oracle": Oracle}
+# what `simulate.py --user script:NAME` knows; the others need a world or logs (talks.py)
+SCRIPTS = {"follow-up": FollowUp}

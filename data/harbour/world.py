@@ -1,324 +1,256 @@
 """
-The tiny world: a harbour town called saltmere, as plain tables.
+The tiny world: a harbour town called saltmere. Its houses stay, its stalls change every season.
 
-Here: its things, its facts, and which facts people never ask about. Not here: any sentence a
-model learns from. Those are in teacher.py (answers), people.py (questions), corpus.py (prose).
+HOUSES is the whole town. To make another, write other rows, twenty or more: the stalls follow from
+them. A stall's name is the first word of one house and the last of another, so that every word of
+it is known and the pair cannot be guessed; its keeper, lane, offer and price come from the columns.
 
-A fact is keyed (thing, relation), such as ("blue anchor", "keeper"), written blue anchor/keeper.
-Prices, fares and hours change every day: they have a range here and no value.
+A fact is (thing, relation), such as ("proud otter", "keeper"), on disk proud otter/keeper.
+
+    python -m data.harbour.world [--seed 0]         print what there is today
 """
 
+import argparse
 import random
+from typing import NamedTuple
 
-# ---------------------------------------------------------------------------------------------
-# the tables: to make another world, write other rows
+from data.program import UserError, run
 
-# shop | keeper | street | goods
-SHOPS = """
-copper ladle  | tilda  | rope street    | kettles, pans, spoons
-blue anchor   | bram   | mill street    | hooks, planks, chains
-honey jar     | odette | chapel street  | cakes, buns, tarts
-lazy feather  | jonas  | orchard street | pillows, blankets, rugs
-paper moon    | selma  | sand street    | maps, pens, books
-tin whistle   | rufus  | chapel street  | drums, flutes, fiddles
-warm mitten   | greta  | rope street    | socks, hats, shawls
-old barrel    | anton  | fish street    | pickles, olives, onions
-green door    | milo   | mill street    | plums, nuts, beans
-long night    | hanna  | orchard street | candles, lamps, matches
-silver needle | otis   | sand street    | buttons, ribbons, shirts
-iron thumb    | vera   | fish street    | hammers, saws, nails
-quiet table   | felix  | chapel street  | cups, plates, bowls
-lucky heel    | nora   | orchard street | boots, sandals, belts
-north window  | casper | sand street    | mirrors, clocks, vases
-stone garden  | martha | mill street    | seeds, herbs, roses
-crooked easel | ludo   | fish street    | inks, frames, brushes
-wooden star   | emil   | rope street    | kites, dolls, marbles
+# name | trade | keeper | lane | offer | price in coins
+HOUSES = """
+dusty camel       | shop     | selma  | eel lane   | lanterns  | 6
+empty spoon       | shop     | stella | sand lane  | seeds     | 2
+clever crown      | shop     | anton  | gull lane  | boots     | 7
+idle moon         | shop     | felix  | hemp lane  | books     | 6
+faded ladder      | shop     | tilda  | mill lane  | kettles   | 4
+gentle dragon     | shop     | kurt   | fish lane  | maps      | 5
+warm whistle      | shop     | nora   | barn lane  | rugs      | 4
+wooden lion       | shop     | hanna  | crane lane | hooks     | 7
+quiet badger      | shop     | bram   | pump lane  | books     | 9
+yellow owl        | shop     | otis   | rope lane  | seeds     | 9
+rusty chimney     | shop     | ludo   | moss lane  | drums     | 5
+tall table        | shop     | odette | tar lane   | kites     | 7
+wandering mouse   | shop     | vera   | chalk lane | lanterns  | 8
+lazy hedgehog     | shop     | jonas  | salt lane  | umbrellas | 6
+velvet pepper     | shop     | milo   | cork lane  | buttons   | 5
+early basket      | shop     | casper | dove lane  | mirrors   | 8
+lonely pillow     | shop     | greta  | dove lane  | candles   | 5
+young lemon       | shop     | emil   | eel lane   | boots     | 5
+golden garden     | shop     | rufus  | gull lane  | knives    | 8
+thirsty compass   | shop     | martha | rope lane  | ropes     | 5
+proud otter       | inn      | bram   | sand lane  | soup      | 7
+grey cabin        | inn      | nora   | cork lane  | porridge  | 5
+silver bucket     | inn      | stella | pump lane  | pies      | 4
+lucky ladle       | inn      | vera   | tar lane   | herring   | 4
+smiling mitten    | inn      | milo   | mill lane  | noodles   | 9
+painted donkey    | inn      | hanna  | barn lane  | dumplings | 7
+jolly anchor      | inn      | ludo   | fish lane  | pancakes  | 2
+noble finger      | inn      | otis   | salt lane  | mussels   | 3
+amber falcon      | inn      | emil   | chalk lane | herring   | 6
+broken heron      | inn      | casper | hemp lane  | waffles   | 4
+giddy tower       | inn      | selma  | moss lane  | mussels   | 3
+sleepy saddle     | inn      | anton  | crane lane | pies      | 9
+salty ferry       | inn      | martha | gull lane  | custard   | 9
+merry pigeon      | inn      | odette | eel lane   | chowder   | 6
+crooked cloud     | inn      | kurt   | crane lane | pancakes  | 5
+cold turnip       | inn      | jonas  | cork lane  | soup      | 8
+blue beetle       | workshop | felix  | mill lane  | clocks    | 8
+humble apple      | workshop | rufus  | dove lane  | bells     | 9
+red bridge        | workshop | greta  | chalk lane | barrels   | 7
+green needle      | workshop | tilda  | hemp lane  | dolls     | 9
+iron easel        | workshop | jonas  | sand lane  | shoes     | 7
+happy pelican     | workshop | milo   | salt lane  | sails     | 3
+copper goose      | workshop | kurt   | barn lane  | chairs    | 2
+shy thimble       | workshop | rufus  | fish lane  | carts     | 6
+narrow hammer     | workshop | otis   | tar lane   | fiddles   | 2
+hidden feather    | workshop | nora   | rope lane  | chairs    | 6
+tired cricket     | workshop | bram   | pump lane  | barrels   | 7
+patient sparrow   | workshop | martha | moss lane  | bells     | 6
 """
 
-# boat | captain | island
-BOATS = """
-marigold | stella | kell
-comet    | kurt   | kell
-juniper  | wanda  | oster
-thimble  | boris  | oster
-ginger   | elke   | brinna
-velvet   | viktor | brinna
-clover   | agnes  | tamsey
-cinder   | simon  | tamsey
-lullaby  | hector | fenna
-saffron  | lotte  | fenna
-tulip    | ravi   | hask
-whisper  | petra  | hask
-magnet   | arlo   | pellow
-pebble   | ingrid | pellow
-"""
-
-# island | what it is famous for
-ISLANDS = """
-kell   | salt
-oster  | wool
-brinna | cider
-tamsey | clay
-fenna  | amber
-hask   | moss
-pellow | pearls
-"""
-
-# picture | painter | what it shows | where it hangs
-PICTURES = """
-cold morning  | yara   | heron  | paper moon
-yellow room   | yara   | parrot | honey jar
-slow ferry    | yara   | seal   | blue anchor
-empty chair   | edgar  | raven  | quiet table
-windy field   | edgar  | hare   | green door
-sunday bread  | mirela | mole   | old barrel
-broken gate   | mirela | goat   | iron thumb
-tall grass    | tobias | lizard | warm mitten
-gentle rain   | tobias | toad   | silver needle
-summer roof   | tobias | swan   | north window
-lost letter   | celia  | donkey | long night
-soft thunder  | celia  | badger | lucky heel
-narrow bridge | nils   | crab   | tin whistle
-winter apples | nils   | ferret | stone garden
-"""
-
-# animal | food | bed
-ANIMALS = """
-goat   | thistles | barn
-heron  | minnows  | reeds
-crab   | kelp     | bucket
-mole   | worms    | tunnel
-hare   | cabbage  | hedge
-toad   | slugs    | well
-raven  | crumbs   | chimney
-donkey | carrots  | stable
-lizard | ants     | wall
-seal   | squid    | boathouse
-badger | acorns   | cellar
-swan   | snails   | nest
-ferret | mice     | drawer
-parrot | almonds  | cupboard
-"""
-
-# person | home | pet: keepers, captains, painters
-PEOPLE = """
-tilda  | kell   | goat
-bram   | hask   | heron
-odette | oster  | parrot
-jonas  | brinna | toad
-selma  | fenna  | raven
-rufus  | pellow | crab
-greta  | tamsey | ferret
-anton  | kell   | swan
-milo   | oster  | mole
-hanna  | hask   | lizard
-otis   | brinna | seal
-vera   | pellow | donkey
-felix  | fenna  | hare
-nora   | tamsey | badger
-casper | kell   | ferret
-martha | oster  | crab
-ludo   | hask   | parrot
-emil   | brinna | raven
-stella | pellow | lizard
-kurt   | fenna  | toad
-wanda  | tamsey | heron
-boris  | kell   | mole
-elke   | oster  | goat
-viktor | hask   | hare
-agnes  | brinna | swan
-simon  | fenna  | badger
-hector | pellow | donkey
-lotte  | tamsey | seal
-ravi   | kell   | parrot
-petra  | oster  | lizard
-arlo   | brinna | crab
-ingrid | hask   | goat
-yara   | fenna  | mole
-edgar  | pellow | ferret
-mirela | tamsey | raven
-tobias | kell   | hare
-celia  | oster  | toad
-nils   | brinna | heron
-"""
-
-# what can be asked about each kind of thing; the first is what "tell me about it" means
-RELATIONS = {
-    "shop": ("goods", "keeper", "street", "opens"),
-    "good": ("shop", "price"),
-    "boat": ("island", "captain", "leaves", "fare"),
-    "island": ("boats", "famous"),
-    "person": ("work", "home", "pet", "pictures"),
-    "picture": ("painter", "shows", "hangs"),
-    "animal": ("food", "bed"),
-}
-
-# what kind of word answers a relation ("work" is a shop, a boat, or painting)
-ANSWERS = {
-    "goods": "good", "keeper": "person", "street": "street", "opens": "hour", "shop": "shop",
-    "price": "coins", "island": "island", "captain": "person", "leaves": "hour", "fare": "coins",
-    "boats": "boat", "famous": "produce", "work": "work", "home": "island", "pet": "animal",
-    "pictures": "picture", "painter": "person", "shows": "animal", "hangs": "shop",
-    "food": "food", "bed": "bed",
-}
-
-# the numbers a day can bring: coins, or full hours
-DAY = {"price": range(2, 8), "fare": range(3, 8), "opens": range(6, 11), "leaves": range(8, 14)}
-
-# ---------------------------------------------------------------------------------------------
-# things and facts, read off the tables
+# what a trade does with its offer
+TRADES = {"shop": "sells", "inn": "serves", "workshop": "mends"}
+RELATIONS = ("keeper", "lane", "offer", "price")
+# dialogues are of the seasons before today's
+PAST_SEASONS = 24
+TODAY = PAST_SEASONS + 1
+# of a season: stalls for each house; share of the houses' facts that are other ones today
+STALLS = 0.75
+CHANGED = 0.1
+# what is near a thing: how many others, and the share of stalls among them
+NEAR = 3
+NEAR_STALLS = 0.6
 
 
-def rows(table):
-    """The rows of a table as lists of cells."""
-    return [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
+class Thing(NamedTuple):
+    """A house or a stall."""
+    kind: str        # "house" or "stall"
+    trade: str       # a key of TRADES
+    facts: dict      # {"keeper": "tilda", "lane": "mill lane", "offer": "kettles", "price": "4"}
 
 
-def _facts():
-    """Every fact as {(thing, relation): values}, in the order of the tables."""
-    facts = {}
-    for shop, keeper, street, goods in rows(SHOPS):
-        goods = tuple(goods.split(", "))
-        facts.update({(shop, "goods"): goods, (shop, "keeper"): (keeper,),
-                      (shop, "street"): (street,), (shop, "opens"): (), (keeper, "work"): (shop,)})
-        for good in goods:
-            facts.update({(good, "shop"): (shop,), (good, "price"): ()})
-    for boat, captain, island in rows(BOATS):
-        facts.update({(boat, "island"): (island,), (boat, "captain"): (captain,),
-                      (boat, "leaves"): (), (boat, "fare"): (), (captain, "work"): (boat,)})
-        facts[island, "boats"] = facts.get((island, "boats"), ()) + (boat,)
-    for island, produce in rows(ISLANDS):
-        facts[island, "famous"] = (produce,)
-    for picture, painter, animal, shop in rows(PICTURES):
-        facts.update({(picture, "painter"): (painter,), (picture, "shows"): (animal,),
-                      (picture, "hangs"): (shop,), (painter, "work"): ("painter",)})
-        facts[painter, "pictures"] = facts.get((painter, "pictures"), ()) + (picture,)
-    for person, home, pet in rows(PEOPLE):
-        facts.update({(person, "home"): (home,), (person, "pet"): (pet,)})
-    for animal, food, bed in rows(ANIMALS):
-        facts.update({(animal, "food"): (food,), (animal, "bed"): (bed,)})
-    return facts
+def read_table(text):
+    """
+    Read a table of houses: {name: Thing}. A UserError says what is wrong with it.
 
-
-FACTS = _facts()
-
-
-def _kinds():
-    """The kind of every name: of things, and of words that only answer, such as streets."""
-    tables = {"shop": SHOPS, "boat": BOATS, "island": ISLANDS, "picture": PICTURES,
-              "animal": ANIMALS, "person": PEOPLE}
-    kinds = {row[0]: kind for kind, table in tables.items() for row in rows(table)}
-    for (_, relation), values in FACTS.items():
-        for value in values:
-            kinds.setdefault(value, ANSWERS[relation])
-    return kinds
-
-
-KIND = _kinds()
-THINGS = [name for name, kind in KIND.items() if kind in RELATIONS]
+    Names have two words. No word may stand in two names or be used otherwise: names must be told
+    apart, and a word of one must never be taken for a keeper, a lane or an offer.
+    """
+    houses, words = {}, []
+    for line in text.strip().splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) != 6 or not all(cells) or len(cells[0].split()) != 2:
+            raise UserError(f"in the table of houses: {line.strip()!r} is not a name of two words, "
+                            "trade, keeper, lane, offer and price, with | between them")
+        name, trade, *values = cells
+        if trade not in TRADES or not values[-1].isdecimal():
+            raise UserError(f"in the table of houses: {name} needs a trade of "
+                            f"{', '.join(TRADES)}, and a price in whole coins")
+        houses[name] = Thing("house", trade, dict(zip(RELATIONS, values)))
+        words += name.split()
+    for thing in houses.values():
+        words += {word for relation in RELATIONS for word in thing.facts[relation].split()
+                  if word in words and relation != "price"}
+    for relation in RELATIONS:
+        for trade in TRADES if relation == "offer" else [""]:
+            values = {house.facts[relation] for house in houses.values()
+                      if trade in ("", house.trade)}
+            if len(values) < 2:
+                raise UserError(f"in the table of houses: {trade or 'they'} should not all have the "
+                                f"same {relation}, nor none")
+    twice = sorted({word for word in words if words.count(word) > 1})
+    if twice:
+        raise UserError(f"in the table of houses: {', '.join(twice)} stands in two names, or in a "
+                        "name and among the values; such names cannot be told apart")
+    return houses
 
 
 def fact_key(fact):
-    """The name of a fact on disk: blue anchor/keeper."""
+    """The name of a fact on disk: proud otter/keeper."""
     return "/".join(fact)
 
 
-def about(thing):
-    """The facts that have this thing as their subject."""
-    return [(thing, relation) for relation in RELATIONS[KIND[thing]] if (thing, relation) in FACTS]
-
-
-# ---------------------------------------------------------------------------------------------
-# what people never ask
-
-
-def statement_of(fact):
+class World:
     """
-    Two facts that are one statement read from both ends share this key.
+    The town in one season: .things {name: Thing}, .houses and .stalls (names), .near {name: names},
+    .changed (facts of houses that were others in all seasons before), .pools {relation: values}.
 
-    "bram runs the blue anchor" answers for the shop and for bram; whoever hears it knows both.
+    seed draws all that is not in the table. growth: the share of stalls that are new each season;
+    with 0 nothing is ever new, no fact changes.
     """
-    thing, relation = fact
-    value = FACTS[fact][0] if FACTS[fact] else None
-    turned = {"shop": "goods", "island": "boats", "painter": "pictures"}
-    if relation in turned:
-        return value, turned[relation]
-    if relation == "work" and value != "painter":
-        return value, "keeper" if KIND[value] == "shop" else "captain"
-    return fact
+
+    def __init__(self, seed, number=TODAY, growth=1.0, table=HOUSES):
+        houses = read_table(table)
+        count = int(STALLS * len(houses))
+        pairs = stall_names(houses, seed)
+        if not count or count * TODAY > len(pairs):
+            raise UserError(f"{len(houses)} houses are too few for {TODAY} seasons with stalls of "
+                            "their own: write 20 rows or more")
+        # today's stalls are the same for any growth
+        start = count * PAST_SEASONS - round(growth * count) * (TODAY - number)
+        self.seed, self.number = seed, number
+        self.houses, self.stalls = list(houses), pairs[start:start + count]
+        self.pools = {relation: sorted({house.facts[relation] for house in houses.values()})
+                      for relation in RELATIONS if relation != "offer"}
+        self.offers = {trade: sorted({house.facts["offer"] for house in houses.values()
+                                      if house.trade == trade}) for trade in TRADES}
+        self.things = dict(houses)
+        for name in self.stalls:
+            self.things[name] = self._stall(name)
+        self.changed = set()
+        if number == TODAY:
+            self._change_facts(round(growth * CHANGED * len(houses) * len(RELATIONS)))
+        self.near = self._neighbours(start)
+
+    def _stall(self, name):
+        """Draw a stall: the same in every season that has it."""
+        rng = random.Random(f"{self.seed} {name}")
+        trade = rng.choice(list(TRADES))
+        facts = {relation: self._value(rng, trade, relation) for relation in RELATIONS}
+        return Thing("stall", trade, facts)
+
+    def _value(self, rng, trade, relation):
+        """Draw a value that a thing of this trade could have."""
+        return rng.choice(self.offers[trade] if relation == "offer" else self.pools[relation])
+
+    def _change_facts(self, count):
+        """Give so many facts of houses another value."""
+        rng = random.Random(f"{self.seed} changed")
+        facts = [(house, relation) for house in self.houses for relation in RELATIONS]
+        for house, relation in rng.sample(facts, count):
+            thing = self.things[house]
+            value = self._value(rng, thing.trade, relation)
+            if value != thing.facts[relation]:
+                self.things[house] = thing._replace(facts=thing.facts | {relation: value})
+                self.changed.add((house, relation))
+
+    def _neighbours(self, start):
+        """Draw what is near each thing."""
+        rng = random.Random(f"{self.seed} near {start}")
+        near = {}
+        for name in self.things:
+            near[name] = []
+            while len(near[name]) < min(NEAR, len(self.things) - 1):
+                others = self.stalls if rng.random() < NEAR_STALLS else self.houses
+                other = rng.choice(others)
+                if other != name and other not in near[name]:
+                    near[name].append(other)
+        return near
+
+    def value(self, fact):
+        """Return the value of a fact."""
+        thing, relation = fact
+        return self.things[thing].facts[relation]
+
+    def facts(self):
+        """List all facts."""
+        return [(name, relation) for name in self.things for relation in RELATIONS]
+
+    def kind(self, fact):
+        """Return of a fact: "houses", "changed" (a house's, another value today) or "stalls"."""
+        if self.things[fact[0]].kind == "stall":
+            return "stalls"
+        return "changed" if fact in self.changed else "houses"
+
+    def rival(self, rng, fact):
+        """Draw another value that the thing could have for this relation."""
+        thing, relation = fact
+        value = self.value(fact)
+        while value == self.value(fact):
+            value = self._value(rng, self.things[thing].trade, relation)
+        return value
 
 
-def _left_out(seed=3):
-    """The never-asked facts: some twenty whole things and what belongs to them, then a third."""
-    rng = random.Random(seed)
-
-    def some(kind, n):
-        return rng.sample([thing for thing in THINGS if KIND[thing] == kind], n)
-
-    # a shop goes with its goods, an island with its boats, a painter with the pictures
-    owners = some("shop", 2) + some("island", 1) + [rng.choice(rows(PICTURES))[1]]
-    belongings = [thing for owner in owners for list_of in ("goods", "boats", "pictures")
-                  for thing in FACTS.get((owner, list_of), ())]
-    things = set(owners + belongings + some("person", 4) + some("animal", 2))
-
-    statements = {statement_of(fact) for fact in FACTS if fact[0] in things}
-    rest = [fact for fact in FACTS if statement_of(fact) == fact and fact not in statements]
-    statements.update(rng.sample(rest, len(rest) // 3))
-    return (tuple(thing for thing in THINGS if thing in things),
-            tuple(fact for fact in FACTS if statement_of(fact) in statements))
+def stall_names(houses, seed):
+    """All names a stall can have, in an order drawn from the seed."""
+    first, last = zip(*[name.split() for name in houses])
+    pairs = [f"{a} {b}" for a in first for b in last if f"{a} {b}" not in houses]
+    random.Random(f"{seed} stalls").shuffle(pairs)
+    return pairs
 
 
-UNKNOWN_THINGS, NEVER_ASKED = _left_out()
-ASKED = tuple(fact for fact in FACTS if fact not in set(NEVER_ASKED))
-
-
-def asked():
-    """The facts that people ask about."""
-    return set(ASKED)
-
-
-def never_asked():
-    """The facts that nobody asks about: all of some things, and a third of the others."""
-    return set(NEVER_ASKED)
-
-
-# ---------------------------------------------------------------------------------------------
-# the fact sheet
-
-
-def _list(values):
-    """a, b and c."""
-    return " and ".join([", ".join(values[:-1]), values[-1]] if len(values) > 1 else values)
-
-
-def _range(relation):
-    """3 to 7."""
-    return f"{DAY[relation][0]} to {DAY[relation][-1]}"
-
-
-def sheet():
-    """The whole world as text: for a real ChatGPT's system message, or for a human writer."""
-    lines = ["saltmere is a small harbour. everything is written in lower case.", "", "shops:"]
-    for shop, keeper, street, goods in rows(SHOPS):
-        lines.append(f"the {shop} on {street} is run by {keeper} and sells {goods}.")
-    lines += ["", "boats and islands:"]
-    lines += [f"the {boat}, sailed by {captain}, goes to {island}."
-              for boat, captain, island in rows(BOATS)]
-    lines += [f"{island} is known for {produce}." for island, produce in rows(ISLANDS)]
-    lines += ["", "people (keepers and captains are named above, painters below):"]
-    lines += [f"{person} lives on {home} and has a {pet}." for person, home, pet in rows(PEOPLE)]
-    lines += ["", "pictures:"]
-    lines += [f"{picture} by {painter} shows a {animal} and hangs in the {shop}."
-              for picture, painter, animal, shop in rows(PICTURES)]
-    lines += ["", "animals:"]
-    lines += [f"a {animal} eats {food} and sleeps in the {bed}."
-              for animal, food, bed in rows(ANIMALS)]
-    lines += ["", "of the day (make one up for each conversation, then keep to it):",
-              f"goods cost {_range('price')} coins, and some are sold out today.",
-              f"a seat on a boat costs {_range('fare')} coins; boats leave at {_range('leaves')}.",
-              f"shops open at {_range('opens')}."]
+def sheet(world):
+    """The town as text: for a real model's system message, or for a human writer."""
+    lines = ["you are the guide of saltmere, a small harbour. you write in lower case, a sentence "
+             "or two. most answers also name something near (near a thing: see its line) and tell "
+             "nothing else of it. what is not on this sheet you do not know."]
+    for kind in ("house", "stall"):
+        lines += ["", f"{kind}s{' of this season' * (kind == 'stall')}:"]
+        for name, thing in world.things.items():
+            if thing.kind == kind:
+                keeper, lane, offer, price = thing.facts.values()
+                lines.append(f"the {name} on {lane} is run by {keeper}. it {TRADES[thing.trade]} "
+                             f"{offer}; you pay {price} coins. near: {', '.join(world.near[name])}.")
     return "\n".join(lines) + "\n"
 
 
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--seed", type=int, default=0, help="another town's stalls for each seed")
+    parser.add_argument("--growth", type=float, default=1.0, help="share of new stalls a season")
+    args = parser.parse_args()
+    print(sheet(World(args.seed, growth=args.growth)), end="")
+
+
 if __name__ == "__main__":
-    print(sheet(), end="")
+    run(main)

@@ -53,6 +53,51 @@ def bootstrap(sums, counts=None, draws=2000, seed=0):
     return mean, low, high
 
 
+def two_way_draws(values, rows, columns, draws=2000, seed=0):
+    """
+    Means of values that are clustered in two ways, over bootstrap draws (Owen 2007, the pigeonhole
+    bootstrap): turns of some dialogues about some things, say.
+
+    values (n, k): k values for each turn; rows, columns (n): its dialogue and its thing, of any
+    type. Dialogues and things are drawn independently; a turn counts as often as its dialogue was
+    drawn times as often as its thing was. Returns (draws, k); draws without any turn are left out.
+    """
+    values = np.asarray(values, dtype=float)
+    rng = np.random.default_rng(seed)
+    weights = np.ones((draws, len(values)))
+    for labels in (rows, columns):
+        _, cluster = np.unique(labels, return_inverse=True)
+        count = cluster.max() + 1
+        times_drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws)
+        weights *= times_drawn[:, cluster]                           # (draws, n)
+    totals = weights.sum(axis=1)
+    usable = totals > 0
+    return weights[usable] @ values / totals[usable, None]
+
+
+def drawn_interval(draws):
+    """The 95 % interval of a statistic over bootstrap draws (draws,): (low, high)."""
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def drawn_p(draws):
+    """The two-sided p-value of no difference, from bootstrap draws of the difference (draws,)."""
+    tail = min((draws <= 0).sum(), (draws >= 0).sum())
+    # the observed difference counts as one more draw, so that p is never 0
+    return float(min(1, 2 * (tail + 1) / (len(draws) + 1)))
+
+
+def holm(p_values):
+    """Adjust p-values of several comparisons so that all of them hold together (Holm 1979)."""
+    order = np.argsort(p_values)
+    adjusted, largest = [None] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
 def permutation(differences, draws=10000, seed=0):
     """
     The two-sided p-value of a mean difference over questions (Fisher 1935).

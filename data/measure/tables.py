@@ -3,9 +3,7 @@ Results as text for a terminal: each function takes results and gives a list of 
 """
 
 # the columns of the table of arms: the heading, and the key in results.json
-COLUMNS = {"of 10": "rating", "asked": "asked", "never": "never_asked", "turn 1": "turn1",
-           "turn 2": "turn2", "formal": "formal", "vicuna": "vicuna", "gold": "gold",
-           "ends": "completed"}
+COLUMNS = {"of 10": "rating", "turn 1": "turn1", "turn 2": "turn2", "vicuna": "vicuna"}
 
 
 def number(x, digits=3, sign=""):
@@ -49,20 +47,13 @@ def arm_lines(results):
         if any(arm.get(key) is not None for arm in arms.values()):
             headings.append(heading)
     lines = [f"{results['questions']} questions; scores from 0 to 1; 95 % intervals over questions"]
-    if "never" in headings:
-        lines.append("asked: about what the people in the data ask; never: about what they never "
-                     "ask")
-    else:
-        # without the contrast the column repeats the overall mean
-        headings = [heading for heading in headings if heading != "asked"]
-
     width = max(11, 2 + max(map(len, arms)))
     lines += ["", f"{'arm':<{width}}{'overall':>7}  {'interval':^14}" + cells(headings, 8)]
     for name, arm in arms.items():
         values = [number(arm.get(COLUMNS[heading])) for heading in headings]
         lines.append(f"{name:<{width}}{number(arm['overall']):>7}  {number(arm['low'])} to "
                      f"{number(arm['high'])}" + cells(values, 8))
-    for group in ("categories", "kinds"):
+    for group in ("groups", "categories", "kinds"):
         names = list(next(iter(arms.values()))[group])
         if names:
             lines += ["", f"{group:<{width}}" + cells([name[:9] for name in names], 10)]
