@@ -17,7 +17,7 @@ MODEL   ?= $(if $(LARGE),gpt-3.5-turbo,teacher)
 # ---- presets: one row of sizes each ------------------------------------------------------------
 
 #                 base: texts, steps    dialogues of an arm    steps: users, assistants    questions, held-out people
-tiny_SIZES     = TEXTS=30000 BASE=2200  DIALOGUES=2400         USERS=700 ASSISTANT=1000    QUESTIONS=20 HELD=400
+tiny_SIZES     = TEXTS=60000 BASE=2000  DIALOGUES=2400         USERS=800 ASSISTANT=1000    QUESTIONS=20 HELD=400
 smoke_SIZES    = TEXTS=1000 BASE=40     DIALOGUES=120          USERS=20 ASSISTANT=15       QUESTIONS=2 HELD=30
 tiny_TIME      = 10 to 12 minutes
 smoke_TIME     = about 1.5 minutes
@@ -166,7 +166,7 @@ $(D)/corpus.jsonl: | $(D)
 
 $(D)/base/model.safetensors: $(D)/corpus.jsonl
 	$(python) train.py --learn all --data $< --out $(@D) --steps $(call size,BASE) \
-	    --optimizer muon $(LEARN:3e-3=4e-3)
+	    --optimizer muon $(LEARN)
 
 # dialogues of people: the logs of past seasons; today's, for the ceiling and for the tests
 $(L)/chat/human.jsonl: | $(L)
