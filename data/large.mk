@@ -82,7 +82,7 @@ $(R)/chat/raw.jsonl: $(R)/socratic/model.safetensors
 $(R)/chat/socratic.jsonl: $(R)/chat/raw.jsonl
 	$(python) -m data.formats.clean $< --out $@ --bench $(BENCH)/question.jsonl
 
-# the paper's Vicuna: first segments of people's dialogues, as many as simulated dialogues passed the cleaning
+# the arm human: first segments of people's dialogues, as many as simulated dialogues passed the cleaning
 $(R)/chat/human.jsonl: $(R)/human.jsonl $(R)/chat/socratic.jsonl
 	$(python) -m data.formats.sampling --like vicuna $< --number $$(wc -l < $(R)/chat/socratic.jsonl) --out $@
 
