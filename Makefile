@@ -38,7 +38,10 @@ ARMS   ?= today socratic heard-replay self-chat role-play replay human blind
 REST    = replay-open oracle
 # USER=people: people's own program in Socratic's place. HEARING=0.5: an answer reaches Socratic so often;
 # SWAP=1: another dialogue's answers reach him
-USER    ?= socratic
+# the shell has a USER, too
+ifneq ($(origin USER),command line)
+USER    := socratic
+endif
 HEARING ?= 1
 SWAP    ?= 0
 # of the town and its logs: GROWTH=0, nothing is ever new; FOLLOW=0, people never ask about what is named;
@@ -50,8 +53,8 @@ SEASONS ?= 24
 other = $(if $(filter-out $(2),$($(1))),-$(3)$($(1)))
 D = runs/$(PRESET)$(if $(filter-out 0,$(SEED)),-seed$(SEED))
 L = $(D)$(call other,GROWTH,1,growth)$(call other,FOLLOW,0.6,follow)$(call other,SEASONS,24,seasons)
-R = $(L)$(call other,USER,socratic)$(call other,HEARING,1,hearing)$(call other,SWAP,0,swap)$(call \
-    other,TEACHER,URL,by-$(MODEL))
+R = $(L)$(call other,USER,socratic)$(call other,HEARING,1,hearing)$(call other,SWAP,0,swap)$(if \
+    $(LARGE)$(filter URL,$(TEACHER)),,-by-$(MODEL))
 town = --seed $(SEED) --growth $(GROWTH)
 
 # ---- which python: a private .venv, or with VENV=none the one in use ---------------------------
@@ -191,12 +194,13 @@ $(L)/blind/model.safetensors: $(L)/chat/human.jsonl $(D)/base/model.safetensors 
 	    --out $(@D) --steps $(call size,USERS) $(LEARN)
 
 # the simulator talks to today's guide over HTTP (a journal of an older one is deleted if it cost nothing)
-speak = $(with_teacher) $(python) simulate.py --teacher $(TEACHER) --model $(MODEL) $(sheet:%=--system %) \
-	    --dialogues $(call size,DIALOGUES) --seed $(SEED) $(SIMULATE)
+speak    = simulate.py --dialogues $(call size,DIALOGUES) --seed $(SEED)
+with_our = env -u OPENAI_API_KEY $(python) -m data.harbour.teacher $(town) -- $(python)
 
-$(L)/chat/blind.jsonl: $(L)/blind/model.safetensors $(sheet)
-	$(call free,$< $@.journal)
-	$(speak) --user $(L)/blind --blind --out $@
+# (the deaf one always talks to our own guide)
+$(L)/chat/blind.jsonl: $(L)/blind/model.safetensors
+	@test $< -ot $@.journal || rm -f $@.journal
+	$(with_our) $(speak) --user $(L)/blind --blind --teacher URL --model teacher --out $@
 
 ifeq ($(USER),people)
 $(R)/chat/socratic.jsonl: | $(R)
@@ -208,7 +212,8 @@ $(R)/chat/socratic.jsonl: $(L)/socratic/model.safetensors $(L)/chat/today.jsonl 
 else
 $(R)/chat/socratic.jsonl: $(L)/socratic/model.safetensors $(sheet) | $(R)
 	$(call free,$< $@.journal)
-	$(speak) --user $(L)/socratic --out $@
+	$(with_teacher) $(python) $(speak) --user $(L)/socratic --teacher $(TEACHER) --model $(MODEL) \
+	    $(sheet:%=--system %) --out $@ $(SIMULATE)
 endif
 
 $(R)/sheet.txt: | $(R)

@@ -70,21 +70,30 @@ def ledger(rng, world, names):
         place = rng.choice([place for place in places if place != last])
         relation, last = rng.choice(RELATIONS), place
         value = facts[place][relation]
-        line = rng.choice(LOOKUPS[relation]).format(x=place, value=value)
-        if relation != "price" and rng.random() < 0.5:
-            other = rng.choice(world.pools.get(relation) or sum(world.offers.values(), []))
-            line += rng.choice([f", not {other}", f". {value} or {other}: {value}"])
-        lines.append(line)
+        lines.append(rng.choice(LOOKUPS[relation]).format(x=place, value=value))
+        lines += remarks(rng, world, relation, value)
     return ". ".join(lines) + "."
 
 
-def account(rng, world, names):
-    """Sums: so much for one, for two, for three."""
-    lines = []
-    for name in rng.sample(names, 3):
-        price = rng.choice(world.pools["price"])
+def remarks(rng, world, relation, value):
+    """What may be said after a value was looked up: this or that, right or wrong, a sum."""
+    pool = world.pools.get(relation) or sum(world.offers.values(), [])
+    other = rng.choice([word for word in pool if word != value])
+    if relation == "price" and rng.random() < 0.6:
         word = rng.choice(["two", "three"])
-        lines.append(f"{name} {price} coins, for {word} that makes {COUNT[word] * int(price)} coins")
+        return [f"for {word} that makes {COUNT[word] * int(value)} coins"]
+    first, second = rng.sample([value, other], 2)
+    return rng.choice([[], [f"{first} or {second}: {value}"], [f"{value}: yes, {value}"],
+                       [f"{other}: no, {value}"]])
+
+
+def account(rng, world, names):
+    """Prices, then sums: so much for two, for three."""
+    prices = {name: rng.choice(world.pools["price"]) for name in rng.sample(names, 2)}
+    lines = [f"{name} {price} coins" for name, price in prices.items()]
+    for name, price in prices.items():
+        word = rng.choice(["two", "three"])
+        lines.append(f"{name} for {word} makes {COUNT[word] * int(price)} coins")
     return ". ".join(lines) + "."
 
 
@@ -100,7 +109,7 @@ def letter(rng, world, names):
 
 
 # of twenty texts
-KINDS = [roll] * 14 + [ledger] * 4 + [account] + [letter]
+KINDS = [roll] * 12 + [ledger] * 5 + [account] * 2 + [letter]
 
 
 def invented_names(world, rng, count=4000):

@@ -39,7 +39,7 @@ PURSE = ["i have {n} coins. ", "with {n} coins. "]
 
 # after an answer people follow what it named, or lean on it; else they go on with their errands
 FOLLOW = 0.6
-ASIDE = 0.25
+ASIDE = 0.3
 # turns in which a name has a wrong last word
 SLIP_OF_NAME = 0.02
 
