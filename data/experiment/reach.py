@@ -37,16 +37,21 @@ def reach(records, guide):
     times a fact of it was told}, "facts" {"houses", "stalls": {"once", "twice": shares of the facts
     that were told so often, "times": the mean}}, "near" (times something new was named near),
     "copied" (the share of these that the next turn names), "lucky" (turns that name a stall of this
-    season of which no turn before had spoken)}. Logs are of other seasons: they reach no stall.
+    season of which no turn before had spoken)}. Logs are of other seasons: they reach no stall, and
+    of what they tell of houses counts what is still true.
     """
     world, kinds, facts = guide.world, Counter(), Counter()
+    true_before = set(world.facts()) - world.changed
     near_count = copied = lucky = 0
     for record in records:
         is_today = record.get("season", TODAY) == world.number
         for number, (meaning, names, near, before) in enumerate(read_dialogue(record, guide)):
-            kinds[meaning.kind if is_today else record["kinds"][number]] += 1
-            if meaning.kind in FACTUAL and is_today:
-                facts[meaning.fact] += 1
+            kind, fact = meaning.kind, meaning.fact
+            if not is_today:
+                kind, fact = record["kinds"][number], tuple(record["about"][number].split("/"))
+            kinds[kind] += 1
+            if kind in FACTUAL and (is_today or fact in true_before):
+                facts[fact] += 1
             copied += bool(near) and near in names
             lucky += any(name in world.stalls and name not in before for name in names)
         for turn in record["conversations"][1::2]:

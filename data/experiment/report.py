@@ -1,82 +1,132 @@
 """
-The report: one HTML page with all results of a run, in words, tables and charts.
+The report: one HTML page with all results of a run, in words, maps, tables and charts.
 
 It needs no network and no script; light and dark follow the reader's choice.
 
     python -m data.experiment.report runs/tiny --out runs/tiny/report.html
+    python -m data.experiment.report runs/tiny --tell        the result in a few lines
 """
 
 import argparse
 import json
+import math
 from html import escape
 from itertools import groupby, islice
 from pathlib import Path
 
-from data.experiment.svg import bars, curves, figure, table, tag, talk
+from data.experiment.contrasts import CLASSES
+from data.experiment.svg import bars, card, curves, figure, map_legend, table, tag, talk, town_map
+from data.experiment.talks import draw_guide
 from data.measure.tables import flat_user, interval, number, p_value
 from data.program import UserError, read_jsonl, run, write_text
 from platolm import Tokenizer, encode, read_records, token_text, turns
 
+QUESTION = """In the harbour of saltmere the houses stay and the stalls change every season; we
+hold people's talks with the guide in past seasons, and only the guide knows this season's stalls.
+What best prepares an assistant for today's visitors: those old talks, their questions asked once
+more, a script, or a simulator that learnt from people to listen?"""
+
 ARMS = {
-    "socratic": "PlatoLM: a trained user simulator asked",
-    "blind": "a simulator asked that was trained, and ran, without hearing any answer",
-    "human": "people asked (as for Vicuna)",
-    "self-chat": "a person's first question, then a script's (as for Baize)",
-    "role-play": "a script walked through the list of everything (as for UltraLLaMA)",
-    "oracle": "one fact after another of the whole list, in people's phrasings",
-    "ceiling": "people who ask about everything",
+    "today": "people of today with today's guide: as good as it can get",
+    "socratic": "PlatoLM: a simulator that learnt from the logs what people say, having heard this",
+    "heard-replay": "the logs' questions; a rule puts in the names that today's guide just said",
+    "oracle": "people who hold a list of everything there is today",
+    "self-chat": "a person's first question, then a script's about what the answers name",
+    "role-play": "a script that holds a list of everything there is today",
+    "replay": "the logs' questions put to today's guide, whatever it answers",
+    "replay-open": "the same without the questions about stalls that have closed",
+    "human": "the logs: people of past seasons, and the guides of then",
+    "blind": "a simulator that was trained, and talks, without hearing any answer",
     "floor": "no dialogue at all: the base as it is",
 }
 
+CONSTRUCTION = [
+    "Sure beforehand: the logs, their questions repeated and a simulator that hears nothing cannot "
+    "know this season's stalls, for nobody in them had heard of one. The logs are wrong, too, "
+    "about what has changed at the houses.",
+    "Sure beforehand: the script of self-chat has no asides, so its assistant learns none; and "
+    "people do not talk like it. Half of the headline is therefore asked in the script's words.",
+    "Open: whether so small a model learns from people to ask about names that it has never seen; "
+    "and whether the dialogues it then has serve better than those of a script that asks about "
+    "whatever is named. If socratic does not score above self-chat, the idea has failed here.",
+    "Programs of ours play the people, the guide and the grader. As we wrote the people, what "
+    "there is to learn from them can be written as a rule, heard-replay; for real people nobody "
+    "can.",
+    "This is one seed of a tiny town, and no reproduction of PlatoLM's result. It does not show "
+    "that simulated dialogues are better than people's: people of today are the ceiling.",
+]
+
 STYLE = """
 :root { --ink: #1d2430; --soft: #5d6675; --line: #d9dde4; --page: #fcfcfa; --box: #f2f2ec;
-  --a: #0b6e99; --b: #c2571a; --c: #8a8f99; --mark: #cfe8c9; }
+  --a: #0b6e99; --b: #c2571a; --c: #8a8f99; --mark: #cfe8c9; --water: #cfe3ee; --street: #d8d3c8;
+  --told1: #f7d98b; --told2: #eda24a; --told3: #cf5a2b; --told4: #83231b; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e6e0; --soft: #a0a7b4; --line: #3a404b;
-  --page: #16191f; --box: #20242c; --a: #5cb8e0; --b: #f0935a; --c: #868d9a; --mark: #2c5130; } }
+  --page: #16191f; --box: #20242c; --a: #5cb8e0; --b: #f0935a; --c: #868d9a; --mark: #2c5130;
+  --water: #1f3a4a; --street: #363a42;
+  --told1: #69431f; --told2: #a9652a; --told3: #e59d48; --told4: #ffe7ad; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.2rem; max-width: 70rem; background: var(--page);
+body { margin: 0 auto; padding: 1.2rem; max-width: 76rem; background: var(--page);
   color: var(--ink); font: 16px/1.55 Georgia, serif; }
-h1 { font-size: 1.7rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.6rem; }
-p { max-width: 42rem; } .soft, figcaption, th { color: var(--soft); }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: 0; }
+h2 { font-size: 1.2rem; margin-top: 2.6rem; } p { max-width: 46rem; margin: .7rem 0; }
+.soft, figcaption, th { color: var(--soft); } .warning { color: var(--b); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .8rem; font-size: .9rem; }
 dd { margin: 0; color: var(--soft); } ul { padding-left: 1.2rem; max-width: 46rem; }
-figcaption { font-size: .85rem; max-width: 42rem; } figure { margin: 1rem 0; }
+figcaption { font-size: .85rem; max-width: 46rem; } figure { margin: 1rem 0; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
-table, svg, .talk { font-family: system-ui, sans-serif; }
+table, svg, .card, .legend { font-family: system-ui, sans-serif; }
 td, th { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid var(--line);
   font-weight: normal; white-space: nowrap; }
 td:first-child, th:first-child { text-align: left; position: sticky; left: 0;
   background: var(--page); }
 @media (max-width: 40rem) { td:first-child { white-space: normal; min-width: 8rem; } }
 svg { width: 100%; max-width: 36rem; height: auto; display: block; }
-svg text { fill: var(--ink); font-size: 11px; } svg .soft { fill: var(--soft); }
+svg text { fill: var(--ink); font-size: 12px; } svg .soft { fill: var(--soft); }
 svg polyline { stroke-width: 1.6; }
-.cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
-.talk { background: var(--box); border-radius: .5rem; padding: .7rem .9rem; font-size: .88rem; }
-.talk h3 { margin: 0 0 .4rem; font-size: .8rem; color: var(--soft); font-weight: normal; }
-.talk div { margin: .15rem 0; } .talk b { font-weight: 600; } .gpt { color: var(--soft); }
+.told0 { fill: none; stroke: var(--soft); } .told1 { fill: var(--told1); }
+.told2 { fill: var(--told2); } .told3 { fill: var(--told3); } .told4 { fill: var(--told4); }
+.water { fill: var(--water); } .street { fill: var(--street); }
+.maps, .cards { display: grid; gap: .8rem;
+  grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
+.cards { grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
+.legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; font-size: .8rem; margin: .6rem 0; }
+.legend span { display: flex; align-items: center; gap: .3rem; } .legend svg { width: .9rem; }
+.card { background: var(--box); border-radius: .5rem; padding: .6rem .8rem; font-size: .88rem; }
+.card h3 { margin: 0 0 .4rem; font-size: .8rem; color: var(--soft); font-weight: normal; }
+.card div { margin: .15rem 0; } .card b { font-weight: 600; } .gpt { color: var(--soft); }
 .next { border-top: 1px solid var(--line); padding-top: .3rem; }
 .mask { font: .78rem/1.7 ui-monospace, monospace; white-space: pre-wrap;
   overflow-wrap: anywhere; } .mask mark { background: var(--mark); color: inherit; }
 """
 
 
-def load(path):
-    """Read a JSON file of the run; a UserError if it is not there."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no {path}; `make all` writes it") from None
+def find(run, name):
+    """
+    Return the path of a file of a run: in its directory, or in that of the run it is a variant of,
+    runs/tiny for runs/tiny-growth0; a UserError if it is in neither.
+    """
+    words = run.name.split("-")
+    for count in range(len(words), 0, -1):
+        path = run.with_name("-".join(words[:count])) / name
+        if path.exists():
+            return path
+    raise UserError(f"no {run / name}; `make all` writes it")
+
+
+def load(run, name):
+    """Read a JSON file of the run."""
+    return json.loads(find(run, name).read_text(encoding="utf-8"))
 
 
 def log(run, name):
-    """Read the rows of a training's log: RUN/NAME/log.jsonl."""
-    return list(read_jsonl(run / name / "log.jsonl"))
+    """Read the rows of a training's log: NAME/log.jsonl."""
+    return list(read_jsonl(find(run, f"{name}/log.jsonl")))
 
 
-def heading(text):
-    """The heading of a section, as HTML."""
-    return tag("h2", text)
+def in_order(names):
+    """The names of arms, as in ARMS; others after them."""
+    known = list(ARMS)
+    return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
 
 
 def cards(parts):
@@ -98,63 +148,217 @@ def bullets(sentences):
 
 
 # ------------------------------------------------------------------------------------------------
-# sections about the assistants, from results.json
+# the result in words, for the terminal and the page
+
+
+def verdict(pair):
+    """Say in one sentence what a contrast, with its interval, shows."""
+    words = "no difference that these questions can tell from chance"
+    if pair["low"] > 0:
+        words = f"{pair['a']} knows more"
+    elif pair["high"] < 0:
+        words = f"{pair['a']} knows less"
+    difference = f"{pair['difference']:+.3f} {interval(pair, sign='+')}"
+    return f"{pair['a']} - {pair['b']} {difference}: {words}."
+
+
+def gates_sentence(gates):
+    """Say whether the experiment can answer at all."""
+    failed = [row["gate"] for row in gates if not row["passed"]]
+    if failed:
+        return f"GATES NOT PASSED, so nothing here can be relied on: {'; '.join(failed)}."
+    return f"All {len(gates)} gates are passed: the experiment can answer."
+
+
+def result(run):
+    """The result of a run in sentences: stalls right by arm, the contrasts, the gates."""
+    analysis = load(run, "contrasts.json")
+    arms = analysis["arms"]
+    scores = [f"{name} {arms[name]['headline']['right']:.0%}" for name in in_order(arms)]
+    lines = [f"Right about this season's stalls: {', '.join(scores)}."]
+    lost = []
+    for pair in analysis["contrasts"]:
+        if pair["role"] == "primary":
+            lines.append(f"The one contrast named beforehand: {verdict(pair)}")
+        elif pair["b"] == "heard-replay":
+            lines.append(f"A rule, which we could write as we wrote the people: {verdict(pair)}")
+        elif pair["role"] == "described":
+            lost.append(pair["b"])
+    if lost:
+        lines.append(f"Lost by construction: {', '.join(lost)}; nobody in these had heard of a "
+                     "stall of this season.")
+    return lines + [gates_sentence(load(run, "gates.json"))]
+
+
+# ------------------------------------------------------------------------------------------------
+# the first screen: the question, the town, the arms
+
+
+def maps(run, guide):
+    """One map of the town for each arm: how often its guide told of each house and stall."""
+    world, lanes = guide.world, {}
+    for name, thing in world.things.items():
+        lanes.setdefault(thing.facts["lane"], []).append((name, thing.kind == "stall"))
+    lanes = dict(sorted(lanes.items()))
+    users = load(run, "reach.json")
+    parts = []
+    for name in in_order(users):
+        told = users[name]["told"]
+        share = sum(stall in told for stall in world.stalls) / len(world.stalls)
+        title = f"{name}: {share:.0%} of the stalls"
+        parts.append(card(title, town_map(lanes, told, f"{title} were told of")))
+    return map_legend() + figure(
+        tag("div", "".join(parts), class_="maps"),
+        "The town today, once for each arm: houses stand above their lane, this season's stalls "
+        "below it. The darker (by night: the brighter), the more often the guide told of it in "
+        "that arm's dialogues; of the logs' houses, what is still true.")
 
 
 def arm_colour(name):
-    """The colour of an arm: one for PlatoLM, one for the human arm, one for all others."""
-    return {"socratic": "var(--a)", "human": "var(--b)"}.get(name, "var(--c)")
+    """The colour of an arm: one for PlatoLM, one for the ceiling, one for all others."""
+    return {"socratic": "var(--a)", "today": "var(--b)"}.get(name, "var(--c)")
 
 
-def verdict(a, b, pair):
-    """Say in one sentence what the paired difference of two arms (with its interval) shows."""
-    difference = f"{pair['difference']:+.3f} {interval(pair, sign='+')}"
-    if pair["low"] is None:
-        return f"One question tells nothing of {a} and {b}: {difference}."
-    if pair["low"] > 0:
-        return f"{a} scored higher than {b}: {difference}."
-    if pair["high"] < 0:
-        return f"{a} scored lower than {b}: {difference}."
-    return f"No difference between {a} and {b} that these questions could show: {difference}."
-
-
-def arms(results):
-    """The section that compares the arms: a chart, a table, and a sentence for each difference."""
-    ranked = sorted(results["arms"].items(), key=lambda item: -item[1]["overall"])
-    names = [name for name, _ in ranked]
-    columns = {"asked": "asked", "never asked": "never_asked", "turn 1": "turn1",
-               "turn 2": "turn2", "formal": "formal", "Vicuna's": "vicuna", "gold": "gold",
-               "completes": "completed"}
-    points, rows, sentences = [], [], []
-    for name, arm in ranked:
-        points.append((name, arm["overall"], arm["low"], arm["high"], arm_colour(name)))
-        rows.append([name, arm["overall"], *(arm.get(key) for key in columns.values())])
-        for other in names:
-            pair = results["paired"].get(f"{name}-{other}")
-            if pair:
-                sentences.append(verdict(name, other, pair))
-    gold_width = max(arm["gold_high"] - arm["gold_low"] for _, arm in ranked) / 2
-    html = heading("The arms: which dialogues make the better assistant?")
-    html += figure(bars(points), "Mean score from 0 to 1 over the questions, with 95 % intervals.")
-    html += definitions(names, ARMS)
-    html += figure(table(["arm", "overall", *columns], rows),
-                   "asked, never asked: questions about facts that the people in the data do and "
-                   "do not ask about. formal: the same questions in a formal phrasing, plain first "
-                   "turns as the scripts put them. gold: right answers in 60 dialogues that we had "
-                   "written one by one, from the fact sheet, by writers who had not seen the "
-                   f"generator (±{gold_width:.2f} at most). completes: encyclopaedia sentences "
-                   "ended rightly as plain text; fine-tuning erodes it.")
-    html += bullets(sentences)
-    return html + tag("p", "The intervals cover the choice of questions; they do not cover the "
-                           "luck of training. This is one seed.", class_="soft")
-
-
-def pairs(results):
-    """The section on pairwise comparisons; "" if there are none."""
-    if not results.get("duels"):
-        return ""
+def arms(run):
+    """The arms as bars, and in a table."""
+    found = load(run, "contrasts.json")["arms"]
+    names = in_order(found)
+    titles = {"headline": "This season's stalls", "houses": "Houses", "asides": "Asides"}
+    charts = []
+    for key, title in titles.items():
+        points = []
+        for name in names:
+            part = found[name].get(key)
+            if part:
+                points.append((name, part["right"], part["low"], part["high"], arm_colour(name)))
+        charts.append(card(title, bars(points)))
     rows = []
-    for pair in results["duels"]:
+    for name in names:
+        arm = found[name]
+        values = [arm.get(key, {}).get("right") for key in CLASSES]
+        rows.append([name, *values, arm["script"], arm["headline"]["right"], arm["gold"]["right"]])
+    width = max(arm["gold"]["high"] - arm["gold"]["low"] for arm in found.values()) / 2
+    return figure(cards(charts),
+                  "Share of right answers to held-out people of today, every turn with the right "
+                  "turns before it; 95 % intervals over things and dialogues. Stalls: the mean of "
+                  "people's phrasing and the script's. Asides lean on an answer: a doubt, this or "
+                  "that, a sum, in short.") + definitions(names, ARMS) + figure(
+        table(["arm", "houses", "changed", "asides", "stalls", "in the script's words", "both",
+               "gold"], rows),
+        "changed: facts of houses that were others in all past seasons. gold: right answers in "
+        "dialogues that were written one by one, by writers who had not seen the generator "
+        f"(±{width:.2f} at most).")
+
+
+def next_questions(run):
+    """Three users' next questions in the same dialogues."""
+    speakers = {"person": "a person", "socratic": "socratic", "script": "a script"}
+    parts = []
+    for case in load(run, "questions.json")[:3]:
+        questions = ""
+        for key, label in speakers.items():
+            question = f'<span class="gpt">{label}:</span> <b>{escape(case[key])}</b>'
+            questions += tag("div", question, class_="next")
+        parts.append(talk("so far", case["turns"], questions))
+    return figure(cards(parts), "Bold is what users say. The first talks of held-out people in "
+                  "which the person went on from an answer, cut there; none was chosen.")
+
+
+# ------------------------------------------------------------------------------------------------
+# may the result be relied on, and what it is
+
+
+def gates(run):
+    """The gates, with their figures."""
+    rows = [["passed" if row["passed"] else "NOT PASSED", number(row["value"]), row["gate"]]
+            for row in load(run, "gates.json")]
+    return figure(table(["", "figure", "gate"], rows),
+                  "Whether the experiment could answer at all. The gates look at no contrast; how "
+                  "Socratic copies and how far he reaches are results.")
+
+
+def contrasts(run):
+    """All contrasts, each with its role, and the share of the gap that socratic closes."""
+    analysis = load(run, "contrasts.json")
+    roles = {"primary": "the primary one", "further": "further, adjusted (Holm)",
+             "described": "described: sure by construction"}
+    rows, sentences = [], []
+    for pair in analysis["contrasts"]:
+        p = "by construction" if pair["role"] == "described" else p_value(pair["p"])
+        rows.append([f"{pair['a']} – {pair['b']}", number(pair["difference"], 3, "+"),
+                     interval(pair, sign="+"), p, roles[pair["role"]]])
+        if pair["role"] != "described":
+            sentences.append(verdict(pair))
+    gap = analysis["gap"]
+    if gap and math.isfinite(gap["share"]):
+        sentences.append(f"Of the way from replay to today, socratic goes {gap['share']:.0%} "
+                         f"({gap['low']:.0%} to {gap['high']:.0%}).")
+    html = figure(table(["contrast", "difference", "95 %", "p", "role"], rows),
+                  "Differences in the share of right answers about this season's stalls, over both "
+                  "phrasings. Drawn anew are things and dialogues; the luck of logs, base and "
+                  "training is not in these intervals: `make seeds` shows it.")
+    return html + bullets(sentences)
+
+
+def construction(run):
+    """What was sure beforehand, and what was open."""
+    return bullets(CONSTRUCTION)
+
+
+def coverage(run):
+    """What each arm was told of today's town, and how its users talk."""
+    users = load(run, "reach.json")
+    rows = []
+    for name in in_order(users):
+        user = users[name]
+        cells = [name, user["turns"], f"{user['asides']:.0%}",
+                 f"{user['kinds'].get('unknown', 0):.1%}", user["copied"], user["lucky"]]
+        for group in ("houses", "stalls"):
+            facts = user["facts"][group]
+            cells += [f"{facts['once']:.0%}", f"{facts['twice']:.0%}", number(facts["times"], 1)]
+        rows.append(cells)
+    return figure(
+        table(["arm", "turns", "asides", "unknown", "copied", "lucky", "houses: once", "twice",
+               "times", "stalls: once", "twice", "times"], rows),
+        "turns: of a dialogue. unknown: turns with a name that the guide does not know. copied: of "
+        "the answers that name something near, how many are followed by a question that names it. "
+        "lucky: turns with a stall's name that nobody had said. once, twice: the share of today's "
+        "facts that were told so often; times: the mean.")
+
+
+# ------------------------------------------------------------------------------------------------
+# the benches, from results.json
+
+
+def benches(run):
+    """Mean scores on the two benches: overall, by group, turn, kind and category; differences."""
+    results = load(run, "results.json")
+    found = results["arms"]
+    names = in_order(found)
+    rows = []
+    for name in names:
+        arm = found[name]
+        rows.append([name, arm["overall"], interval(arm, 2), *arm["groups"].values(), arm["turn1"],
+                     arm["turn2"], arm.get("vicuna")])
+    groups = list(next(iter(found.values()))["groups"])
+    html = figure(table(["arm", "overall", "95 %", *groups, "turn 1", "turn 2", "Vicuna's"], rows),
+                  "Mean score from 0 to 1, judged over HTTP by the grader, in the layouts of "
+                  "MT-Bench and of Vicuna-Bench; intervals over questions.")
+    captions = {"kinds": "By kind of turn.", "categories": "By MT-Bench's labels."}
+    for group, caption in captions.items():
+        kinds = list(next(iter(found.values()))[group])
+        rows = [[name, *(found[name][group][kind] for kind in kinds)] for name in names]
+        html += figure(table(["arm", *kinds], rows), caption)
+    rows = [[name, number(pair["difference"], 3, "+"), interval(pair, sign="+"), p_value(pair["p"])]
+            for name, pair in results["paired"].items()]
+    return html + figure(table(["difference", "overall", "95 %", "p"], rows),
+                         "Paired by question. This bench is not what the plan rests on.")
+
+
+def pairs(run):
+    """The same answers compared in pairs."""
+    rows = []
+    for pair in load(run, "results.json").get("duels") or []:
         controlled = "-"
         if pair["controlled"]:
             controlled = (f"{number(pair['controlled']['rate'], 2)} "
@@ -162,7 +366,7 @@ def pairs(results):
         rows.append([f"{pair['model_1']} – {pair['model_2']}", pair["wins"], pair["ties"],
                      pair["losses"], f"{number(pair['adjusted'], 2)} {interval(pair, 2)}",
                      p_value(pair["p"]), controlled, pair["flips"], pair["first"]])
-    return heading("The same answers in pairs") + figure(
+    return figure(
         table(["first – second", "win", "tie", "loss", "wins and half the ties", "p",
                "at equal length", "flips", "first place"], rows),
         "Each pair is judged in both orders, and a win counts where both agree. p: of no "
@@ -171,72 +375,8 @@ def pairs(results):
         "First place: of the games that somebody won, who stood first; 0.50 is no position bias.")
 
 
-def by_kind(results):
-    """The section with mean scores by kind of turn, and by category."""
-    captions = {"kinds": "Mean score per kind of turn. A doubt, a pick, a number, a new name and a "
-                         "reshaping lean on the answer before them.",
-                "categories": "Mean score per category: the harbour's questions under MT-Bench's "
-                              "labels."}
-    html = heading("Where they differ: kinds of turn, and categories")
-    for group, caption in captions.items():
-        names = list(next(iter(results["arms"].values()))[group])
-        rows = []
-        for name, arm in results["arms"].items():
-            rows.append([name, *(arm[group][key] for key in names)])
-        html += figure(table(["arm", *names], rows), caption)
-    return html
-
-
 # ------------------------------------------------------------------------------------------------
-# sections about the simulated users
-
-
-def next_questions(run):
-    """The section with three users' next questions in the same dialogues."""
-    speakers = {"person": "a person", "socratic": "Socratic", "script": "a script"}
-    parts = []
-    for case in load(run / "questions.json")[:3]:
-        questions = ""
-        for key, label in speakers.items():
-            question = f'<span class="gpt">{label}:</span> <b>{escape(case[key])}</b>'
-            questions += tag("div", question, class_="next")
-        parts.append(talk("so far", case["turns"], questions))
-    return heading("Three next questions to the same answer") + figure(
-        cards(parts), "Bold is what users say. The talks are those of held-out people, in the "
-        "order of the file, cut where the person leaned on the answer.")
-
-
-def listening(run):
-    """The section on whether users listen: what they did, and what listening is worth."""
-    behaviour, losses = load(run / "behaviour.json"), load(run / "listening.json")
-    rows = []
-    for name, user in behaviour.items():
-        shares = [number(kind["share"]) for kind in user["grounded"].values()]
-        rows.append([name, user["turns"], f"{user['leaning']:.0%}", f"{user['lost']:.1%}",
-                     f"{user['never_asked']:.0%}", *shares])
-    kinds = next(iter(behaviour.values()))["grounded"]
-    html = heading("Does the simulator listen?")
-    html += figure(table(["user", "turns", "leaning", "lost", "reached", *kinds], rows),
-                   "leaning: later turns that depend on the answer. lost: turns that the teacher "
-                   "did not understand. reached: share of the facts that people never ask about. "
-                   "The last three: of the turns that lean on something by their words, how many "
-                   "find it in an answer; blind shows how far one comes who "
-                   "hears only himself.")
-    # (does the turn lean on the answer?, was the answer about a fact that people ask about?)
-    labels = {(None, None): "all later turns", (True, None): "leaning on the answer",
-              (False, None): "others", (None, False): "after a never-asked fact",
-              (True, False): "leaning, after a never-asked fact"}
-    rows = []
-    for row in losses["rows"]:
-        label = labels.get((row["leaning"], row["asked"]))
-        if label:
-            rows.append([label, row["tokens"], number(row["listener"], 3), number(row["blind"], 3),
-                         number(row["difference"], 3), f"{row['low']:+.3f} to {row['high']:+.3f}"])
-    return html + figure(
-        table(["human turns", "tokens", "Socratic", "blind", "gap", "interval"], rows),
-        f"Surprise in nats per token at what {losses['dialogues']} held-out people say, "
-        "who ask about everything: Socratic, and the same trained blind. The gap is "
-        "what hearing the answers is worth.")
+# the simulator's card
 
 
 USERS = {"human": "people, their second half", "user": "Socratic",
@@ -253,22 +393,21 @@ def user_colour(name):
 
 
 def report_card(run):
-    """The section with the simulator's card: charts, a table, notes."""
-    card = load(run / "card.json")
-    order = dict.fromkeys(["human", "user", *card["users"]])
-    users = {name: card["users"][name] for name in order if name in card["users"]}
+    """The simulator's card: charts, a table, notes."""
+    found = load(run, "card.json")
+    order = dict.fromkeys(["human", "user", *found["users"]])
+    users = {name: found["users"][name] for name in order if name in found["users"]}
     points = []
-    columns = {"reference": card["reference"]}
+    columns = {"reference": found["reference"]}
     for name, user in users.items():
         columns[name] = flat_user(user)
         detector = user.get("detector", {})
         if detector.get("auc"):
             points.append((name, detector["auc"], detector["low"], detector["high"],
                            user_colour(name)))
-    html = heading("The simulator's report card: how like people is it?")
-    html += figure(bars(points), "How well a classifier tells a user's turns from people's "
+    html = figure(bars(points), "How well a classifier tells a user's turns from people's "
                    "(AUC, 95 % over dialogues): 0.50 means that it cannot. Every user spoke at the "
-                   f"same {card['people']['places']:,} human turns of held-out dialogues.")
+                   f"same {found['people']['places']:,} human turns of held-out dialogues.")
     html += definitions(users, USERS)
     rows = []
     for measure in dict.fromkeys(name for column in columns.values() for name in column):
@@ -277,14 +416,9 @@ def report_card(run):
             rows.append([measure, *values])
     html += figure(table(["", "reference", *users], rows), "Reference: the other half of people. "
                    "Nobody can be expected to be nearer to it than people are.")
-    html += bullets(card["notes"])
+    html += bullets(found["notes"])
     html += leaving_curves(users) + topic_curves(users)
-    return html + expectations(card["users"]["user"].get("surprise"))
-
-
-def chart_card(title, chart):
-    """A chart with its title, as a card."""
-    return tag("div", tag("h3", title) + chart, class_="talk")
+    return html + expectations(found["users"]["user"].get("surprise"))
 
 
 def leaving_curves(users):
@@ -308,11 +442,11 @@ def leaving_curves(users):
     hazards = lines("hazard") | {"people": (people, user_colour("human"))}
     hazard_box = ((people[0][0], people[-1][0]), (0, 1))
     parts = [
-        chart_card("How often people did leave",
+        card("How often people did leave",
                    curves(calibration, "chance given to leaving", unit_box)),
-        chart_card("F1 of leaving",
+        card("F1 of leaving",
                    curves(lines("curve"), "counts as leaving from here", unit_box)),
-        chart_card("Leaving at this turn", curves(hazards, "turns so far", hazard_box))]
+        card("Leaving at this turn", curves(hazards, "turns so far", hazard_box))]
     return figure(cards(parts),
                   "Does it leave when people do? Left: of the turns to which it gave such a "
                   "chance, the share at which the person left; the straight line would be right. "
@@ -334,7 +468,7 @@ def topic_curves(users):
         series = {}
         for name, topic in topics.items():
             series[name] = list(enumerate(topic[key], 1)), user_colour(name)
-        parts.append(chart_card(title, curves(series, "turns so far")))
+        parts.append(card(title, curves(series, "turns so far")))
     return figure(cards(parts), "How a dialogue moves on: the mean cosine of hashed runs of "
                   "characters, by the number of turns.")
 
@@ -361,12 +495,12 @@ def expectations(bits):
 
 
 def statistics(run):
-    """The section with statistics of all sets of dialogues, from stats.json."""
-    numbers_of = load(run / "stats.json")
+    """Statistics of all sets of dialogues, from stats.json."""
+    numbers_of = load(run, "stats.json")
     rows = []
     for measure in dict.fromkeys(name for numbers in numbers_of.values() for name in numbers):
         rows.append([measure, *(number(numbers.get(measure)) for numbers in numbers_of.values())])
-    return heading("Statistics of the dialogues") + figure(
+    return figure(
         table(["", *numbers_of], rows), "Taken for human, and AUC: a classifier of runs of "
         "characters, trained on held-out people against this set, cross-validated over dialogues. "
         "Cosines and topics: of hashed runs of characters, so they see words and not meanings. A "
@@ -387,49 +521,42 @@ def mask(record, tokenizer, learn):
 
 
 def masks(run):
-    """The section with one dialogue and its two masks."""
+    """One dialogue and its two masks."""
     record = next(read_records("data/example.jsonl"))
-    tokenizer = Tokenizer.load(run / "base")
+    tokenizer = Tokenizer.load(find(run, "base/tokenizer.model").parent)
     titles = {"human": "human learnt: Socratic", "gpt": "gpt learnt: PlatoLM"}
-    parts = [chart_card(title, mask(record, tokenizer, learn)) for learn, title in titles.items()]
-    return heading("One dialogue, two ways to learn from it") + figure(
-        cards(parts), "The same ids; the loss counts where it is marked. At the end the human "
-        "leaves, by saying nothing.")
+    parts = [card(title, mask(record, tokenizer, learn)) for learn, title in titles.items()]
+    return figure(cards(parts), "The same ids; the loss counts where it is marked. At the end the "
+                  "human leaves, by saying nothing.")
 
 
 def dialogues(run):
-    """The section with dialogues of four users: the first two of three to five rounds."""
-    files = {"held-out people": "held-out.jsonl", "Socratic": "chat/socratic.jsonl",
-             "self-chat": "chat/self-chat.jsonl", "role-play": "chat/role-play.jsonl"}
+    """A dialogue of each user: the first of three to six rounds."""
     parts = []
-    for name, file in files.items():
-        short = (record for record in read_records(run / file)
-                 if 6 <= len(record["conversations"]) <= 10)
-        parts += [talk(name, record["conversations"]) for record in islice(short, 2)]
-    return heading("Dialogues, side by side") + figure(
-        cards(parts), "The first two of each file that have three to five rounds; none was chosen.")
+    for name in ["held-out people", *in_order(load(run, "reach.json"))]:
+        file = "held-out.jsonl" if name == "held-out people" else f"chat/{name}.jsonl"
+        short = (record for record in read_records(find(run, file))
+                 if 6 <= len(record["conversations"]) <= 12)
+        parts += [talk(name, record["conversations"]) for record in islice(short, 1)]
+    return figure(cards(parts), "The first of each file that has three to six rounds; none was "
+                  "chosen. The logs (human) are of a past season: its stalls are closed today.")
 
 
 def arm_sizes(run):
-    """The section with the sizes of each arm's training: what was equal, and what was not."""
-    behaviour = load(run / "behaviour.json")
+    """The sizes of each arm's training: what was equal, and what was not."""
+    users = load(run, "reach.json")
     rows = []
-    for path in sorted(run.glob("assistant/*/log.jsonl")):
-        name = path.parent.name
+    for name in in_order(users):
         steps = log(run, f"assistant/{name}")
-        count = sum(1 for _ in open(run / "chat" / f"{name}.jsonl", encoding="utf-8"))
-        tokens = sum(step["tokens"] for step in steps)
-        learnt = sum(step["learnt"] for step in steps)
-        samples = sum(step["samples"] for step in steps)
-        rows.append([name, count, len(steps), tokens, learnt, number(samples / count),
-                     f"{behaviour[name]['never_asked']:.0%}"])
-    return heading("What was equal, and what was not") + figure(
-        table(["arm", "dialogues", "updates", "tokens computed", "tokens learnt", "epochs",
-               "never-asked facts reached"], rows),
+        tokens, learnt, samples = [sum(step[key] for step in steps)
+                                   for key in ("tokens", "learnt", "samples")]
+        count = users[name]["dialogues"]
+        rows.append([name, count, len(steps), tokens, learnt, number(samples / count)])
+    return figure(
+        table(["arm", "dialogues", "updates", "tokens computed", "tokens learnt", "epochs"], rows),
         "Equal by design: the base, the number of dialogues, the updates, the tokens computed in "
-        "an update. Not equal: how many of them are answers, how often a dialogue is seen, which "
-        "facts are talked about. Socratic and his blind twin learnt from all human dialogues, the "
-        "human arm from as many as the others have (as in the paper).")
+        "an update. Not equal: how many of them are answers, how often a dialogue is seen, what is "
+        "talked about. Socratic and his blind twin learnt from just the dialogues of human.")
 
 
 def mean_losses(rows, width=40):
@@ -442,65 +569,86 @@ def mean_losses(rows, width=40):
 
 
 def training(run):
-    """The section with two charts of losses: held-out for the users, training for assistants."""
+    """Two charts of losses: held-out for the users, training for the assistants."""
     users, assistants = {}, {}
     for name in ("socratic", "blind"):
         points = [(row["step"], row["held_out"]) for row in log(run, name) if "held_out" in row]
         users[name] = points, arm_colour(name)
-    for path in sorted(run.glob("assistant/*/log.jsonl")):
-        name = path.parent.name
+    for name in in_order(load(run, "reach.json")):
         assistants[name] = mean_losses(log(run, f"assistant/{name}")), arm_colour(name)
-    html = heading("Training")
-    html += figure(curves(users, "updates"), "Loss of the two users on held-out people, in nats "
-                   "per token. The blind one is told less, so it stays more surprised.")
-    return html + figure(curves(assistants, "updates"), "Training loss of the assistants, in nats "
-                         "per token, each on its own dialogues: low means predictable, not good.")
+    parts = [card("The two users, on held-out people", curves(users, "updates")),
+             card("The assistants, each on its own dialogues", curves(assistants, "updates"))]
+    return figure(cards(parts), "Loss in nats per token. The blind user is told less, so it stays "
+                  "more surprised. An assistant's low loss means predictable, not good.")
 
 
-def stages(results):
-    """The section with the seconds that each stage took."""
-    rows = [[name, f"{seconds:.0f} s"] for name, seconds in results.get("seconds", {}).items()]
-    return heading("Time") + figure(table(["stage", "took"], rows),
-                                    "Stages run side by side, so the sum is more than the wait; of "
-                                    "a resumed stage this is the last part.")
+def stages(run):
+    """The seconds that each stage took."""
+    seconds = load(run, "results.json").get("seconds", {})
+    rows = [[name, f"{value:.0f} s"] for name, value in seconds.items()]
+    return figure(table(["stage", "took"], rows), "Stages run side by side, so the sum is more "
+                  "than the wait; of a resumed stage this is the last part.")
 
 
 # ------------------------------------------------------------------------------------------------
 # the page
 
-ABOUT = """<h1>PlatoLM in a tiny world</h1>
-<p>Train a language model on what the <b>humans</b> of dialogues say, and you get Socratic, who
-asks as they do. Let him talk to a teacher, train another on the <b>answers</b>, and you get
-PlatoLM. This page shows one run of that idea in a small invented harbour, beside other ways to come
-by dialogues.</p>
-<p class="soft">We wrote the people, the teacher, the scripts and the grader ourselves; a program
-stands in for ChatGPT, another for the judge. The facts nobody asks about were left out at random,
-which is kind to a learner that recombines. The page illustrates a mechanism; it is no evidence
-about models a thousand times larger.</p>"""
+# what stands on the page below the first screen, in this order
+SECTIONS = {
+    "Three next questions to the same answer": next_questions,
+    "The gates: could the experiment answer?": gates,
+    "The contrasts": contrasts,
+    "What was sure beforehand, and what was open": construction,
+    "What each arm was told": coverage,
+    "The benches": benches,
+    "The same answers in pairs": pairs,
+    "The simulator's report card: how like people is it?": report_card,
+    "Statistics of the dialogues": statistics,
+    "One dialogue, two ways to learn from it": masks,
+    "Dialogues, side by side": dialogues,
+    "What was equal, and what was not": arm_sizes,
+    "Training": training,
+    "Time": stages,
+}
 
 
-def page(run):
-    """The whole page as HTML; run: the directory of the run."""
-    results = load(run / "results.json")
-    sections = [ABOUT, next_questions(run), arms(results), pairs(results), by_kind(results),
-                report_card(run), listening(run), statistics(run), masks(run), dialogues(run),
-                arm_sizes(run), training(run), stages(results)]
+def page(run, guide):
+    """The whole page as HTML; run: the directory of the run; guide: to the town of the run."""
+    checks = load(run, "gates.json")
+    title = "Who prepares an assistant for a town that changes?"
+    html = tag("h1", title) + tag("p", QUESTION)
+    passed = all(row["passed"] for row in checks)
+    html += tag("p", escape(gates_sentence(checks)), class_="soft" if passed else "warning")
+    html += maps(run, guide) + tag("h2", "Right answers, by arm") + arms(run)
+    for name, section in SECTIONS.items():
+        html += tag("h2", name)
+        try:
+            html += section(run)
+        # a section whose file is not there says so; the others are still worth reading
+        except UserError as error:
+            html += tag("p", escape(str(error)), class_="soft")
     head = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f"<title>PlatoLM in a tiny world</title><style>{STYLE}</style>")
-    inside = tag("head", head) + tag("body", "".join(sections))
-    return f'<!doctype html>\n<html lang="en">{inside}</html>\n'
+            f"<title>{title}</title><style>{STYLE}</style>")
+    return f'<!doctype html>\n<html lang="en">{tag("head", head)}{tag("body", html)}</html>\n'
 
 
 def main():
-    """Write the report of a run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("run", type=Path, help="directory of the run, such as runs/tiny")
-    parser.add_argument("--out", required=True, help="HTML file to write")
+    add = parser.add_argument
+    add("run", type=Path, help="directory of the run, such as runs/tiny")
+    add("--seed", type=int, default=0, help="of the world")
+    add("--growth", type=float, default=1.0, help="share of stalls that are new each season")
+    output = parser.add_mutually_exclusive_group(required=True)
+    output.add_argument("--out", help="HTML file to write")
+    output.add_argument("--tell", action="store_true", help="print the result in a few lines")
     args = parser.parse_args()
+    if args.tell:
+        print("\n".join([QUESTION, *result(args.run)]))
+        return
     # the page stands in the directory of what it is made from
     if Path(args.out).suffix != ".html":
         raise UserError(f"--out {args.out}: the report is a page, so that its name ends in .html")
-    write_text(args.out, [page(args.run)])
+    write_text(args.out, [page(args.run, draw_guide(args.seed, args.growth))])
     print(f"the report: {args.out}")
 
 

@@ -44,6 +44,11 @@ def figure(inside, caption):
     return tag("figure", inside + tag("figcaption", escape(caption)))
 
 
+def card(title, inside):
+    """A box with a title and HTML in it."""
+    return tag("div", tag("h3", escape(title)) + inside, class_="card")
+
+
 def talk(title, conversation, after=""):
     """A dialogue as a card, the human turns in bold; after: HTML below it."""
     lines = ""
@@ -52,36 +57,89 @@ def talk(title, conversation, after=""):
         if turn["from"] == "human":
             text = tag("b", text)
         lines += tag("div", text, class_=turn["from"])
-    return tag("div", tag("h3", escape(title)) + lines + after, class_="talk")
+    return card(title, lines + after)
+
+
+# ------------------------------------------------------------------------------------------------
+# the map of the town, 200 units wide: two rows of lanes that lead to the water
+
+# from how many times on a thing has the next darker colour
+TOLD_LEVELS = (1, 5, 25, 125)
+
+
+def symbol(is_stall, times, x, y, title):
+    """A house (a square) or a stall (a circle) at a place, coloured by how often it was told of."""
+    level = sum(times >= least for least in TOLD_LEVELS)
+    inside = tag("title", escape(title))
+    if is_stall:
+        return tag("circle", inside, class_=f"told{level}", cx=f"{x:.1f}", cy=y, r=4.5)
+    return tag("rect", inside, class_=f"told{level}", x=f"{x - 4.5:.1f}", y=y - 4.5, width=9,
+               height=9)
+
+
+def town_map(lanes, told, title):
+    """
+    Draw the town: houses above their lane, stalls below it.
+
+    lanes: {lane: [(name, whether it is a stall), ...]}; told: {name: times a fact of it was told}.
+    """
+    rows = (len(lanes) + 1) // 2
+    shore = 30 * rows + 3
+    waves = f"M0 {shore}" + "q5 -4 10 0t10 0" * 10 + "v12h-200z"
+    parts = [tag("title", escape(title)), tag("path", "", d=waves, class_="water")]
+    for i, (lane, things) in enumerate(lanes.items()):
+        left, top = 104 * (i // rows), 30 * (i % rows)
+        street = tag("title", escape(lane))
+        parts.append(tag("rect", street, x=left, y=top + 13, width=96, height=3, class_="street"))
+        for is_stall in (False, True):
+            names = sorted(name for name, of_season in things if of_season == is_stall)
+            gap = min(12, 84 / max(1, len(names) - 1))
+            for k, name in enumerate(names):
+                times = told.get(name, 0)
+                label = f"{name}, {lane}: told {times:,} times"
+                y = top + (22 if is_stall else 7)
+                parts.append(symbol(is_stall, times, left + 6 + gap * k, y, label))
+    return tag("svg", "".join(parts), viewBox=f"0 0 200 {shore + 12}", role="img", class_="map")
+
+
+def map_legend():
+    """What the shapes and colours of the map mean, as HTML."""
+    keys = [(False, 0, "house"), (True, 0, "stall"), (True, 0, "not told of")]
+    for least, above in zip(TOLD_LEVELS, (*TOLD_LEVELS[1:], None)):
+        text = f"{least} to {above - 1}" if above else f"{least} or more times"
+        keys.append((True, least, text))
+    html = ""
+    for is_stall, times, text in keys:
+        drawn = tag("svg", symbol(is_stall, times, 6, 6, text), viewBox="0 0 12 12")
+        html += tag("span", drawn + escape(text))
+    return tag("div", html, class_="legend")
 
 
 # ------------------------------------------------------------------------------------------------
 # charts, 360 units wide
 
 
-def bars(rows, low=0.0, high=1.0):
-    """
-    Draw points with their intervals as SVG, a row each.
-
-    rows: [(name, value, low end, high end, colour)]; low, high: where the axis begins and ends.
-    """
+def bars(rows):
+    """Draw shares, from 0 to 1, as bars with intervals: [(name, value, low, high, colour), ...]."""
     def x_of(value):
-        return 95 + 250 * (value - low) / (high - low)
+        return 92 + 226 * value
 
     height = 22 * len(rows)
     lines = []
-    for fraction in (0, 0.25, 0.5, 0.75, 1):
-        value = low + fraction * (high - low)
+    for value in (0, 0.25, 0.5, 0.75, 1):
         x = x_of(value)
         lines.append(f'<line x1="{x}" x2="{x}" y1="6" y2="{height + 8}" stroke="var(--line)"/>')
         lines.append(tag("text", f"{value:.2f}", x=x, class_="soft", y=height + 22,
                          text_anchor="middle"))
-    for i, (name, value, left, right, colour) in enumerate(rows):
+    for i, (name, value, low, high, colour) in enumerate(rows):
         y = 22 * i + 18
-        lines.append(tag("text", escape(name), x=88, y=y + 4, text_anchor="end"))
-        lines.append(f'<line x1="{x_of(left):.1f}" x2="{x_of(right):.1f}" y1="{y}" y2="{y}" '
-                     f'stroke="{colour}" stroke-width="5" stroke-opacity=".45"/>')
-        lines.append(f'<circle cx="{x_of(value):.1f}" cy="{y}" r="4.5" fill="{colour}"/>')
+        width = f"{x_of(value) - x_of(0):.1f}"
+        lines.append(tag("text", escape(name), x=86, y=y + 4, text_anchor="end"))
+        lines.append(tag("rect", "", x=x_of(0), y=y - 7, width=width, height=14, fill=colour,
+                         fill_opacity=.55))
+        lines.append(f'<line x1="{x_of(low):.1f}" x2="{x_of(high):.1f}" y1="{y}" y2="{y}" '
+                     'stroke="var(--ink)" stroke-width="2"/>')
+        lines.append(tag("text", f"{value:.2f}", x=356, y=y + 4, text_anchor="end"))
     return tag("svg", "".join(lines), viewBox=f"0 0 360 {height + 28}", role="img")
 
 
