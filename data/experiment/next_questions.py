@@ -9,14 +9,16 @@ first rounds had just said.
 """
 
 import argparse
+import json
 import random
 from itertools import islice
+from pathlib import Path
 
 from data.experiment.talks import draw_guide
 from data.harbour.scripts import SelfChat
 from data.harbour.teacher import ASIDES
 from data.machine import load_checkpoint
-from data.program import UserError, read_json, require_apart, run, write_json
+from data.program import UserError, require_apart, run, write_json
 from data.users import UserSettings
 from platolm import DialogueEnd, read_records
 from simulate import Socratic
@@ -69,7 +71,7 @@ def main():
     parser.add_argument("--tell", metavar="FILE", help="print the first case of a file instead")
     args = parser.parse_args()
     if args.tell:
-        case = read_json(args.tell)[0]
+        case = json.loads(Path(args.tell).read_text(encoding="utf-8"))[0]
         print(f"three next questions to the same answer:\n{format_case(case)}")
         return
     require_apart([args.out], [args.user, args.human])

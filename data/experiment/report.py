@@ -105,9 +105,10 @@ def find(run, name):
     Return the path of a file of a run: in its directory, or in that of the run it is a variant of,
     runs/tiny for runs/tiny-growth0; a UserError if it is in neither.
     """
-    words = run.name.split("-")
+    directory = run.resolve()
+    words = directory.name.split("-")
     for count in range(len(words), 0, -1):
-        path = run.with_name("-".join(words[:count])) / name
+        path = directory.with_name("-".join(words[:count])) / name
         if path.exists():
             return path
     raise UserError(f"no {run / name}; `make all` writes it")
