@@ -541,7 +541,7 @@ def arguments(words=None):
     add = parser.add_argument_group("the two sides").add_argument
     add("--user", required=True, help="a checkpoint directory; the address of a server of "
         "completions; prompt:FILE or whole:FILE, a chat model that is told to be the user turn by "
-        "turn, or to write whole dialogues; script:NAME, self-chat, role-play, oracle or follow-up")
+        "turn, or to write whole dialogues; script:follow-up, a rule")
     add("--teacher", type=url, default=os.environ.get("OPENAI_BASE_URL", OPENAI), metavar="URL",
         help="OpenAI-compatible address (%(default)s); its key is read from OPENAI_API_KEY")
     add("--model", default="gpt-3.5-turbo", help="the teacher's name there")

@@ -23,7 +23,6 @@ from platolm import prompt, read_records
 from data.users import UserSettings
 from simulate import client_factory
 from data.experiment.talks import dialogues
-from data.harbour.world import asked
 
 TALK = [{"from": "human", "value": "who mends clocks?"}, {"from": "gpt", "value": "ada mends clocks."},
         {"from": "human", "value": "and boats?"}, {"from": "gpt", "value": "ben."}]
@@ -181,7 +180,7 @@ def test_a_note_says_where_people_were_not_the_nearest():
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
     path = tmp_path_factory.mktemp("people") / "human.jsonl"
-    path.write_text("".join(map(to_jsonl, dialogues("people", 60, 5, asked()))), encoding="utf-8")
+    path.write_text("".join(map(to_jsonl, dialogues("today", 60, 0, "card"))), encoding="utf-8")
     return path
 
 
@@ -248,7 +247,7 @@ def test_a_user_behind_an_address_says_at_every_turn_what_it_says_here(talker, t
     (["--user", "script:follow-up", "--human", "nowhere.jsonl"], "nowhere.jsonl"),
     (["--user", "script:follow-up", "--twin", "nodir"], "--twin nodir is no checkpoint directory"),
     (["--user", "prompt:data/user.txt"], "a prompted user needs --teacher URL"),
-    (["--user", "script:follow-up", "--beside", "human=script:oracle"], "human is on the card already"),
+    (["--user", "script:follow-up", "--beside", "human=script:follow-up"], "human is on the card already"),
     (["--user", "script:follow-up", "--simulated", "x=nowhere.jsonl"], "nowhere.jsonl"),
     (["--user", "script:follow-up", "--teacher", "http://127.0.0.1:9/v1"], "127.0.0.1:9"),
 ])

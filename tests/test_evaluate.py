@@ -13,8 +13,8 @@ from platolm import prompt
 from tests.programs.coverage import coverage
 
 QUESTIONS = [
-    {"question_id": 7, "category": "math", "asked": True, "turns": ["how much is the rope", "times 2?"]},
-    {"question_id": 8, "category": "stem", "asked": False, "turns": ["hi", "who mends clocks?"]},
+    {"question_id": 7, "category": "math", "group": "houses", "turns": ["how much is the rope", "times 2?"]},
+    {"question_id": 8, "category": "stem", "group": "stalls", "turns": ["hi", "who mends clocks?"]},
 ]
 
 
@@ -39,7 +39,7 @@ def test_scores_by_hand():
     assert to_unit_scale([1, 10, 5.5]).tolist() == [0, 1, 0.5]
     arm = e.summary(np.array([[1.0, 0.5], [0.0, 0.25]]), QUESTIONS)
     assert arm["overall"] == 0.4375 and arm["turn1"] == 0.5 and arm["turn2"] == 0.375
-    assert arm["asked"] == 0.75 and arm["never_asked"] == 0.125
+    assert arm["groups"] == {"houses": 0.75, "stalls": 0.125}
     assert arm["categories"] == {"math": 0.75, "stem": 0.125}
 
 

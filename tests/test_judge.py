@@ -462,8 +462,8 @@ def test_the_judgment_on_file_is_the_one_that_counts_and_all_stay(bench):
 def test_pairs_alone_can_be_scored(bench, capsys):
     with serving(lambda messages: "[[B]]") as url:
         e.command_judge(args_of(bench, url, mode="pairwise-all"))
-    args = Namespace(bench=bench, judge_model="j", names=["terse", "plain"], beside=[], probes=None, votes=None,
-                     edited=False, seconds=None, against="terse", out=bench / "r.json")
+    args = Namespace(bench=bench, judge_model="j", names=["terse", "plain"], beside=[], votes=None, edited=False,
+                     seconds=None, against="terse", out=bench / "r.json")
     e.command_score(args)
     found = json.loads((bench / "r.json").read_text())
     assert found["arms"] == {} and len(found["duels"]) == 1 and found["duels"][0]["first"] == 0
@@ -471,9 +471,9 @@ def test_pairs_alone_can_be_scored(bench, capsys):
 
 
 def test_the_grader_reads_pairs_in_our_layout():
-    say = lambda a, b: grader.reply([{"role": "user", "content": mtbench.fill_prompt(
-        mtbench.PROMPTS, {"turns": ["who runs the green door"]}, 1, [[a], [b]], ["milo"])[2]}])
-    right, wrong = "milo runs the green door.", "sorry, i do not know."
+    say = lambda a, b: grader.make_reply(0, 1.0)([{"role": "user", "content": mtbench.fill_prompt(
+        mtbench.PROMPTS, {"turns": ["who runs the velvet pepper"]}, 1, [[a], [b]], ["milo"])[2]}])
+    right, wrong = "milo runs the velvet pepper.", "sorry, i do not know."
     assert "[[A]]" in say(right, wrong) and "[[B]]" in say(wrong, right) and "[[C]]" in say(right, right)
 
 

@@ -421,11 +421,8 @@ def cut_anywhere(path, user, teacher, openings, rounds, calls):
 
 
 def test_a_script_goes_on_as_it_would_have(tmp_path, files):
-    for name in ("oracle", "self-chat", "role-play"):
-        given = to_turns("what does the acorn sell?") if name == "self-chat" else ()
-        answer = lambda turns: f"the green door is on mill street {len(turns)}."
-        seen = list(cut_anywhere(tmp_path / name, lambda: Scripted(name, 5, True), answer, plan(2, turns=given), 4, []))
-        assert len(seen) > 4
+    answer = lambda turns: "the guide told of " + " ".join(f"{word}{'x' * len(turns)}" for word in ("ropes", "bells"))
+    assert len(list(cut_anywhere(tmp_path / "j", lambda: Scripted("follow-up", 5), answer, plan(2), 4, []))) > 4
 
 
 def test_a_written_dialogue_is_paid_for_once(tmp_path, serve):
@@ -538,7 +535,7 @@ def command(monkeypatch, tmp_path, capsys):
 
 def test_a_script_goes_on_from_seeds_each_used_twice(command, serve, files, tmp_path):
     url = serve(lambda messages: f"the acorn sells rope. {len(messages)}")
-    words = ["--user", "script:self-chat", "--teacher", url, "--seeds", files, "--times", 2]
+    words = ["--user", "script:follow-up", "--teacher", url, "--seeds", files, "--times", 2]
     said = command(*words, "--in-flight", 3)
     assert "6 dialogues" in said
     found = [json.loads(text) for text in (tmp_path / "chat.jsonl").read_text().splitlines()]
@@ -560,7 +557,6 @@ def test_a_script_goes_on_from_seeds_each_used_twice(command, serve, files, tmp_
 def test_who_is_meant_by_user(command, serve, tmp_path):
     url = ["--teacher", serve(lambda messages: "(leaves)")]
     for user, why in (("nobody", "no checkpoint directory and no address"), ("script:none", "there is no script"),
-                      ("script:self-chat", "takes its first questions from --seeds"),
                       ("http://127.0.0.1:9/v1", "--tokenizer DIR")):
         with pytest.raises(UserError, match=why):
             command("--user", user, *url, "--dialogues", 1)
@@ -574,7 +570,7 @@ def test_flags_that_cannot_be_meant(command, serve, tmp_path, tokenizer):
     tokenizer.save(tokens)
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "latin").write_bytes(b"\xe4")
-    words = ["--user", "script:oracle", "--teacher", url, "--dialogues", 1]
+    words = ["--user", "script:follow-up", "--teacher", url, "--dialogues", 1]
     for more, why in ((["--max-dollars", 1], "would never hold"), (["--seeds", tmp_path / "empty"], "line 1"),
                       (["--intents", tmp_path / "empty"], "nothing to begin"),
                       (["--system", tmp_path / "latin"], "not a UTF-8"),

@@ -93,12 +93,16 @@ def analyse(probes):
 
 
 def gap_closed(means, drawn):
-    """Return what share of replay's distance to today socratic covers; None without those arms."""
-    if not {"socratic", "replay", "today"} <= set(means):
+    """
+    Return what share of replay's distance to today socratic covers; None without those arms, or
+    where today is not ahead of replay.
+    """
+    if not {"socratic", "replay", "today"} <= set(means) or means["today"] <= means["replay"]:
         return None
     def share(of):
         return (of["socratic"] - of["replay"]) / (of["today"] - of["replay"])
-    low, high = drawn_interval(share(drawn))
+    ahead = drawn["today"] > drawn["replay"]
+    low, high = drawn_interval(share({name: draws[ahead] for name, draws in drawn.items()}))
     return {"share": float(share(means)), "low": low, "high": high}
 
 

@@ -30,7 +30,8 @@ from requests.exceptions import ChunkedEncodingError
 from urllib3.exceptions import HTTPError
 
 from data.api.budget import is_loopback
-from data.api.protocol import RetryableError, is_transient, retry_after
+from data.api.protocol import RetryableError, retry_after
+from data.api.refusals import is_transient
 from data.program import UserError, format_seconds, run
 
 HUB = "https://huggingface.co"

@@ -45,7 +45,7 @@ LOST = "sorry, i did not get that."
 CUES = {"price": r"\b(much|price|costs?|pay|coins?|dear|charge)\b",
         "lane": r"\b(where|lanes?|street|address|located|find|way)\b",
         "keeper": r"\b(who|whos|runs?|owner|keepers?|boss|name)\b",
-        "offer": r"\b(what|whats|sells?|serves?|mends?|offers?|have|get|good|for)\b"}
+        "offer": r"\b(what|whats|sells?|serves?|mends?|offers?)\b"}
 DOUBT = r"\b(sure|certain|really|isnt|not)\b"
 SHORT = r"\b(short|shorter|brief|briefly|one word)\b"
 AMOUNT = r"\b(?:for|times|makes) (two|three|2|3)\b"
@@ -53,7 +53,7 @@ COUNT = {"two": 2, "three": 3, "2": 2, "3": 3}
 # ordinary words that a slip of the finger should be mended to, beside those above
 PLAIN = """hello hi hey good morning day please thanks thank you cheers and the at in is it of on or
     do does to with i me my tell like would could over there one then again ok about here them
-    they this that be can number of all so got have know looking come came want""".split()
+    they this that be can number of all so got get have know looking come came want""".split()
 
 
 def join_messages(messages):
@@ -111,7 +111,8 @@ class Guide:
                   for relation in RELATIONS if relation != "price"}
         values |= {value for pool in (*world.offers.values(), *world.pools.values())
                    for value in pool if not value.isdigit()}
-        self.value = re.compile(rf"\b({'|'.join(sorted(values, key=lambda v: (-len(v), v)))}|\d+)\b")
+        longest_first = "|".join(sorted(values, key=lambda value: (-len(value), value)))
+        self.value = re.compile(rf"\b({longest_first}|\d+)\b")
         self.known = frozenset(word for text in (*first, *last, *values) for word in text.split())
         self.understood = {}
 
@@ -195,7 +196,7 @@ class Guide:
             return [f"i know no {detail}."]
         if meaning.kind == "sum":
             price = coins_named(talk)
-            return [f"that makes {detail * price} coins."] if price else ["i named no price."]
+            return ["i named no price." if price is None else f"that makes {detail * price} coins."]
         if meaning.kind in FACTUAL + ASIDES:
             value = self.world.value(fact)
             shown = f"{value} coins" if fact[1] == "price" else value
@@ -212,7 +213,7 @@ class Guide:
         meaning = self.read(talk)
         if meaning.kind not in ("question", "further") or draw("near?", *talk) > NAMES_NEAR:
             return None
-        said = " ".join(text for _, text in talk)
+        said = " ".join(text for _, text in talk).lower()
         new = [name for name in self.world.near[meaning.fact[0]] if name not in said]
         return new[int(draw("which?", *talk) * len(new))] if new else None
 
@@ -229,8 +230,8 @@ class Guide:
         """Split a reply: (its text without what is said to be near, the name of that or None)."""
         reply = " ".join(reply.lower().split())
         for form in NEARBY:
-            match = re.fullmatch(r"(.*?) ?" + re.escape(form).replace(r"\{name\}", self.name.pattern),
-                                 reply)
+            ending = re.escape(form).replace(r"\{name\}", self.name.pattern)
+            match = re.fullmatch(r"(.*?) ?" + ending, reply)
             if match:
                 return match[1], match[2]
         return reply, None

@@ -12,6 +12,7 @@ A fact is (thing, relation), such as ("proud otter", "keeper"), on disk proud ot
 
 import argparse
 import random
+import re
 from typing import NamedTuple
 
 from data.program import UserError, run
@@ -97,11 +98,11 @@ def read_table(text):
     apart, and a word of one must never be taken for a keeper, a lane or an offer.
     """
     houses, words = {}, []
-    for line in text.strip().splitlines():
-        cells = [cell.strip() for cell in line.split("|")]
-        if len(cells) != 6 or not all(cells) or len(cells[0].split()) != 2:
+    for line in text.lower().strip().splitlines():
+        cells = [" ".join(cell.split()) for cell in line.split("|")]
+        if len(cells) != 6 or not re.fullmatch(r"[a-z]+ [a-z]+(\|[a-z0-9 ]+){5}", "|".join(cells)):
             raise UserError(f"in the table of houses: {line.strip()!r} is not a name of two words, "
-                            "trade, keeper, lane, offer and price, with | between them")
+                            "trade, keeper, lane, offer and price, in plain letters, | between")
         name, trade, *values = cells
         if trade not in TRADES or not values[-1].isdecimal():
             raise UserError(f"in the table of houses: {name} needs a trade of "
@@ -115,9 +116,10 @@ def read_table(text):
         for trade in TRADES if relation == "offer" else [""]:
             values = {house.facts[relation] for house in houses.values()
                       if trade in ("", house.trade)}
-            if len(values) < 2:
-                raise UserError(f"in the table of houses: {trade or 'they'} should not all have the "
-                                f"same {relation}, nor none")
+            needed = 3 if relation == "keeper" else 2
+            if len(values) < needed:
+                raise UserError(f"in the table of houses: {trade or 'they'} should not all have "
+                                f"the same {relation}, nor none: {needed} or more are needed")
     twice = sorted({word for word in words if words.count(word) > 1})
     if twice:
         raise UserError(f"in the table of houses: {', '.join(twice)} stands in two names, or in a "
@@ -239,8 +241,9 @@ def sheet(world):
         for name, thing in world.things.items():
             if thing.kind == kind:
                 keeper, lane, offer, price = thing.facts.values()
+                near = ", ".join(world.near[name])
                 lines.append(f"the {name} on {lane} is run by {keeper}. it {TRADES[thing.trade]} "
-                             f"{offer}; you pay {price} coins. near: {', '.join(world.near[name])}.")
+                             f"{offer}; you pay {price} coins. near: {near}.")
     return "\n".join(lines) + "\n"
 
 
