@@ -15,12 +15,12 @@ import re
 from data.harbour.world import RELATIONS
 from platolm import to_messages
 
-# the script's phrasing, as formal as people's is not; {x} is the thing
+# the script's phrasing, always the same; {x} is the thing
 FORMAL = {
-    "keeper": "could you please tell me the name of the owner of the {x}?",
-    "lane": "on which lane might the {x} be located?",
-    "offer": "could you please tell me what the {x} offers?",
-    "price": "would you state the price that they charge at the {x}?",
+    "keeper": "please tell me the name of who runs the {x}.",
+    "lane": "please tell me on which lane one finds the {x}.",
+    "offer": "please tell me what one could have at the {x}.",
+    "price": "please tell me how much one should pay at the {x}.",
 }
 
 
