@@ -24,7 +24,7 @@ smoke_TIME     = about 1.5 minutes
 size = $(patsubst $(1)=%,%,$(filter $(1)=%,$($(PRESET)_SIZES)))
 
 # the learning rate was chosen on the arm `today` alone
-LEARN = --lr 3e-3 --tokens 1024 --seed $(SEED) --resume
+LEARN = --optimizer muon --lr 6e-3 --tokens 1024 --seed $(SEED) --resume
 # run as many stages in parallel as there are cores, one thread each
 JOBS      ?= $(shell getconf _NPROCESSORS_ONLN || echo 2)
 ifeq ($(MAKELEVEL),0)
@@ -169,7 +169,7 @@ $(D)/corpus.jsonl: | $(D)
 
 $(D)/base/model.safetensors: $(D)/corpus.jsonl
 	$(python) train.py --learn all --data $< --out $(@D) --steps $(call size,BASE) \
-	    --optimizer muon $(LEARN)
+	    $(LEARN:6e-3=3e-3)
 
 # dialogues of people: the logs of past seasons; today's, for the ceiling and for the tests
 $(L)/chat/human.jsonl: | $(L)

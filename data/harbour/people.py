@@ -31,7 +31,7 @@ FURTHER = {
 SURE = ["are you sure?", "really?", "is that certain?"]
 NOT_THAT = ["isnt it {w}?", "not {w}?", "isnt that {w}?"]
 THIS_OR_THAT = ["{a} or {b}?", "is it {a} or {b}?", "so {a} or {b}?"]
-SUMS = ["for {n}?", "how much for {n}?", "and for {n} then?"]
+SUMS = ["for two?", "how much for two?", "and for two then?"]
 RESHAPE = ["in short?", "in one word?", "shorter please"]
 GREETINGS = ["hello, ", "hi, ", "good day, ", "good morning, "]
 THANKS = ["thanks", "thank you", "cheers, thanks"]
@@ -59,8 +59,7 @@ def aside_forms(rng, world, fact, manner=None):
     manners = ["sure", "not that", "this or that", "reshape"] + ["sum"] * 4 * (fact[1] == "price")
     manner = manner or rng.choice(manners)
     if manner == "sum":
-        number = rng.choice(["two", "three"])
-        return [form.format(n=number) for form in SUMS]
+        return SUMS
     if manner == "not that":
         word = rng.choice([value, rival])
         return [form.format(w=word) for form in NOT_THAT]

@@ -201,8 +201,7 @@ class Guide:
             value = self.world.value(fact)
             shown = f"{value} coins" if fact[1] == "price" else value
             if meaning.kind == "doubt":
-                word = "yes" if detail in (None, value) else "no"
-                return [f"{word}, {shown}."]
+                return [f"yes, {shown}." if detail is None else f"it is {shown}."]
             if meaning.kind in ("choice", "short", "reshape"):
                 return [f"{shown}.", self.statement(fact)]
             return [self.statement(fact), f"{shown}."]
