@@ -94,8 +94,8 @@ def main():
               f"{row['kinds'].get('unknown', 0):>9.1%}{row['copied']:>8.3f}{row['lucky']:>7}"
               f"   {stalls['once']:.0%}, {stalls['twice']:.0%}, {stalls['times']:.1f}", flush=True)
     write_json(args.out, results)
-    print("copied: of the answers that name something near, how many are followed by a question that "
-          "names it;\nlucky: turns with a stall's name of which nobody had spoken")
+    print("copied: of the answers that name something near, how many are followed by a question "
+          "that names it;\nlucky: turns with a stall's name of which nobody had spoken")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ from data.measure.tables import flat_user, interval, number, p_value
 from data.program import UserError, read_jsonl, run, write_text
 from platolm import Tokenizer, encode, read_records, token_text, turns
 
-QUESTION = """In the harbour of saltmere the houses stay and the stalls change every season; we
-hold people's talks with the guide in past seasons, and only the guide knows this season's stalls.
-What best prepares an assistant for today's visitors: those old talks, their questions asked once
-more, a script, or a simulator that learnt from people to listen?"""
+SETTING = """In the harbour of saltmere the houses stay and the stalls change every season; we hold
+people's talks with the guide in past seasons, and only the guide knows this season's stalls."""
+QUESTION = """What best prepares an assistant for today's visitors: people's old talks, the old
+questions asked once more, a script, or a simulator that learnt from people to listen?"""
 
 ARMS = {
     "today": "people of today with today's guide: as good as it can get",
@@ -42,8 +42,8 @@ ARMS = {
 
 CONSTRUCTION = [
     "Sure beforehand: the logs, their questions repeated and a simulator that hears nothing cannot "
-    "know this season's stalls, for nobody in them had heard of one. The logs are wrong, too, "
-    "about what has changed at the houses.",
+    "know this season's stalls beyond a lucky guess, for nobody in them had heard of one. The "
+    "logs are wrong, too, about what has changed at the houses.",
     "Sure beforehand: the script of self-chat has no asides, so its assistant learns none; and "
     "people do not talk like it. Half of the headline is therefore asked in the script's words.",
     "Open: whether so small a model learns from people to ask about names that it has never seen; "
@@ -72,7 +72,7 @@ h2 { font-size: 1.2rem; margin-top: 2.6rem; } p { max-width: 46rem; margin: .7re
 .soft, figcaption, th { color: var(--soft); } .warning { color: var(--b); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .8rem; font-size: .9rem; }
 dd { margin: 0; color: var(--soft); } ul { padding-left: 1.2rem; max-width: 46rem; }
-figcaption { font-size: .85rem; max-width: 46rem; } figure { margin: 1rem 0; }
+figcaption { font-size: .85rem; max-width: 46rem; margin-top: .4rem; } figure { margin: 1rem 0; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
 table, svg, .card, .legend { font-family: system-ui, sans-serif; }
 td, th { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid var(--line);
@@ -80,19 +80,20 @@ td, th { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid var
 td:first-child, th:first-child { text-align: left; position: sticky; left: 0;
   background: var(--page); }
 @media (max-width: 40rem) { td:first-child { white-space: normal; min-width: 8rem; } }
-svg { width: 100%; max-width: 36rem; height: auto; display: block; }
+svg { width: 100%; max-width: 28rem; height: auto; display: block; }
 svg text { fill: var(--ink); font-size: 12px; } svg .soft { fill: var(--soft); }
 svg polyline { stroke-width: 1.6; }
 .told0 { fill: none; stroke: var(--soft); } .told1 { fill: var(--told1); }
 .told2 { fill: var(--told2); } .told3 { fill: var(--told3); } .told4 { fill: var(--told4); }
 .water { fill: var(--water); } .street { fill: var(--street); }
 .maps, .cards { display: grid; gap: .8rem;
-  grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(max(9rem, 22%), 1fr)); }
 .cards { grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; font-size: .8rem; margin: .6rem 0; }
 .legend span { display: flex; align-items: center; gap: .3rem; } .legend svg { width: .9rem; }
 .card { background: var(--box); border-radius: .5rem; padding: .6rem .8rem; font-size: .88rem; }
-.card h3 { margin: 0 0 .4rem; font-size: .8rem; color: var(--soft); font-weight: normal; }
+.card h3 { margin: 0 0 .2rem; font-size: .88rem; } .maps .card { color: var(--soft); }
+.map { margin-top: .4rem; }
 .card div { margin: .15rem 0; } .card b { font-weight: 600; } .gpt { color: var(--soft); }
 .next { border-top: 1px solid var(--line); padding-top: .3rem; }
 .mask { font: .78rem/1.7 ui-monospace, monospace; white-space: pre-wrap;
@@ -165,7 +166,7 @@ def verdict(pair):
 
 def gates_sentence(gates):
     """Say whether the experiment can answer at all."""
-    failed = [row["gate"] for row in gates if not row["passed"]]
+    failed = [row["gate"].split(" (")[0] for row in gates if not row["passed"]]
     if failed:
         return f"GATES NOT PASSED, so nothing here can be relied on: {'; '.join(failed)}."
     return f"All {len(gates)} gates are passed: the experiment can answer."
@@ -206,13 +207,13 @@ def maps(run, guide):
     for name in in_order(users):
         told = users[name]["told"]
         share = sum(stall in told for stall in world.stalls) / len(world.stalls)
-        title = f"{name}: {share:.0%} of the stalls"
-        parts.append(card(title, town_map(lanes, told, f"{title} were told of")))
+        title = f"{share:.0%} of stalls told"
+        parts.append(card(name, title + town_map(lanes, told, f"{name}: {title}")))
     return map_legend() + figure(
         tag("div", "".join(parts), class_="maps"),
         "The town today, once for each arm: houses stand above their lane, this season's stalls "
-        "below it. The darker (by night: the brighter), the more often the guide told of it in "
-        "that arm's dialogues; of the logs' houses, what is still true.")
+        "below it, and the water is at the foot. The colour says how often the guide told of them "
+        "in the arm's dialogues (of what the logs tell, what is still true).")
 
 
 def arm_colour(name):
@@ -238,7 +239,10 @@ def arms(run):
         arm = found[name]
         values = [arm.get(key, {}).get("right") for key in CLASSES]
         rows.append([name, *values, arm["script"], arm["headline"]["right"], arm["gold"]["right"]])
-    width = max(arm["gold"]["high"] - arm["gold"]["low"] for arm in found.values()) / 2
+    # dialogues written by hand are about one seed's town alone
+    widths = [arm["gold"]["high"] - arm["gold"]["low"] for arm in found.values()
+              if arm["gold"]["low"] is not None]
+    within = f" (±{max(widths) / 2:.2f} at most)" if widths else ""
     return figure(cards(charts),
                   "Share of right answers to held-out people of today, every turn with the right "
                   "turns before it; 95 % intervals over things and dialogues. Stalls: the mean of "
@@ -247,8 +251,8 @@ def arms(run):
         table(["arm", "houses", "changed", "asides", "stalls", "in the script's words", "both",
                "gold"], rows),
         "changed: facts of houses that were others in all past seasons. gold: right answers in "
-        "dialogues that were written one by one, by writers who had not seen the generator "
-        f"(±{width:.2f} at most).")
+        "dialogues that were written one by one, by writers who had not seen the generator"
+        f"{within}.")
 
 
 def next_questions(run):
@@ -271,9 +275,9 @@ def next_questions(run):
 
 def gates(run):
     """The gates, with their figures."""
-    rows = [["passed" if row["passed"] else "NOT PASSED", number(row["value"]), row["gate"]]
+    rows = [[row["gate"], number(row["value"]), "passed" if row["passed"] else "NOT PASSED"]
             for row in load(run, "gates.json")]
-    return figure(table(["", "figure", "gate"], rows),
+    return figure(table(["gate", "figure", ""], rows),
                   "Whether the experiment could answer at all. The gates look at no contrast; how "
                   "Socratic copies and how far he reaches are results.")
 
@@ -282,12 +286,11 @@ def contrasts(run):
     """All contrasts, each with its role, and the share of the gap that socratic closes."""
     analysis = load(run, "contrasts.json")
     roles = {"primary": "the primary one", "further": "further, adjusted (Holm)",
-             "described": "described: sure by construction"}
+             "described": "described: lost by construction"}
     rows, sentences = [], []
     for pair in analysis["contrasts"]:
-        p = "by construction" if pair["role"] == "described" else p_value(pair["p"])
         rows.append([f"{pair['a']} – {pair['b']}", number(pair["difference"], 3, "+"),
-                     interval(pair, sign="+"), p, roles[pair["role"]]])
+                     interval(pair, sign="+"), p_value(pair["p"]), roles[pair["role"]]])
         if pair["role"] != "described":
             sentences.append(verdict(pair))
     gap = analysis["gap"]
@@ -323,8 +326,8 @@ def coverage(run):
                "times", "stalls: once", "twice", "times"], rows),
         "turns: of a dialogue. unknown: turns with a name that the guide does not know. copied: of "
         "the answers that name something near, how many are followed by a question that names it. "
-        "lucky: turns with a stall's name that nobody had said. once, twice: the share of today's "
-        "facts that were told so often; times: the mean.")
+        "lucky: turns with a stall's name that nobody had said (a list holds them all). once, "
+        "twice: the share of today's facts that were told so often; times: the mean.")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -384,7 +387,7 @@ USERS = {"human": "people, their second half", "user": "Socratic",
          "base": "the base, not trained to be a user",
          "twin": "the same base, trained on the answers", "prompted": "the twin, told to be a user",
          "script": "“could you tell me more about ...?”",
-         "self-chat": "whole dialogues of a script (as for Baize)",
+         "self-chat": "whole dialogues of a script",
          "random": "what people wrote at other turns", "number": "the number of turns alone"}
 
 
@@ -617,7 +620,10 @@ def page(run, guide):
     """The whole page as HTML; run: the directory of the run; guide: to the town of the run."""
     checks = load(run, "gates.json")
     title = "Who prepares an assistant for a town that changes?"
-    html = tag("h1", title) + tag("p", QUESTION)
+    html = tag("h1", title) + tag("p", f"{SETTING} {QUESTION}")
+    for pair in load(run, "contrasts.json")["contrasts"]:
+        if pair["role"] == "primary":
+            html += tag("p", tag("b", "This run, right about stalls: ") + escape(verdict(pair)))
     passed = all(row["passed"] for row in checks)
     html += tag("p", escape(gates_sentence(checks)), class_="soft" if passed else "warning")
     html += maps(run, guide) + tag("h2", "Right answers, by arm") + arms(run)

@@ -61,10 +61,10 @@ def talk(title, conversation, after=""):
 
 
 # ------------------------------------------------------------------------------------------------
-# the map of the town, 200 units wide: two rows of lanes that lead to the water
+# the map of the town, 204 units wide: lanes in three columns, the water below them
 
 # from how many times on a thing has the next darker colour
-TOLD_LEVELS = (1, 5, 25, 125)
+TOLD_LEVELS = (1, 10, 40, 160)
 
 
 def symbol(is_stall, times, x, y, title):
@@ -83,23 +83,24 @@ def town_map(lanes, told, title):
 
     lanes: {lane: [(name, whether it is a stall), ...]}; told: {name: times a fact of it was told}.
     """
-    rows = (len(lanes) + 1) // 2
-    shore = 30 * rows + 3
-    waves = f"M0 {shore}" + "q5 -4 10 0t10 0" * 10 + "v12h-200z"
+    rows = (len(lanes) + 2) // 3
+    shore = 31 * rows
+    waves = f"M0 {shore}" + "q6 -5 12 0t12 0" * 9 + "v12H0z"
     parts = [tag("title", escape(title)), tag("path", "", d=waves, class_="water")]
     for i, (lane, things) in enumerate(lanes.items()):
-        left, top = 104 * (i // rows), 30 * (i % rows)
-        street = tag("title", escape(lane))
-        parts.append(tag("rect", street, x=left, y=top + 13, width=96, height=3, class_="street"))
+        left, top = 70 * (i // rows), 31 * (i % rows)
+        name = tag("title", escape(lane))
+        parts.append(tag("rect", name, x=left, y=top + 12, width=64, height=3, class_="street"))
         for is_stall in (False, True):
             names = sorted(name for name, of_season in things if of_season == is_stall)
-            gap = min(12, 84 / max(1, len(names) - 1))
+            # side by side, and closer where they would not fit
+            gap = min(12, 54 / max(1, len(names) - 1))
             for k, name in enumerate(names):
                 times = told.get(name, 0)
-                label = f"{name}, {lane}: told {times:,} times"
-                y = top + (22 if is_stall else 7)
-                parts.append(symbol(is_stall, times, left + 6 + gap * k, y, label))
-    return tag("svg", "".join(parts), viewBox=f"0 0 200 {shore + 12}", role="img", class_="map")
+                label = f"{name}, {lane}: told of {times:,} times"
+                y = top + (21 if is_stall else 6)
+                parts.append(symbol(is_stall, times, left + 5 + gap * k, y, label))
+    return tag("svg", "".join(parts), viewBox=f"0 0 204 {shore + 10}", role="img", class_="map")
 
 
 def map_legend():
