@@ -196,7 +196,10 @@ class Guide:
             return [f"i know no {detail}."]
         if meaning.kind == "sum":
             price = coins_named(talk)
-            return ["i named no price." if price is None else f"that makes {detail * price} coins."]
+            # the working shows the price beside its multiple
+            number = "two" if detail == 2 else "three"
+            return ["i named no price." if price is None else
+                    f"{number} times {price} makes {detail * price} coins."]
         if meaning.kind in FACTUAL + ASIDES:
             value = self.world.value(fact)
             shown = f"{value} coins" if fact[1] == "price" else value
