@@ -65,8 +65,8 @@ def make_inputs(folder):
     talks = [record(talk, end="left") | {"id": f"{name}{n}"} for name in "ab" for n, talk in enumerate(TALKS)]
     questions = [{"question_id": n, "category": "writing", "turns": ["why?", "how?"]} for n in range(3)]
     answers = [{"question_id": n, "choices": [{"turns": ["so", "thus"]}]} for n in range(3)]
-    rows = {"talks.jsonl": talks, "held.jsonl": talks[:2], "question.jsonl": questions, "bench/question.jsonl": questions,
-            "bench/model_answer/a.jsonl": answers, "tasks.jsonl": [{"instruction": "say hi"}]}
+    rows = {"talks.jsonl": talks, "held.jsonl": talks[:2], "question.jsonl": questions,
+            "bench/question.jsonl": questions, "bench/model_answer/a.jsonl": answers, "tasks.jsonl": [{"instruction": "say hi"}]}
     for name, items in rows.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("".join(map(to_jsonl, items)))
@@ -157,7 +157,7 @@ def at_each_place(folder):
             if gone or "Traceback" in str(error):
                 failures.append(f"{command}: output {relation} {name}: lost {gone} {error}")
         shutil.rmtree(work)
-    print(f"{tried} outputs equal to, inside, above or linked to an input: {refused} refused, {len(failures)} lost data")
+    print(f"{tried} outputs equal to, inside, above or linked to an input: {refused} refused, {len(failures)} lost")
     return failures
 
 
