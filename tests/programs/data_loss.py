@@ -66,7 +66,8 @@ def make_inputs(folder):
     questions = [{"question_id": n, "category": "writing", "turns": ["why?", "how?"]} for n in range(3)]
     answers = [{"question_id": n, "choices": [{"turns": ["so", "thus"]}]} for n in range(3)]
     rows = {"talks.jsonl": talks, "held.jsonl": talks[:2], "question.jsonl": questions,
-            "bench/question.jsonl": questions, "bench/model_answer/a.jsonl": answers, "tasks.jsonl": [{"instruction": "say hi"}]}
+            "bench/question.jsonl": questions, "bench/model_answer/a.jsonl": answers,
+            "tasks.jsonl": [{"instruction": "say hi"}]}
     for name, items in rows.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("".join(map(to_jsonl, items)))
