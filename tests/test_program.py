@@ -90,7 +90,7 @@ def test_what_is_written_is_nothing_that_is_read(tmp_path, output):
     given = str(tmp_path / "in/a")
     for word in (given, f"name={given}", f"prompt:{given}", [None, [given]]):
         with pytest.raises(UserError, match="write somewhere else"):
-            require_apart([tmp_path / output], [word], directory=True)
+            require_apart([tmp_path / output], [word], directory=not (tmp_path / output).is_file())
     require_apart([tmp_path / "in/b", "/dev/stdout"], [given, "/dev/stdin", "http://x/y"])
     # beside what is read from a directory, but not in its place
     require_apart([tmp_path / "in/report.json"], [tmp_path / "in"])
@@ -99,6 +99,9 @@ def test_what_is_written_is_nothing_that_is_read(tmp_path, output):
             require_apart([tmp_path / "in" / name], [tmp_path / "in"])
     with pytest.raises(UserError, match="write somewhere else"):
         require_apart([tmp_path / "b", tmp_path / "b"], [])
+    for wrong, directory in ((tmp_path / "in", False), (tmp_path / "in/a", True), ("/dev/null", True)):
+        with pytest.raises(UserError, match="has to be"):
+            require_apart([wrong], [], directory)
 
 
 CANNOT_BE = ["--lr -1", "--lr nan", "--clip 0", "--clip nan", "--weight-decay -1", "--seed -1", "--warmup 2",
