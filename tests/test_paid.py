@@ -250,14 +250,15 @@ def test_a_dialogue_that_the_teacher_cannot_take_ends_and_the_others_go_on(tmp_p
 
 
 def test_one_refused_prompt_ends_its_dialogue_and_no_other(chaos, tmp_path, capsys):
-    """In any words, once an answer was had; what is refused for a reason of its own is tried again by the next start."""
+    """In any words, once an answer was had; the next start tries again what was refused for an unknown reason."""
     url, tally = chaos([None, *REFUSALS])
     found = simulate(url, tmp_path / "j", 9, in_flight=1)
     ends = [record["end"] for record in found]
     assert ends == ["content_filter"] + ["turn_limit"] * 5, "without a round a dialogue is not written"
     assert "refused a request; it is counted as content_filter" in capsys.readouterr().out
     journal = Journal(tmp_path / "j", {})
-    assert [journal.ends[f"d{n:03d}"] for n in range(4)] == ["content_filter", "content_filter", "context_full", "refused"]
+    ends = [journal.ends[f"d{n:03d}"] for n in range(4)]
+    assert ends == ["content_filter", "content_filter", "context_full", "refused"]
     journal.close()
     assert len(simulate(url, tmp_path / "j", 9)) == 7
 
