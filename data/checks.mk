@@ -9,11 +9,15 @@ endif
 llama_python  = $(VENV)-llama/bin/python
 pip_install   = -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
 
-.PHONY: chaos coverage big bench-simulate bench-train parity llama-cpp
+.PHONY: chaos data-loss coverage big bench-simulate bench-train parity llama-cpp
 
 chaos: $(install) $(and $(install),$(VENV)/installed-tests)
 chaos: ## 200 dialogues through a faulty server, killed with -9 five times: 1 minute
 	$(python) -m tests.programs.drill
+
+data-loss: $(install) $(and $(install),$(VENV)/installed-tests)
+data-loss: ## is anything old ever lost? outputs upon inputs, kills, a full disk (SMALL=a mounted disk of 1 MB): 1 minute
+	$(python) -m tests.programs.data_loss $(SMALL)
 
 coverage: $(install) ## how often a 95 % interval holds the true value: 15 seconds
 	$(python) -m tests.programs.coverage

@@ -297,6 +297,8 @@ def require_apart(outputs, inputs, directory=False):
     for output in map(Path, filter(None, outputs)):
         if output.is_dir() and not directory:
             raise UserError(f"{output} is a directory; it has to be a file")
+        if directory and output.exists() and not output.is_dir():
+            raise UserError(f"{output} is no directory; it has to be one")
         # a file is first written beside its place
         for path in (output, Path(f"{output}.tmp")):
             for other in given:

@@ -227,6 +227,91 @@ FAULTS = {**BEFORE, **STOPS, **REFUSALS, **AFTER, **INTACT, **DEAR}
 LASTING = (*STOPS, *REFUSALS)
 
 
+# ------------------------------------------------------------------------------------------------
+# a server that allows so many requests a minute
+
+
+class SharedClock:
+    """
+    A clock for a client and a server: it goes on to the next time at which somebody wakes up, once
+    everybody sleeps. busy() says whether a request is under way.
+    """
+
+    def __init__(self):
+        self.now, self.wakes, self.changed = 0.0, [], threading.Condition()
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        """Wait until the clock has gone on by so many seconds."""
+        with self.changed:
+            wake = self.now + seconds
+            self.wakes.append(wake)
+            while self.now < wake:
+                self.changed.wait()
+            self.wakes.remove(wake)
+
+    def run(self, busy, ended):
+        """Let the time go on until the event `ended` is set."""
+        quiet = 0
+        while not ended.wait(0.0005):
+            with self.changed:
+                late = any(wake <= self.now for wake in self.wakes)
+                quiet = 0 if late or not self.wakes or busy(len(self.wakes)) else quiet + 1
+                if quiet == 3:
+                    self.now, quiet = min(self.wakes), 0
+                    self.changed.notify_all()
+
+
+class Allowance:
+    """
+    So many requests a minute, counted in one of three ways; `tells`: refusals have a Retry-After.
+
+    "sliding": in any 60 seconds; "minutes": in each minute of the clock; "bucket": one a second,
+    and `most` at once if none came for a minute.
+    """
+
+    def __init__(self, clock, most, kind="sliding", tells=True):
+        self.clock, self.most, self.kind, self.tells = clock, most, kind, tells
+        self.lock, self.times = threading.Lock(), []
+        self.tokens, self.filled = most, 0.0
+        self.served = self.refused = 0
+
+    def wait(self):
+        """Count a request; return 0 if it is served, or the seconds after which one would be."""
+        with self.lock:
+            now = self.clock()
+            if self.kind == "bucket":
+                self.tokens = min(self.most, self.tokens + (now - self.filled) * self.most / 60)
+                self.filled = now
+                wait = (1 - self.tokens) * 60 / self.most
+                served = self.tokens >= 1
+                self.tokens -= served
+            else:
+                first = now - 60 if self.kind == "sliding" else now // 60 * 60
+                self.times = [when for when in self.times if when > first or when == first == now]
+                wait = self.times[0] + 60 - now if self.kind == "sliding" and self.times else first + 60 - now
+                served = len(self.times) < self.most
+                if served:
+                    self.times.append(now)
+            self.served += served
+            self.refused += not served
+            return 0 if served else max(0.001, wait)
+
+
+class Limited(Handler):
+    """A connection to a server with an `allowance`, which `serving` sets."""
+
+    def do_POST(self):
+        body = self.read_body()
+        wait = self.allowance.wait()
+        if wait:
+            headers = {"Retry_After": f"{wait:.3f}"} if self.allowance.tells else {}
+            return self.send(429, refusal("slow down", code="rate_limit_exceeded"), **headers)
+        self.send(*self.answer(body))
+
+
 class Chaos(Handler):
     """A connection with faults; `serving` sets `tally`."""
 

@@ -17,7 +17,7 @@ from data.formats.markdown import KNOWN, is_html, to_markdown
 from data.openings import openings
 from data.formats.segments import authors, fastchat, spans_of, split
 from data.program import UserError, to_jsonl, write_jsonl
-from platolm import END_REASONS, record_error, read_records
+from platolm import END_REASONS, encode, record_error, read_records
 from simulate import Simulation, journal_records
 
 
@@ -413,3 +413,15 @@ def test_files_that_count_alike_are_told_apart_and_nothing_usable_is_no_success(
     (tmp_path / "x").write_text(to_jsonl({"conversations": []}))
     done = command(tmp_path / "x", "--out", tmp_path / "p")
     assert done.returncode == 1 and "no dialogue that can be used" in done.stderr and not (tmp_path / "p").exists()
+
+
+def test_an_answer_that_was_cut_is_read_and_not_learnt(tmp_path, tokenizer, run_command):
+    said = [{"from": "human", "value": "who mends clocks?"}, {"from": "gpt", "value": "ada mends", "finish": "length"},
+            {"from": "human", "value": "and?"}, {"from": "gpt", "value": "yes."}]
+    (tmp_path / "talks.jsonl").write_text(json.dumps({"id": "a", "conversations": said}) + "\n")
+    done = run_command(c.main, tmp_path / "talks.jsonl", "--out", tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    conversation = json.loads((tmp_path / "out.jsonl").read_text())["conversations"]
+    assert [turn.get("weight") for turn in conversation] == [None, 0, None, None]
+    ids, mask = encode(conversation, tokenizer, "gpt")
+    assert tokenizer.decode([token for token, counts in zip(ids, mask) if counts]).strip() == "yes."

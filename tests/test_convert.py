@@ -163,6 +163,8 @@ def test_no_pickle_is_run(saved, tmp_path, command, pickled):
     ({"config.json": '{"model_type": "llama", "rope_scaling": {"type": "dynamic"}}'}, "rope scaling"),
     ({"config.json": '{"model_type": "llama", "rope_parameters": {"rope_type": "llama3"}}'}, "rope scaling"),
     ({"config.json": '{"model_type": "llama", "rope_scaling": 7}'}, "makes no sense"),
+    ({"config.json": '{"model_type": "llama", "rope_theta": 1e4, "rope_parameters": {"rope_theta": 5e5}}'},
+     "several rope_theta"),
     ({"config.json": '{"model_type": "llama", "attention_bias": true}'}, "attention_bias"),
     ({"config.json": '{"model_type": "llama", "mlp_bias": true}'}, "mlp_bias"),
     ({"config.json": '{"model_type": "llama", "hidden_act": "gelu"}'}, "other than silu"),
@@ -176,6 +178,26 @@ def test_what_is_not_supported_is_named(tmp_path, made, error):
         (tmp_path / "in" / name).write_text(text)
     with pytest.raises(UserError, match=error):
         c.load_any(tmp_path / "in")
+
+
+def test_what_is_not_read_as_a_base_is_named(saved, tmp_path):
+    """A file of another format, with the converter that reads it; a type of numbers; too many pieces."""
+    _, ours = saved
+    file = ours / "model.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data.replace(b'"dtype": "F32", "shape": [32]', b'"dtype": "F8_E4M3", "shape": [32]', 1))
+    size = len(file.read_bytes()) - len(data)
+    file.write_bytes((int.from_bytes(data[:8], "little") + size).to_bytes(8, "little") + file.read_bytes()[8:])
+    with pytest.raises(UserError, match="is stored as 'F8_E4M3', which is not supported"):
+        load_model(ours)
+    file.rename(ours / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"holds pytorch_model.bin.* data.formats.convert"):
+        load_model(ours)
+    for name in ("params.json", "adapter_config.json"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("{}")
+        with pytest.raises(UserError, match=f"holds {name}.* data.formats.convert"):
+            load_model(tmp_path / name)
 
 
 def test_as_a_command_it_refuses_in_one_sentence(saved, tmp_path, command):

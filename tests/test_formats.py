@@ -161,6 +161,8 @@ def test_what_is_marked_as_not_to_be_learnt_stays_so_in_every_format(item):
     assert [turn["value"] for turn in record["conversations"]] == list("qarb")
     assert [is_target(turn) for turn in record["conversations"]] == [True, False, True, True]
     # also in a segment of it
+    (row,) = files.openai_lines([record])
+    assert [message.get("weight") for message in json.loads(row)["messages"][-4:]] == [None, 0, None, None]
     first, second = segments.split({"id": "x", **record}, [(0, 2), (1, 4)])
     assert [[is_target(turn) for turn in part["conversations"]] for part in (first, second)] == [
         [True, False], [False, True, True]]

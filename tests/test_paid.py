@@ -27,7 +27,8 @@ from data.openings import Opening
 from data.program import Progress, UserError, format_dollars, to_jsonl
 from platolm import END_REASONS, DialogueEnd
 from simulate import TRIES, Client, Simulation, Teacher
-from tests.chaos import AFTER, BEFORE, DEAR, INTACT, PRICE, REFUSALS, Chaos, Tally, at_random
+from tests.chaos import (AFTER, BEFORE, DEAR, INTACT, PRICE, REFUSALS, Allowance, Chaos, Limited, SharedClock, Tally,
+                         at_random)
 
 ASK = [{"role": "user", "content": "hello"}]
 WORST = cost_in_dollars(PRICE, *worst_case(["hello"], 64))
@@ -123,6 +124,48 @@ def test_after_a_pause_the_pace_is_kept_too():
     assert left == pytest.approx([0, 60, 61, 62])
 
 
+def through(allowance, clock, path, count, rounds=3, in_flight=64, patience=600):
+    """The ends of so many dialogues through a server with an allowance, by one clock; and the minutes it took."""
+    stop, ended = threading.Event(), threading.Event()
+
+    def sleep(seconds):
+        clock.sleep(seconds)
+        if stop.is_set():
+            raise RunStopped
+    pace = Limiter(clock=clock, sleep=sleep)
+    threading.Thread(target=clock.run, args=[lambda asleep: pace.in_flight > asleep, ended], daemon=True).start()
+    journal = Journal(path, {})
+    try:
+        with serving(lambda messages: "well", handler=Limited, allowance=allowance) as url:
+            client = Client(url, limiter=pace, clock=clock, sleep=sleep, patience=patience)
+            run = Simulation(Talkative(), Teacher(client, "m", max_tokens=64), journal, rounds, stop=stop, clock=clock)
+            run.run([Opening(n, f"d{n}") for n in range(count)], in_flight)
+            return list(journal.ends.values()), clock.now / 60
+    finally:
+        ended.set()
+        journal.close()
+
+
+@pytest.mark.parametrize("kind", ["sliding", "minutes", "bucket"])
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_rate_limit_is_no_failure(tmp_path, kind, tells):
+    """100 dialogues, 64 at a time, 60 requests a minute: all come home, and few requests are refused."""
+    clock = SharedClock()
+    allowance = Allowance(clock, 60, kind, tells)
+    ends, minutes = through(allowance, clock, tmp_path / "j", 100)
+    print(f"{kind}, tells {tells}: {allowance.served} served, {allowance.refused} refused, {minutes:.1f} minutes")
+    assert ends == ["turn_limit"] * 100 and allowance.served == 300
+    assert allowance.refused <= (allowance.served + allowance.refused) / 10
+    assert minutes < 9, "300 requests take 4 minutes at best"
+
+
+def test_a_server_that_serves_nobody_is_given_up_and_the_flag_is_named(tmp_path):
+    clock = SharedClock()
+    with pytest.raises(UserError, match="5 dialogues in a row.*has served nobody.*--requests-per-minute"):
+        through(Allowance(clock, 0, "minutes"), clock, tmp_path / "j", 100)
+    assert clock.now < 3600
+
+
 def test_a_long_queue_is_not_impatience(chaos):
     clock = Clock()
     url, _ = chaos([None, "500", None, "503 as a word"])
@@ -207,14 +250,15 @@ def test_a_dialogue_that_the_teacher_cannot_take_ends_and_the_others_go_on(tmp_p
 
 
 def test_one_refused_prompt_ends_its_dialogue_and_no_other(chaos, tmp_path, capsys):
-    """In any words, once an answer was had; what is refused for a reason of its own is tried again by the next start."""
+    """In any words, once an answer was had; the next start tries again what was refused for an unknown reason."""
     url, tally = chaos([None, *REFUSALS])
     found = simulate(url, tmp_path / "j", 9, in_flight=1)
     ends = [record["end"] for record in found]
     assert ends == ["content_filter"] + ["turn_limit"] * 5, "without a round a dialogue is not written"
     assert "refused a request; it is counted as content_filter" in capsys.readouterr().out
     journal = Journal(tmp_path / "j", {})
-    assert [journal.ends[f"d{n:03d}"] for n in range(4)] == ["content_filter", "content_filter", "context_full", "refused"]
+    ends = [journal.ends[f"d{n:03d}"] for n in range(4)]
+    assert ends == ["content_filter", "content_filter", "context_full", "refused"]
     journal.close()
     assert len(simulate(url, tmp_path / "j", 9)) == 7
 

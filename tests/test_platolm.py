@@ -186,7 +186,7 @@ def test_show_needs_no_torch(files):
 
 
 def as_transformers(text, tokenizer):
-    """Ids as in the authors' LLaMA-2 environment, whose tokenizer keeps spaces: a <s>, then what is between special tokens alone."""
+    """Ids as in the authors' LLaMA-2 environment, which keeps spaces: a <s>, then what is between special tokens."""
     ids = [tokenizer.bos]
     for part in re.split("(<s>|</s>)", text):
         ids += {"<s>": [1], "</s>": [2], "": []}.get(part, tokenizer.encode(part))

@@ -90,7 +90,7 @@ def test_what_is_written_is_nothing_that_is_read(tmp_path, output):
     given = str(tmp_path / "in/a")
     for word in (given, f"name={given}", f"prompt:{given}", [None, [given]]):
         with pytest.raises(UserError, match="write somewhere else"):
-            require_apart([tmp_path / output], [word], directory=True)
+            require_apart([tmp_path / output], [word], directory=not (tmp_path / output).is_file())
     require_apart([tmp_path / "in/b", "/dev/stdout"], [given, "/dev/stdin", "http://x/y"])
     # beside what is read from a directory, but not in its place
     require_apart([tmp_path / "in/report.json"], [tmp_path / "in"])
@@ -99,6 +99,9 @@ def test_what_is_written_is_nothing_that_is_read(tmp_path, output):
             require_apart([tmp_path / "in" / name], [tmp_path / "in"])
     with pytest.raises(UserError, match="write somewhere else"):
         require_apart([tmp_path / "b", tmp_path / "b"], [])
+    for wrong, directory in ((tmp_path / "in", False), (tmp_path / "in/a", True), ("/dev/null", True)):
+        with pytest.raises(UserError, match="has to be"):
+            require_apart([wrong], [], directory)
 
 
 CANNOT_BE = ["--lr -1", "--lr nan", "--clip 0", "--clip nan", "--weight-decay -1", "--seed -1", "--warmup 2",
@@ -166,8 +169,8 @@ def test_a_kill_between_two_files_loses_neither(learn, tmp_path, monkeypatch):
 
 def test_long_names_shift_no_table():
     arm = {"overall": 0.5, "low": 0.4, "high": 0.6, "failed": 0, "categories": {"coding": 0.5}, "kinds": {}}
-    pair = {"model_1": "a" * 30, "model_2": "b", "wins": 1, "ties": 1, "losses": 1, "adjusted": 0.5, "low": 0.2, "high": 0.8,
-            "p": 1.0, "controlled": None, "flips": 0.5, "first": 0.5, "failed": 0}
+    pair = {"model_1": "a" * 30, "model_2": "b", "wins": 1, "ties": 1, "losses": 1, "adjusted": 0.5, "low": 0.2,
+            "high": 0.8, "p": 1.0, "controlled": None, "flips": 0.5, "first": 0.5, "failed": 0}
     results = {"questions": 4, "arms": {"short": arm, "a very long name of a model": arm},
                "paired": {"x" * 40: {"difference": 0.1, "low": 0.0, "high": 0.2, "p": 0.5},
                           "x": {"difference": 0.1, "low": 0.0, "high": 0.2, "p": 0.5}}}

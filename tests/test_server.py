@@ -102,7 +102,8 @@ def test_what_is_asked_for_is_done(address, more, texts, reason):
 
 
 @pytest.mark.parametrize("more", [
-    {"max_tokens": 0}, {"max_tokens": -2}, {"max_tokens": "9"}, {"max_tokens": True}, {"n": 0}, {"n": 2, "stream": True},
+    {"max_tokens": 0}, {"max_tokens": -2}, {"max_tokens": "9"}, {"max_tokens": True}, {"n": 0},
+    {"n": 2, "stream": True},
     {"stop": 7}, {"stop": [7]}, {"temperature": -1}, {"temperature": "hot"}, {"seed": 1.5}, {"tools": [{}]},
     {"response_format": {"type": "json_object"}}, {"logprobs": True}])
 def test_or_it_is_refused(address, more):

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean
 
 from data.api.protocol import how_it_ended
-from data.program import UserError, parse_line, require_same_settings, to_jsonl
+from data.program import UserError, name_full_disk, parse_line, require_same_settings, to_jsonl
 from platolm import LABEL
 
 try:
@@ -121,7 +121,7 @@ class Journal:
 
     def write(self, row, paid=False):
         """Append a row. It then survives a kill and, with paid=True, a power cut (fsync)."""
-        with self.lock:
+        with self.lock, name_full_disk(self.path):
             offset = self.file.seek(0, os.SEEK_END)
             if self.head:
                 offset += self.file.write(self.head.encode())
@@ -148,7 +148,8 @@ class Journal:
 
     def close(self):
         """Close the file, and with it release the lock."""
-        self.file.close()
+        with name_full_disk(self.path):
+            self.file.close()
 
 
 def journal_record(opening, rows, end):

@@ -12,10 +12,11 @@ import threading
 import time
 from contextlib import contextmanager
 
+from data.api.protocol import RetriesExhausted
 from data.program import UserError
 
-# requests in flight after the first answer
-SECOND_WINDOW = 8
+# requests in flight after the first answer, and answers after which it is one more
+SECOND_WINDOW, ANSWERS_FOR_ONE_MORE = 6, 8
 # pauses after refusals in a row, where the server names none: seconds of the first and the longest
 FIRST_PAUSE, LONGEST_PAUSE = 2, 60
 
@@ -79,8 +80,9 @@ class Limiter:
             with self.changed:
                 self.accepted += 1
             yield
-        except UserError:
-            self.stopped = True
+        except UserError as error:
+            # one text that is given up does not end the run
+            self.stopped = not isinstance(error, RetriesExhausted)
             raise
         finally:
             with self.changed:
@@ -126,7 +128,7 @@ class Limiter:
                 self.blocked = False
                 self.opened, self.accepted = sent, 1
             if self.pace == math.inf:
-                self.window = max(SECOND_WINDOW, self.window + 0.25)
+                self.window = max(SECOND_WINDOW, self.window + 1 / ANSWERS_FOR_ONE_MORE)
             else:
                 self.window += 1
             self.changed.notify_all()

@@ -39,10 +39,10 @@ def messages_to_turns(messages):
 
 def load_assistant(directory, limit=64, temperature=0.7):
     """
-    Return generate(messages, request=None) -> (text, finish_reason), by the assistant of a checkpoint
-    directory. Its longest answer has `limit` tokens, and is sampled at this temperature, unless the
-    request asks for less, or another. The same messages get the same first answer, the same second
-    one, and so on; with a "seed" the same one always.
+    Return generate(messages, request=None) -> (text, finish_reason), by the assistant of a
+    checkpoint directory. Its longest answer has `limit` tokens, and is sampled at this temperature,
+    unless the request asks for less, or another. The same messages get the same first answer, the
+    same second one, and so on; with a "seed" the same one always.
     """
     model, tokenizer = load_checkpoint(directory)
     lock = threading.Lock()

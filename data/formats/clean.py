@@ -6,6 +6,7 @@ Clean dialogues and join the shards of a simulation; what is dropped is counted 
 
 The steps, in this order; --skip NAME leaves one out:
 
+    cut         mark answers that were cut at their limit: they are read, and not learnt
     length      drop: fewer rounds than --min-rounds, or a turn longer than --max-characters
     language    drop: letters that are not Latin, unless the human asks for a translation
     refusals    drop: an answer that declines, or that calls itself an AI
@@ -352,12 +353,26 @@ def split_change(directory, split, limit):
     return change
 
 
+def cut_change(record):
+    """Return [the dialogue, answers that were cut at their limit with a weight of 0], and which."""
+    turns, cut = [], []
+    for number, turn in enumerate(record["conversations"], 1):
+        if turn.get("finish") == "length":
+            turn = turn | {"weight": 0}
+            cut.append(str(number))
+        turns.append(turn)
+    evidence = f"{record['id']}: turn {', '.join(cut)}" if cut else None
+    return [record | {"conversations": turns}], evidence
+
+
 CHANGES = {
+    "cut": lambda settings: cut_change,
     "html": lambda settings: html_change,
     "split": lambda settings: split_change(settings.tokenizer, settings.split, settings.limit),
 }
 
-OURS = ("length", "language", "refusals", "bench", "exact", "near", "openings", "split", "alone")
+OURS = ("cut", "length", "language", "refusals", "bench", "exact", "near", "openings", "split",
+        "alone")
 PAPER = ("html", "short", "blocked", "ascii", "split", "alone", "exact")
 
 # ------------------------------------------------------------------------------------------------

@@ -173,7 +173,8 @@ def to_record(item, unused=None):
     """
     Convert an item of any of these formats, or a base model's {"text"}, to a valid record.
 
-    unused: a Counter of what of the items no model reads, by kind. Raises ValueError with the reason if the item is in no known format or makes no valid record.
+    unused: a Counter of what of the items no model reads, by kind. Raises ValueError with the
+    reason if the item is in no known format or makes no valid record.
     """
     key = find_format(item)
     if key is None and "parent_id" in item:

@@ -25,7 +25,7 @@ from pathlib import Path
 from data.formats.dialogues import to_record
 from data.program import (UserError, positive_int, require_apart, run, to_jsonl, validate,
                           write_text)
-from platolm import to_messages, record_error
+from platolm import is_target, record_error, to_messages
 
 # characters to read at a time
 PIECE = 1 << 20
@@ -270,6 +270,9 @@ def openai_lines(records):
     """Yield OpenAI's format: one {"messages": [...]} a line, the system message first."""
     for record in records:
         messages = to_messages(record["conversations"])
+        for message, turn in zip(messages, record["conversations"]):
+            if not is_target(turn):
+                message["weight"] = 0
         if record.get("system"):
             messages.insert(0, {"role": "system", "content": record["system"]})
         yield to_jsonl({"messages": messages})

@@ -280,7 +280,7 @@ def keep_tex(match):
 
 
 def without_page_marks(text):
-    """Remove a pager at the start ("2 / 3") and a counter at the end ("Copy123 chars / 45 words")."""
+    """Remove a pager at the start ("2 / 3"), a counter at the end ("Copy123 chars / 45 words")."""
     text = PAGER.sub("", text)
     counter = re.search(r"\bCopy\d+ chars / \d+ words\s*\Z", text)
     return text[:counter.start()].rstrip() if counter else text

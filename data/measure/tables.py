@@ -89,8 +89,8 @@ def pair_lines(pairs):
                      f"{number(controlled['rate']):>12} {interval(controlled):<14}"
                      f"{number(pair['flips'], 2):>6}{number(pair['first'], 2):>6}")
         if pair["failed"]:
-            lines.append(f"{name:<{width}}{pair['failed']} judgments failed; had all been losses, or "
-                         f"wins: {pair['worst']:.3f} to {pair['best']:.3f}")
+            lines.append(f"{name:<{width}}{pair['failed']} judgments failed; had all been losses, "
+                         f"or wins: {pair['worst']:.3f} to {pair['best']:.3f}")
     return lines + ["flips: the two orders do not agree; first: of the games that somebody won, "
                     "who stood first (0.5: no position bias)"]
 

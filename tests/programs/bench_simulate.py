@@ -4,8 +4,9 @@ How fast does the loop run, against what bounds it? What `make bench-simulate` p
     python -m tests.programs.bench_simulate runs/tiny
 
 64 dialogues at a time, a teacher that takes a second and one that takes 20 ms, in a process of its
-own, over HTTP. Measured is the time between the start of the 64th dialogue and the start of the
-64th from the end: turns per second against the smaller of two bounds, both taken in that window,
+own, over HTTP. Measured is the time between the start of the 192nd dialogue (a client begins with few
+requests at a time) and that of the 64th from the end: turns per second against the smaller of two
+bounds, both taken in that window,
 
     N / (L + S)     L seconds for an answer, S for a question (its wait for the others included)
     engine rate     turns for a second in which the engine had something to do
@@ -154,7 +155,7 @@ def measure(directory, seconds, count, folder):
     watch, records = together(directory, url, count, Path(folder) / f"{seconds}.journal")
     server.stdin.close()
     server.wait()
-    a, b = watch.starts[N - 1], watch.starts[count - N]
+    a, b = watch.starts[3 * N - 1], watch.starts[count - N]
     questions, answers = inside(watch.questions, a, b), inside(watch.answers, a, b)
     rate = len(answers) / (b - a)
     L, S = total(answers) / len(answers), total(questions) / len(questions)

@@ -4,9 +4,11 @@ The drill: 200 dialogues through a server full of faults, killed with -9 at five
     python -m tests.programs.drill            what `make chaos` runs; status 1 if a promise was broken
 
 Each time the same command is started again. At the end the file has to be the one of a calm run,
-nearly nothing may have been bought twice, and the cap has to hold by the server's count.
+nearly nothing may have been bought twice, and the cap has to hold by the server's count. Another run
+meets a model that keeps no limit on its answers: nothing may be booked below what it is billed.
 """
 
+import json
 import os
 import random
 import signal
@@ -14,12 +16,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from itertools import chain, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 
 from data.api.server import serving
 from data.checkpoint import save_model
-from tests.chaos import FAULTS, PRICE, Chaos, Tally, at_random
+from tests.chaos import DEAR, FAULTS, PRICE, Chaos, Tally, at_random
 from tests.conftest import learn_to_talk, learn_tokenizer
 
 DIALOGUES = 200
@@ -63,7 +65,7 @@ def killed_at(process, tally, count):
 
 def faults(rng, answers):
     """Make a script of faults in a fifth of the requests and, once, of an account without money."""
-    rough = at_random(0.2, rng.random(), but=("billing",))
+    rough = at_random(0.2, rng.random(), but=DEAR)
     return chain(islice(rough, rng.randrange(answers // 4, answers)), ["billing"], rough)
 
 
@@ -110,6 +112,24 @@ def rough_run(folder, tally, caps, kills):
     return starts, deaths, stops, printed
 
 
+def booked(journal):
+    """Add up the dollars that a journal has booked or reserved, call by call."""
+    calls = {}
+    for row in map(json.loads, journal.read_text().splitlines()):
+        if "call" in row:
+            calls[row["call"]] = row.get("cost", row.get("reserved"))
+    return sum(calls.values())
+
+
+def dear_run(folder, cap):
+    """Simulate with a model that writes more than it may, until the cap: (dollars billed, dollars booked)."""
+    tally = Tally(cycle([None, None, *DEAR]))
+    with serving(reply, handler=Chaos, tally=tally) as url:
+        for _ in range(3):
+            print(f"  {start(folder, url, 'dear', '--max-dollars', cap).communicate()[0].splitlines()[-1]}", flush=True)
+    return tally.dollars, booked(folder / "dear.jsonl.journal")
+
+
 def drill(folder, seed):
     """Run all of it; returns rows (promise, figure, whether it was kept)."""
     rng = random.Random(seed)
@@ -123,7 +143,11 @@ def drill(folder, seed):
     kills = sorted(rng.sample(range(20, int(calm.made * 0.9)), KILLS))
     starts, deaths, stops, rough_text = rough_run(folder, tally, caps, kills)
 
-    bought = tally.delivered - answers_in(folder / "rough.jsonl.journal")
+    journal = folder / "rough.jsonl.journal"
+    # an answer of this model costs at most a cent
+    dear_cap, dearest = 0.05, 0.01
+    dear_billed, dear_booked = dear_run(folder, dear_cap)
+    bought = tally.delivered - answers_in(journal)
     files = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     leaks = (files + (calm_text + rough_text).encode()).count(KEY.encode())
     same = (folder / "rough.jsonl").read_bytes() == (folder / "calm.jsonl").read_bytes()
@@ -132,6 +156,12 @@ def drill(folder, seed):
     rows = [(f"cap {number} holds, by the server's bill", f"${billed:.5f} of ${cap:.5f}", billed <= cap)
             for number, (billed, cap) in enumerate(stops, 1)]
     return rows + [
+        ("nothing is booked below the server's bill", f"${tally.dollars:.5f}, booked ${booked(journal):.5f}",
+         tally.dollars <= booked(journal) + 1e-9),
+        ("nor of a model that keeps no limit", f"${dear_billed:.5f}, booked ${dear_booked:.5f}",
+         dear_billed <= dear_booked + 1e-9),
+        ("whose cap is passed by the calls under way at most", f"${dear_billed:.5f} of ${dear_cap:.5f}",
+         dear_billed <= dear_cap + IN_FLIGHT * dearest),
         ("dialogues as in the calm run", f"{count} of {DIALOGUES}", same),
         ("killed with -9", f"{deaths} times, {starts} starts", deaths == KILLS),
         ("requests with a fault", f"{faulty} of {tally.requests}, {len(FAULTS)} kinds", len(tally.faults) > 20),
