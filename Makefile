@@ -35,7 +35,6 @@ endif
 
 # socratic's assistant is PlatoLM; floor is the base without fine-tuning. `make seeds` has all arms
 ARMS   ?= today socratic heard-replay self-chat role-play replay human blind
-REST    = replay-open oracle
 # USER=people: people's own program in Socratic's place. HEARING=0.5: an answer reaches Socratic so often;
 # SWAP=1: another dialogue's answers reach him
 # the shell has a USER, too
@@ -312,7 +311,8 @@ endif
 
 card: $(R)/card.json ## the card of the simulator (part of make all): 1 minute after it
 
-fetch: $(if $(BASE)$(DATA),$(install)) ## download a checkpoint (BASE=owner/model) or data set (DATA=owner/set) from the Hugging Face hub
+fetch: $(if $(BASE)$(DATA),$(install))
+fetch: ## download a checkpoint (BASE=owner/model) or data set (DATA=owner/set) from the Hugging Face hub
 	@test -n "$(BASE)$(DATA)" || { echo "make fetch BASE=owner/model, or DATA=owner/set: which?"; exit 1; }
 	$(if $(BASE),$(python) -m data.formats.fetch $(BASE) --out runs/fetched/$(notdir $(BASE)))
 	$(if $(DATA),$(python) -m data.formats.fetch "$(DATA)" $(if $(findstring ://,$(DATA)),,--dataset) \

@@ -16,7 +16,7 @@ chaos: ## 200 dialogues through a faulty server, killed with -9 five times: 1 mi
 	$(python) -m tests.programs.drill
 
 data-loss: $(install) $(and $(install),$(VENV)/installed-tests)
-data-loss: ## is anything old ever lost? outputs upon inputs, kills, a full disk (SMALL=a mounted disk of 1 MB): 1 minute
+data-loss: ## is anything old ever lost? outputs upon inputs, kills, a full disk (SMALL=disk of 1 MB): 1 minute
 	$(python) -m tests.programs.data_loss $(SMALL)
 
 coverage: $(install) ## how often a 95 % interval holds the true value: 15 seconds

@@ -9,6 +9,7 @@ on, what cells share is made once, and what is finished is not made again.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,11 @@ def make(preset, variables, targets, quiet=False):
     """Call make with some variables; targets are its own names. Return what it printed if quiet."""
     words = ["make", "--no-print-directory", f"PRESET={preset}"]
     words += [f"{name}={value}" for name, value in variables.items()]
-    result = subprocess.run([*words, *targets], stdout=subprocess.PIPE if quiet else None, text=True)
+    # a make of its own, with jobs of its own, also where a make has called this program
+    environment = {name: value for name, value in os.environ.items()
+                   if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    result = subprocess.run([*words, *targets], stdout=subprocess.PIPE if quiet else None,
+                            env=environment, text=True)
     if result.returncode:
         raise UserError(f"stopped at: {' '.join([*words, *targets])}")
     return result.stdout
