@@ -23,7 +23,7 @@ from model import generate_batch
 from platolm import prompt, read_records, record_error, to_messages
 
 
-def complete(model, tokenizer, histories, limit=48):
+def complete(model, tokenizer, histories, limit=32):
     """Return a model's greedy answers, at most `limit` tokens long, to dialogues that end with a human."""
     prompts = [prompt(history, tokenizer, "gpt") for history in histories]
     rows = generate_batch(model, prompts, [tokenizer.eos], limit, 64, temperature=0)
