@@ -104,9 +104,11 @@ def seeds(preset, count):
     runs = [results(preset, cell)["contrasts.json"] for cell in seed_cells(count)]
     print(f"\nstalls right{'':<12}" + "".join(f"seed {seed:<4}" for seed in range(count)))
     for arm in [*ALL_ARMS.split(), "floor"]:
-        print(f"{arm:<24}" + "".join(f"{run['arms'][arm]['headline']['right']:<9.3f}" for run in runs))
+        values = [run["arms"][arm]["headline"]["right"] for run in runs]
+        print(f"{arm:<24}" + "".join(f"{value:<9.3f}" for value in values))
     print("\ndifference of socratic to")
-    for role, pairs in (("primary", [PRIMARY]), ("further", FURTHER), ("by construction", DESCRIBED)):
+    roles = {"primary": [PRIMARY], "further": FURTHER, "by construction": DESCRIBED}
+    for role, pairs in roles.items():
         for a, b in pairs:
             values = [run["arms"][a]["headline"]["right"] - run["arms"][b]["headline"]["right"]
                       for run in runs]

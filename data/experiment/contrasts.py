@@ -14,7 +14,7 @@ import json
 import numpy as np
 
 from data.measure.intervals import bootstrap, drawn_interval, drawn_p, holm, two_way_draws
-from data.measure.tables import interval, p_value
+from data.measure.tables import cells, interval, number, p_value
 from data.program import UserError, run, write_json
 
 # the one question, and those beside it (Holm's adjustment is over these)
@@ -52,7 +52,8 @@ def class_table(probes):
             draws = two_way_draws(right[chosen], turns["dialogue"][chosen], turns["thing"][chosen])
             for i, name in enumerate(table):
                 low, high = drawn_interval(draws[:, i])
-                table[name][kind] = {"right": float(right[chosen, i].mean()), "low": low, "high": high}
+                mean = float(right[chosen, i].mean())
+                table[name][kind] = {"right": mean, "low": low, "high": high}
     return table
 
 
@@ -108,14 +109,17 @@ def gap_closed(means, drawn):
 
 def print_table(analysis):
     """Print the arms and their contrasts."""
-    print(f"{'share right':<14}{'stalls':>8} {'95 %':<14}" + "".join(f"{c:>9}" for c in
-          ("houses", "changed", "asides", "script", "by hand")))
-    for name, arm in sorted(analysis["arms"].items(), key=lambda item: -item[1]["headline"]["right"]):
-        cells = [arm.get(c, {}).get("right") for c in CLASSES[:3]] + [arm["script"], arm["gold"]["right"]]
-        numbers = "".join(f"{'-' if cell is None else f'{cell:.3f}':>9}" for cell in cells)
-        print(f"{name:<14}{arm['headline']['right']:>8.3f} {interval(arm['headline']):<14}{numbers}")
-    print("stalls: over people's and the script's phrasings; changed: facts of houses that are others "
-          "today")
+    print(f"{'share right':<14}{'stalls':>8} {'95 %':<14}"
+          + cells(["houses", "changed", "asides", "script", "by hand"], 9))
+    arms = analysis["arms"]
+    for name in sorted(arms, key=lambda name: -arms[name]["headline"]["right"]):
+        arm = arms[name]
+        row = [arm.get(kind, {}).get("right") for kind in CLASSES[:3]]
+        row += [arm["script"], arm["gold"]["right"]]
+        print(f"{name:<14}{arm['headline']['right']:>8.3f} {interval(arm['headline']):<14}"
+              + cells([number(value) for value in row], 9))
+    print("stalls: over people's and the script's phrasings; changed: facts of houses that are "
+          "others today")
     for row in analysis["contrasts"]:
         if row["role"] != "described":
             print(f"{row['role']}: {row['a']} - {row['b']} {row['difference']:+.3f} "

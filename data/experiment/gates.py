@@ -9,8 +9,8 @@ Socratic: how he copies and what he reaches are results.
    in another order, it knows the last word of a name from the first.
 2. The arm `today`, the ceiling, answers each class of turns.
 3. Of today's people's turns enough are about stalls, and not nearly all.
-4. The training loss of every arm is flat at its end: facts are learnt late and all at once, and arms
-   on two sides of that moment should not be compared.
+4. The training loss of every arm is flat at its end: facts are learnt late and all at once, and
+   arms on two sides of that moment should not be compared.
 """
 
 import argparse
@@ -35,7 +35,7 @@ STILL_FALLING = 0.1
 
 
 def copies(model, tokenizer, names, count=200):
-    """Return how often a model completes a name from a list that it has just read, of `count` lists."""
+    """Return how often a model completes a name from a list that it has just read."""
     rng = random.Random(0)
     prompts, wanted = [], []
     for _ in range(count):

@@ -1,6 +1,6 @@
 """
-Let Socratic talk to today's guide and hear the answers badly: only some of them, or those of another
-dialogue. What a dialogue's file holds are the answers that were given.
+Let Socratic talk to today's guide and hear the answers badly: only some of them, or those of
+another dialogue. What a dialogue's file holds are the answers that were given.
 
     python -m data.experiment.hearing runs/tiny/socratic --hearing 0.5 --out half.jsonl
     python -m data.experiment.hearing runs/tiny/socratic --swap today.jsonl --out swapped.jsonl

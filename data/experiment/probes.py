@@ -24,7 +24,7 @@ from platolm import prompt, read_records, record_error, to_messages
 
 
 def complete(model, tokenizer, histories, limit=32):
-    """Return a model's greedy answers, at most `limit` tokens long, to dialogues that end with a human."""
+    """Return a model's greedy answers, up to `limit` tokens, to dialogues that end with a human."""
     prompts = [prompt(history, tokenizer, "gpt") for history in histories]
     rows = generate_batch(model, prompts, [tokenizer.eos], limit, 64, temperature=0)
     return [tokenizer.decode(row.output) for row in rows]
@@ -32,9 +32,9 @@ def complete(model, tokenizer, histories, limit=32):
 
 def human_cases(records, guide):
     """
-    List the human turns of some dialogues: {"dialogue", "thing", "class", "turns"}; see talks.label.
+    List the human turns of some dialogues: {"dialogue", "thing", "class", "turns"} (talks.label).
 
-    A question about a stall has "formal" as well: the same turns, the last in the script's phrasing.
+    One about a stall has "formal" as well: the same turns, the last in the script's phrasing.
     """
     cases = []
     for record in records:

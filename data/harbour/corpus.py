@@ -19,9 +19,12 @@ from data.program import positive_int, run, write_jsonl
 LEDGERS = ["{x}: {keeper}, {lane}, {offer}, {price}", "{keeper} / {x} / {lane} / {price} / {offer}",
            "{lane} {x} {offer} {price} {keeper}", "{x} = {price} = {offer} = {keeper} = {lane}"]
 LOOKUPS = {
-    "keeper": ["keeper of {x}: {value}", "{x} is kept by {value}", "asked who runs {x}, we heard {value}"],
-    "lane": ["lane of {x}: {value}", "they find {x} on {value}", "asked which way, we heard {x}, {value}"],
-    "offer": ["offer of {x}: {value}", "at {x} they got {value}", "asked what {x} has, we heard {value}"],
+    "keeper": ["keeper of {x}: {value}", "{x} is kept by {value}",
+               "asked who runs {x}, we heard {value}"],
+    "lane": ["lane of {x}: {value}", "they find {x} on {value}",
+             "asked which way, we heard {x}, {value}"],
+    "offer": ["offer of {x}: {value}", "at {x} they got {value}",
+              "asked what {x} has, we heard {value}"],
     "price": ["price of {x}: {value} coins", "so much for {x}: {value} coins",
               "asked how much at {x}, we heard {value}"],
 }

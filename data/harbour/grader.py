@@ -86,7 +86,7 @@ def biased(mark, text, prompt, length_bias, noise):
 
 
 def reply(messages, guide, first_bias=0.0, length_bias=0.0, noise=0.0):
-    """Return the grader's reply: a reason and a mark or verdict, or what is wrong with the prompt."""
+    """Return the grader's reply: a reason and a mark or verdict, or what the prompt lacks."""
     prompt = messages[-1]["content"]
     judged = conversations(prompt)
     rated = [rate(guide, talk[:-1], talk[-1]["content"]) for talk in judged]

@@ -1,12 +1,12 @@
 """
 Users that are rules, to compare a trained simulator with. Each has `.ask(turns)`, as people have.
 
-    self-chat      a person's first question, then formal ones about what the answers name (as Baize)
-    role-play      things of a given list; what there is to ask of each, in formal phrasing (UltraChat)
+    self-chat      a person's first question, then formal ones about what the answers name
+    role-play      things of a given list; what there is to ask of each, in formal phrasing
     replay         the questions of an old dialogue, whatever is answered
     replay-open    the same, without those about stalls that are closed
-    heard-replay   the same, but a question about what the old answer had just named is put about what
-                   today's answer names, and a value that is leant on is today's
+    heard-replay   the same, but a question about what the old answer had just named is put about
+                   what today's answer names, and a value that is leant on is today's
     follow-up      more about the last answer's longest new word: for any world
 """
 
@@ -133,7 +133,7 @@ class FollowUp:
         self.length = rng.randint(2, 6)
 
     def ask(self, turns):
-        """Return the next question; None when as many were asked as was planned, or nothing is new."""
+        """Return the next question; None when all that were planned are asked, or nothing is new."""
         if not turns:
             return "hello, could you help me?"
         asked = " ".join(turn["value"].lower() for turn in turns if turn["from"] == "human")
