@@ -8,7 +8,6 @@ import pytest
 
 import train
 from data.experiment.talks import dialogues
-from data.harbour.world import asked
 from data.program import write_jsonl
 
 RUNS = sorted(path.parent for path in Path("runs").glob("tiny*/results.json"))
@@ -18,11 +17,10 @@ RUNS = sorted(path.parent for path in Path("runs").glob("tiny*/results.json"))
 def small(tmp_path_factory):
     """A run of four arms, with a base that has learnt nothing."""
     run = tmp_path_factory.mktemp("run")
-    humans = list(dialogues("people", 400, 0, asked()))
-    write_jsonl(run / "chat/human.jsonl", humans)
-    for script in ("self-chat", "role-play", "oracle"):
-        firsts = [record["conversations"][0]["value"] for record in humans]
-        write_jsonl(run / f"chat/{script}.jsonl", dialogues(script, 400, 0, firsts=firsts))
+    logs = list(dialogues("logs", 300, 0, "arms"))
+    for arm in ("human", "replay-open", "self-chat", "oracle"):
+        write_jsonl(run / f"chat/{arm}.jsonl",
+                    logs if arm == "human" else dialogues(arm, 300, 0, "arms", logs=logs))
     shape = ["--dim", "16", "--layers", "1", "--heads", "1", "--hidden", "16",
              "--precision", "float32", "--attention", "explicit", "--tokens", "1024"]
 
@@ -33,7 +31,7 @@ def small(tmp_path_factory):
     run_training("--learn", "all", "--data", run / "chat/human.jsonl", "--out", run / "base", "--steps", 1)
     for path in sorted(run.glob("chat/*")):
         run_training("--learn", "gpt", "--data", path, "--base", run / "base",
-                     "--out", run / "assistant" / path.stem, "--steps", 60)
+                     "--out", run / "assistant" / path.stem, "--steps", 40)
     return run
 
 
