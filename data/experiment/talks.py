@@ -3,7 +3,7 @@ Write dialogues of people, or of users that are rules, with the harbour's guide,
 
     python -m data.experiment.talks logs  --out human.jsonl --dialogues 2400    past seasons' people
     python -m data.experiment.talks today --out today.jsonl --dialogues 2400    today's
-    python -m data.experiment.talks replay --logs human.jsonl --out replay.jsonl     one for each log
+    python -m data.experiment.talks replay --logs human.jsonl --out replay.jsonl    one for each log
 """
 
 import argparse

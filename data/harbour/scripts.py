@@ -133,7 +133,7 @@ class FollowUp:
         self.length = rng.randint(2, 6)
 
     def ask(self, turns):
-        """Return the next question; None when all that were planned are asked, or nothing is new."""
+        """Return the next question; None when as many were asked as planned, or nothing is new."""
         if not turns:
             return "hello, could you help me?"
         asked = " ".join(turn["value"].lower() for turn in turns if turn["from"] == "human")
