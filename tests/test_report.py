@@ -1,7 +1,6 @@
 """The page: nothing that was said in a dialogue becomes part of it; nothing comes from outside."""
 
 import json
-import math
 import re
 from html.parser import HTMLParser
 
@@ -65,11 +64,11 @@ def run(tmp_path, tokenizer):
     nobody = dict.fromkeys(SHARE)
     scores = {"overall": 0.5, "low": 0.4, "high": 0.6, "turn1": 0.5, "turn2": None, "vicuna": 0.3,
               "groups": {"houses": 0.5}, "categories": {EVIL: 0.5}, "kinds": {"doubt": 0.5}}
-    files = {"contrasts.json": {"arms": {"socratic": knows, "floor": knows, EVIL: knows | {"gold": nobody}},
+    files = {"contrasts.json": {"arms": {"socratic": knows, "self-chat": knows, EVIL: knows | {"gold": nobody}},
                                 "contrasts": [contrast("self-chat", 0.1, 0.3, "primary"),
                                               contrast("heard-replay", -0.1, 0.1),
                                               contrast("human", 0.5, 0.7, "described")],
-                                "gap": {"share": math.nan, "low": math.nan, "high": math.nan}},
+                                "gap": None},
              "gates.json": [{"gate": f"{EVIL} (at least .9)", "value": 0.5, "passed": False}],
              "reach.json": {"socratic": REACH},
              "results.json": {"arms": {"socratic": scores, EVIL: scores}, "seconds": {EVIL: 3.2},
@@ -80,7 +79,7 @@ def run(tmp_path, tokenizer):
     step = {"step": 1, "loss": 2.0, "tokens": 9, "learnt": 3, "samples": 2, "held_out": 1.0}
     logs = {f"{name}/log.jsonl": [step, step | {"step": 2, "loss": 1.0}]
             for name in ("socratic", "blind", "assistant/socratic")}
-    chats = {name: [{"id": "1", "conversations": TALK}] for name in ("held-out.jsonl", "chat/socratic.jsonl")}
+    chats = {name: [{"id": "1", "conversations": TALK}] for name in ("chat/socratic.jsonl",)}
     for name, rows in (logs | chats).items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text("".join(map(to_jsonl, rows)), encoding="utf-8")
@@ -99,7 +98,7 @@ def test_the_page_stands_alone_and_nothing_said_becomes_part_of_it(run):
     assert not {"script", "img", "link", "iframe"} & {tag for tag, _ in tags.seen}
     for _, attributes in tags.seen:
         assert not {"src", "href", "onerror", "onload"} & set(attributes)
-    assert not re.search(r"url\(|@import|https?:|nan", page)
+    assert not re.search(r"url\(|@import|https?:", page)
     assert page == report.page(run, draw_guide(0))
 
 

@@ -9,7 +9,6 @@ It needs no network and no script; light and dark follow the reader's choice.
 
 import argparse
 import json
-import math
 from html import escape
 from itertools import groupby, islice
 from pathlib import Path
@@ -57,7 +56,8 @@ CONSTRUCTION = [
 ]
 
 STYLE = """
-:root { --ink: #1d2430; --soft: #5d6675; --line: #d9dde4; --page: #fcfcfa; --box: #f2f2ec;
+:root { color-scheme: light dark; --ink: #1d2430; --soft: #5d6675;
+  --line: #d9dde4; --page: #fcfcfa; --box: #f2f2ec;
   --a: #0b6e99; --b: #c2571a; --c: #8a8f99; --mark: #cfe8c9; --water: #cfe3ee; --street: #d8d3c8;
   --told1: #f7d98b; --told2: #eda24a; --told3: #cf5a2b; --told4: #83231b; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e6e0; --soft: #a0a7b4; --line: #3a404b;
@@ -92,8 +92,8 @@ svg polyline { stroke-width: 1.6; }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; font-size: .8rem; margin: .6rem 0; }
 .legend span { display: flex; align-items: center; gap: .3rem; } .legend svg { width: .9rem; }
 .card { background: var(--box); border-radius: .5rem; padding: .6rem .8rem; font-size: .88rem; }
-.card h3 { margin: 0 0 .2rem; font-size: .88rem; } .maps .card { color: var(--soft); }
-.map { margin-top: .4rem; }
+.card h3 { margin: 0 0 .2rem; font-size: .88rem; }
+.maps .card { color: var(--soft); padding: .5rem; } .map { margin-top: .4rem; }
 .card div { margin: .15rem 0; } .card b { font-weight: 600; } .gpt { color: var(--soft); }
 .next { border-top: 1px solid var(--line); padding-top: .3rem; }
 .mask { font: .78rem/1.7 ui-monospace, monospace; white-space: pre-wrap;
@@ -294,7 +294,7 @@ def contrasts(run):
         if pair["role"] != "described":
             sentences.append(verdict(pair))
     gap = analysis["gap"]
-    if gap and math.isfinite(gap["share"]):
+    if gap:
         sentences.append(f"Of the way from replay to today, socratic goes {gap['share']:.0%} "
                          f"({gap['low']:.0%} to {gap['high']:.0%}).")
     html = figure(table(["contrast", "difference", "95 %", "p", "role"], rows),
@@ -535,11 +535,10 @@ def masks(run):
 
 
 def dialogues(run):
-    """A dialogue of each user: the first of three to six rounds."""
+    """A dialogue of each arm: the first of three to six rounds."""
     parts = []
-    for name in ["held-out people", *in_order(load(run, "reach.json"))]:
-        file = "held-out.jsonl" if name == "held-out people" else f"chat/{name}.jsonl"
-        short = (record for record in read_records(find(run, file))
+    for name in in_order(load(run, "reach.json")):
+        short = (record for record in read_records(find(run, f"chat/{name}.jsonl"))
                  if 6 <= len(record["conversations"]) <= 12)
         parts += [talk(name, record["conversations"]) for record in islice(short, 1)]
     return figure(cards(parts), "The first of each file that has three to six rounds; none was "
@@ -621,9 +620,13 @@ def page(run, guide):
     checks = load(run, "gates.json")
     title = "Who prepares an assistant for a town that changes?"
     html = tag("h1", title) + tag("p", f"{SETTING} {QUESTION}")
-    for pair in load(run, "contrasts.json")["contrasts"]:
+    analysis = load(run, "contrasts.json")
+    for pair in analysis["contrasts"]:
         if pair["role"] == "primary":
-            html += tag("p", tag("b", "This run, right about stalls: ") + escape(verdict(pair)))
+            scores = [f"{name} {analysis['arms'][name]['headline']['right']:.0%}"
+                      for name in (pair["a"], pair["b"])]
+            html += tag("p", tag("b", "Right about this season's stalls: ")
+                        + escape(f"{', '.join(scores)}. {verdict(pair)}"))
     passed = all(row["passed"] for row in checks)
     html += tag("p", escape(gates_sentence(checks)), class_="soft" if passed else "warning")
     html += maps(run, guide) + tag("h2", "Right answers, by arm") + arms(run)
