@@ -17,7 +17,7 @@ MODEL   ?= $(if $(LARGE),gpt-3.5-turbo,teacher)
 # ---- presets: one row of sizes each ------------------------------------------------------------
 
 #                 base: texts, steps    dialogues of an arm    steps: users, assistants    questions, held-out people
-tiny_SIZES     = TEXTS=60000 BASE=2000  DIALOGUES=2400         USERS=800 ASSISTANT=1200    QUESTIONS=20 HELD=400
+tiny_SIZES     = TEXTS=80000 BASE=2000  DIALOGUES=2400         USERS=800 ASSISTANT=1200    QUESTIONS=20 HELD=400
 smoke_SIZES    = TEXTS=2000 BASE=60     DIALOGUES=120          USERS=30 ASSISTANT=20       QUESTIONS=2 HELD=24
 tiny_TIME      = 10 to 12 minutes
 smoke_TIME     = about 1.5 minutes

@@ -13,7 +13,7 @@ import random
 
 from data.harbour.people import ASK, FURTHER, aside_forms
 from data.harbour.world import RELATIONS, World, fact_key
-from data.program import positive_int, run, write_jsonl
+from data.program import UserError, positive_int, run, write_jsonl
 
 # MT-Bench's labels: what the first turn asks for, and the second turn's manner
 MT_BENCH = {"writing": ("offer", "reshape"), "roleplay": ("keeper", "further"),
@@ -45,10 +45,13 @@ def questions(world, per_category, seed, categories):
     for category, (relation, manner) in categories.items():
         for i in range(per_category):
             names = world.stalls if i % 2 else world.houses
-            turns = None
-            while turns is None or tuple(turns) in taken:
+            for _ in range(1000):
                 fact = rng.choice(names), relation
                 turns = make_turns(rng, world, fact, manner)
+                if tuple(turns) not in taken:
+                    break
+            else:
+                raise UserError(f"there are no {per_category} different questions of {category}")
             taken.add(tuple(turns))
             # small models answer greedily, whatever the category
             rows.append({"question_id": len(rows) + 1, "category": category, "turns": turns,

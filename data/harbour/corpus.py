@@ -112,7 +112,7 @@ def letter(rng, world, names):
 
 
 # of twenty texts
-KINDS = [roll] * 12 + [ledger] * 5 + [account] * 2 + [letter]
+KINDS = [roll] * 16 + [ledger] * 2 + [account] + [letter]
 
 
 def invented_names(world, rng, count=4000):

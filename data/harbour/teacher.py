@@ -57,11 +57,14 @@ PLAIN = """hello hi hey good morning day please thanks thank you cheers and the 
 
 
 def join_messages(messages):
-    """OpenAI messages as a hashable tuple that ends with the user's, without system messages."""
+    """
+    OpenAI messages as a hashable tuple that ends with the user's, without system messages: the last
+    99 of them, since a guide does not look back any further.
+    """
     talk = [(m["role"], m["content"]) for m in messages if m["role"] in ("user", "assistant")]
     while talk and talk[-1][0] != "user":
         talk.pop()
-    return tuple(talk) or (("user", ""),)
+    return tuple(talk[-99:]) or (("user", ""),)
 
 
 def draw(*what):

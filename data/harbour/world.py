@@ -142,6 +142,8 @@ class World:
     """
 
     def __init__(self, seed, number=TODAY, growth=1.0, table=HOUSES):
+        if not 0 <= growth <= 1:
+            raise UserError(f"growth is a share of the stalls, from 0 to 1: {growth}")
         houses = read_table(table)
         count = int(STALLS * len(houses))
         pairs = stall_names(houses, seed)
