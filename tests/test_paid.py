@@ -6,6 +6,7 @@ The tests have a clock that goes on only when the code sleeps: nothing here wait
 
 import itertools
 import json
+import random
 import socket
 import threading
 from contextlib import ExitStack
@@ -146,17 +147,56 @@ def through(allowance, clock, path, count, rounds=3, in_flight=64, patience=600)
         journal.close()
 
 
-@pytest.mark.parametrize("kind", ["sliding", "minutes", "bucket"])
 @pytest.mark.parametrize("tells", [True, False])
-def test_a_rate_limit_is_no_failure(tmp_path, kind, tells):
+def test_a_rate_limit_is_no_failure(tmp_path, tells):
     """100 dialogues, 64 at a time, 60 requests a minute: all come home, and few requests are refused."""
     clock = SharedClock()
-    allowance = Allowance(clock, 60, kind, tells)
+    allowance = Allowance(clock, 60, "sliding", tells)
     ends, minutes = through(allowance, clock, tmp_path / "j", 100)
-    print(f"{kind}, tells {tells}: {allowance.served} served, {allowance.refused} refused, {minutes:.1f} minutes")
+    print(f"tells {tells}: {allowance.served} served, {allowance.refused} refused, {minutes:.1f} minutes")
     assert ends == ["turn_limit"] * 100 and allowance.served == 300
     assert allowance.refused <= (allowance.served + allowance.refused) / 10
     assert minutes < 9, "300 requests take 4 minutes at best"
+
+
+def batches(answer, total, latency=0.0):
+    """Send requests as many at once as a Limiter allows; answer() gives (0 or a wait, whether it is told)."""
+    clock, refused = Clock(), 0
+    pace = Limiter(clock=clock, sleep=clock.sleep)
+    served = 0
+    while served < total:
+        began, outcomes = None, []
+        while len(outcomes) < min(int(pace.window), 64) and (began is None or clock.now <= began + latency):
+            pace.wait(1)
+            pace.accepted += 1
+            began = clock.now if began is None else began
+            outcomes.append((clock.now, *answer(clock)))
+        clock.now = max(clock.now, began + latency)
+        for sent, wait, tells in outcomes:
+            refused += wait > 0
+            served += wait == 0
+            pace.refused(sent, wait if tells else None) if wait else pace.served(sent)
+    return refused, clock.now / 60
+
+
+@pytest.mark.parametrize("kind", ["sliding", "minutes", "bucket"])
+@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize("latency", [0.0, 2.0])
+def test_however_a_server_counts_few_requests_are_refused_and_little_time_is_lost(kind, tells, latency):
+    clocks = []
+
+    def answer(clock):
+        if not clocks:
+            clocks.append(Allowance(clock, 60, kind))
+        return clocks[0].wait(), tells
+    refused, minutes = batches(answer, 300, latency)
+    assert refused <= (300 + refused) / 10 and minutes < 7
+
+
+def test_refusals_now_and_then_are_no_rate_limit():
+    rng = random.Random(1)
+    refused, minutes = batches(lambda clock: (rng.random() < 0.02, True), 1000, 0.1)
+    assert 10 < refused < 30 and minutes < 1
 
 
 def test_a_server_that_serves_nobody_is_given_up_and_the_flag_is_named(tmp_path):

@@ -4,7 +4,7 @@ When the next request may be sent: a pace that is given, and one that is learnt 
 One Limiter is shared by all workers that send to an address. The first request goes alone; after
 its answer the number of requests in flight grows with every further one. A server that refuses
 because requests come too fast (HTTP 429) stops them all for a while. Then they go one by one again,
-and at the pace at which it did serve them, which rises as long as nothing is refused.
+and at the pace at which it did serve them, which rises as long as little is refused.
 """
 
 import math
@@ -17,6 +17,8 @@ from data.program import UserError
 
 # requests in flight after the first answer, and answers after which it is one more
 SECOND_WINDOW, ANSWERS_FOR_ONE_MORE = 6, 8
+# the pace goes down where more than this share of the last requests, about so many, was refused
+MANY, MEMORY = 1 / 12, 50
 # pauses after refusals in a row, where the server names none: seconds of the first and the longest
 FIRST_PAUSE, LONGEST_PAUSE = 2, 60
 
@@ -46,9 +48,11 @@ class Limiter:
         self.in_flight = 0
         # requests a second that the server can serve, as far as refusals have told
         self.pace = math.inf
-        # since requests go freely: from when on, and how many were not refused
+        # since that was learnt: from when on, and how many requests were not refused
         self.opened = None
         self.accepted = 0
+        # which share of the last requests was refused
+        self.share_refused = 0.0
         # after a refusal: when it came, and how long the pause is, until a request is served again
         self.blocked = False
         self.refused_at = -math.inf
@@ -121,12 +125,13 @@ class Limiter:
         """Enter an answer; sent: when its request was sent."""
         with self.changed:
             self.last_served = self.clock()
+            self.share_refused -= self.share_refused / MEMORY
             if self.blocked and sent > self.refused_at:
-                # what it served from one opening to the next is what it can serve
-                if self.accepted > 1:
-                    self.pace = 0.9 * (self.accepted - 1) / (sent - self.opened)
                 self.blocked = False
-                self.opened, self.accepted = sent, 1
+                # a refusal now and then tells nothing about the pace
+                if self.share_refused > MANY and self.accepted > 1:
+                    self.pace = 0.9 * (self.accepted - 1) / (sent - self.opened)
+                    self.opened, self.accepted, self.share_refused = sent, 1, 0.0
             if self.pace == math.inf:
                 self.window = max(SECOND_WINDOW, self.window + 1 / ANSWERS_FOR_ONE_MORE)
             else:
@@ -142,6 +147,7 @@ class Limiter:
         with self.changed:
             now = self.clock()
             self.accepted -= 1
+            self.share_refused += (1 - self.share_refused) / MEMORY
             # those that were under way when the pause began tell nothing new
             if sent > self.refused_at:
                 longer = 2 * self.pause_length if self.blocked else self.pause_length / 2
