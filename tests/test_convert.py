@@ -76,7 +76,8 @@ def write_meta(model, directory, shards=1):
 @pytest.mark.parametrize("kv_heads", [2, 4])
 def test_metas_files_give_metas_logits(make_model, tokenizer, tmp_path, monkeypatch, command, shards, kv_heads):
     """Ours, converted, against the same numbers computed with Meta's own kind of rotation."""
-    model = make_model(tied=False, kv_heads=kv_heads).eval()
+    # Meta's files name no theta where it is 10,000
+    model = make_model(tied=False, kv_heads=kv_heads, theta=10000.0).eval()
     write_meta(model, tmp_path / "7B", shards)
     tokenizer.save(tmp_path)
     done = command(tmp_path / "7B", tmp_path / "hf")

@@ -168,7 +168,8 @@ def test_a_kill_between_two_files_loses_neither(learn, tmp_path, monkeypatch):
 
 
 def test_long_names_shift_no_table():
-    arm = {"overall": 0.5, "low": 0.4, "high": 0.6, "failed": 0, "categories": {"coding": 0.5}, "kinds": {}}
+    arm = {"overall": 0.5, "low": 0.4, "high": 0.6, "failed": 0, "categories": {"coding": 0.5},
+           "groups": {}, "kinds": {}}
     pair = {"model_1": "a" * 30, "model_2": "b", "wins": 1, "ties": 1, "losses": 1, "adjusted": 0.5, "low": 0.2,
             "high": 0.8, "p": 1.0, "controlled": None, "flips": 0.5, "first": 0.5, "failed": 0}
     results = {"questions": 4, "arms": {"short": arm, "a very long name of a model": arm},
