@@ -559,7 +559,7 @@ def arm_sizes(run):
         table(["arm", "dialogues", "updates", "tokens computed", "tokens learnt", "epochs"], rows),
         "Equal by design: the base, the number of dialogues, the updates, the tokens computed in "
         "an update. Not equal: how many of them are answers, how often a dialogue is seen, what is "
-        "talked about. Socratic and his blind twin learnt from just the dialogues of human.")
+        "talked about. Socratic and blind learnt from just the dialogues of human.")
 
 
 def mean_losses(rows, width=40):
