@@ -44,10 +44,12 @@ CONSTRUCTION = [
     "know this season's stalls beyond a lucky guess, for nobody in them had heard of one. The "
     "logs are wrong, too, about what has changed at the houses.",
     "Sure beforehand: the script of self-chat has no asides, so its assistant learns none; and "
-    "people do not talk like it. Half of the headline is therefore asked in the script's words.",
+    "people do not talk like it. Half of the headline is asked in people's words and half in the "
+    "script's, so that neither has all questions put in its own manner.",
     "Open: whether so small a model learns from people to ask about names that it has never seen; "
     "and whether the dialogues it then has serve better than those of a script that asks about "
-    "whatever is named. If socratic does not score above self-chat, the idea has failed here.",
+    "whatever is named. Where the interval of socratic - self-chat does not lie above zero, no "
+    "advantage over a script is shown.",
     "Programs of ours play the people, the guide and the grader. As we wrote the people, what "
     "there is to learn from them can be written as a rule, heard-replay; for real people nobody "
     "can.",
@@ -248,11 +250,11 @@ def arms(run):
                   "turns before it; 95 % intervals over things and dialogues. Stalls: the mean of "
                   "people's phrasing and the script's. Asides lean on an answer: a doubt, this or "
                   "that, a sum, in short.") + definitions(names, ARMS) + figure(
-        table(["arm", "houses", "changed", "asides", "stalls", "in the script's words", "both",
-               "gold"], rows),
-        "changed: facts of houses that were others in all past seasons. gold: right answers in "
-        "dialogues that were written one by one, by writers who had not seen the generator"
-        f"{within}.")
+        table(["arm", "houses", "changed", "asides", "stalls, people's words", "script's words",
+               "both", "gold"], rows),
+        "houses: facts that are as they always were; changed: those that are different today. "
+        "gold: dialogues written one by one, by writers who had not seen the generator, and far "
+        f"freer in their words than anything that an arm was taught{within}.")
 
 
 def next_questions(run):
