@@ -105,7 +105,7 @@ def rough_run(folder, tally, caps, kills):
             text = process.communicate()[0]
             printed += text
             print(f"  {text.strip().splitlines()[-1][:150]}", flush=True)
-            if "money was spent" in text:
+            if "money was spent before" in text:
                 stops.append((tally.dollars, cap))
             elif process.returncode == 0 and "got no answer" not in text:
                 break
