@@ -246,7 +246,8 @@ $(R)/gates.json: $(MODELS) $(L)/assistant/today/model.safetensors $(L)/held-out.
 
 # what each assistant answers to today's people, and what each user was told
 $(R)/probes.json: $(MODELS) $(L)/held-out.jsonl | $(R)
-	$(python) -m data.experiment.probes $(TRAINED) --human $(L)/held-out.jsonl $(town) --out $@
+	$(python) -m data.experiment.probes $(TRAINED) --human $(L)/held-out.jsonl $(town) --out $@ \
+	    $(if $(filter smoke,$(PRESET)),--gold /dev/null)
 
 $(R)/contrasts.json: $(R)/probes.json | $(R)/gates.json
 	$(python) -m data.experiment.contrasts $< --out $@
