@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -169,3 +170,15 @@ def test_gold_answers_need_all_their_words_after_all_that_was_said(make_model, t
                {"conversations": said, "keys": [["bra"], ["bram", "4"]]}]
     assert probes.gold_hits(None, tokenizer, records) == [[True], [False, False]]
     assert seen[:2] == [prompt(said[:3], tokenizer, "gpt"), prompt(said[:1], tokenizer, "gpt")]
+
+
+@pytest.mark.parametrize("command, words", [
+    ("talks", ["replay", "--logs", "FILE"]), ("probes", ["a=FILE", "--human", "FILE"]), ("contrasts", ["FILE"]),
+    ("gates", ["--base", "x", "--today", "x", "--human", "FILE"]), ("reach", ["a=FILE"]),
+    ("hearing", ["x", "--swap", "FILE"])])
+def test_what_is_read_is_never_written_over(command, words, tmp_path, run_command):
+    path = tmp_path / "old.jsonl"
+    path.write_text("old")
+    main = import_module(f"data.experiment.{command}").main
+    done = run_command(main, *[word.replace("FILE", str(path)) for word in words], "--out", path)
+    assert done.returncode == 1 and "write somewhere else" in done.stderr and path.read_text() == "old"

@@ -15,7 +15,7 @@ import numpy as np
 
 from data.measure.intervals import bootstrap, drawn_interval, drawn_p, holm, two_way_draws
 from data.measure.tables import cells, interval, number, p_value
-from data.program import UserError, run, write_json
+from data.program import UserError, require_apart, run, write_json
 
 # the one question, and those beside it (Holm's adjustment is over these)
 PRIMARY = ("socratic", "self-chat")
@@ -131,6 +131,7 @@ def main():
     parser.add_argument("probes", help="file of data.experiment.probes")
     parser.add_argument("--out", required=True, help="JSON file to write")
     args = parser.parse_args()
+    require_apart([args.out], [args.probes])
     with open(args.probes, encoding="utf-8") as file:
         analysis = analyse(json.load(file))
     write_json(args.out, analysis)

@@ -22,7 +22,7 @@ from data.experiment.contrasts import CLASSES
 from data.experiment.probes import human_cases, right_answers
 from data.experiment.talks import draw_guide
 from data.machine import load_checkpoint
-from data.program import read_jsonl, run, write_json
+from data.program import read_jsonl, require_apart, run, write_json
 from model import generate_batch
 from platolm import read_records
 
@@ -69,6 +69,7 @@ def main():
     add("--seed", type=int, default=0, help="of the world")
     add("--growth", type=float, default=1.0, help="share of stalls that are new each season")
     args = parser.parse_args()
+    require_apart([args.out], [args.base, args.today, args.human, args.logs])
     guide = draw_guide(args.seed, args.growth)
     rows = []
 

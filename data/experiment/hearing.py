@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from data.experiment.talks import draw_guide, labelled
 from data.machine import load_checkpoint
-from data.program import positive_int, run, write_jsonl
+from data.program import positive_int, require_apart, run, write_jsonl
 from data.users import UserSettings
 from platolm import read_records, to_messages
 from simulate import Socratic, converse
@@ -47,6 +47,7 @@ def main():
     add("--seed", type=int, default=0, help="of the world, and of what is drawn")
     add("--growth", type=float, default=1.0, help="share of stalls that are new each season")
     args = parser.parse_args()
+    require_apart([args.out], [args.user, args.swap])
     guide = draw_guide(args.seed, args.growth)
     others = list(read_records(args.swap)) if args.swap else []
     model, tokenizer = load_checkpoint(args.user)

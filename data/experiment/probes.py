@@ -18,7 +18,7 @@ from data.harbour.scripts import formal
 from data.harbour.world import sheet
 from data.machine import named_checkpoint
 from data.measure.mtbench import text_hash
-from data.program import read_jsonl, require_keys, run, write_json
+from data.program import read_jsonl, require_apart, require_keys, run, write_json
 from model import generate_batch
 from platolm import prompt, read_records, record_error, to_messages
 
@@ -93,6 +93,7 @@ def main():
     add("--growth", type=float, default=1.0, help="share of stalls that are new each season")
     add("--gold", default="data/harbour/gold.jsonl", help="dialogues written by hand")
     args = parser.parse_args()
+    require_apart([args.out], [args.models, args.human, args.gold])
     guide = draw_guide(args.seed, args.growth)
     cases = human_cases(read_records(args.human), guide)
     gold = gold_records(args.gold, guide.world)

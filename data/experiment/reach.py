@@ -11,7 +11,7 @@ from collections import Counter
 from data.experiment.talks import draw_guide
 from data.harbour.teacher import ASIDES, FACTUAL
 from data.harbour.world import TODAY
-from data.program import run, write_json
+from data.program import require_apart, run, write_json
 from platolm import read_records, to_messages
 
 
@@ -82,6 +82,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of the world")
     parser.add_argument("--growth", type=float, default=1.0, help="share of new stalls a season")
     args = parser.parse_args()
+    require_apart([args.out], [args.files])
     guide = draw_guide(args.seed, args.growth)
     results = {}
     print(f"{'user':<14}{'turns':>6}{'asides':>8}{'unknown':>9}{'copied':>8}{'lucky':>7}"

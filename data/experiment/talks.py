@@ -13,7 +13,7 @@ from data.harbour.people import FOLLOW, Person
 from data.harbour.scripts import HeardReplay, Replay, RolePlay, SelfChat
 from data.harbour.teacher import ASIDES, FACTUAL, Guide
 from data.harbour.world import PAST_SEASONS, TODAY, World, fact_key
-from data.program import positive_int, run, write_jsonl
+from data.program import positive_int, require_apart, run, write_jsonl
 from platolm import read_records, to_messages
 from simulate import converse
 
@@ -99,6 +99,7 @@ def main():
     args = parser.parse_args()
     if args.user in FROM_LOGS and not args.logs:
         parser.error(f"{args.user} needs old dialogues: --logs FILE")
+    require_apart([args.out], [args.logs])
     logs = list(read_records(args.logs)) if args.logs else ()
     write_jsonl(args.out, dialogues(args.user, args.dialogues, args.seed, args.draw, args.growth,
                                     args.seasons, args.follow, logs))
