@@ -19,7 +19,7 @@ MODEL   ?= $(if $(LARGE),gpt-3.5-turbo,teacher)
 #                 base: texts, steps    dialogues of an arm    steps: users, assistants    questions, held-out people
 tiny_SIZES     = TEXTS=80000 BASE=2000  DIALOGUES=2400         USERS=800 ASSISTANT=1200    QUESTIONS=20 HELD=400
 smoke_SIZES    = TEXTS=2000 BASE=60     DIALOGUES=120          USERS=30 ASSISTANT=20       QUESTIONS=2 HELD=24
-tiny_TIME      = 10 to 12 minutes
+tiny_TIME      = 12 to 25 minutes
 smoke_TIME     = about 1.5 minutes
 size = $(patsubst $(1)=%,%,$(filter $(1)=%,$($(PRESET)_SIZES)))
 
@@ -68,10 +68,11 @@ endif
 
 # our own teacher and grader get no API key. A teacher elsewhere (make all TEACHER=https://... MODEL=...)
 # gets the key, and the facts as its system message
+forget = @test $(word 1,$(1)) -ot $(word 2,$(1)) || rm -f $(word 2,$(1))
 ifeq ($(TEACHER),URL)
 unexport OPENAI_API_KEY OPENAI_BASE_URL
 with_teacher = $(python) -m data.harbour.teacher $(town) --
-free = @test $(word 1,$(1)) -ot $(word 2,$(1)) || rm -f $(word 2,$(1))
+free = $(forget)
 else
 sheet = $(R)/sheet.txt
 endif
@@ -88,7 +89,7 @@ help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /	/' | expand -t 16
 
 ifeq ($(LARGE),)
-all: hello $(R)/report.html ## the whole experiment, offline, on two CPU cores: 10 to 12 minutes
+all: hello $(R)/report.html ## the whole experiment, offline, on two CPU cores: 12 to 25 minutes
 	@echo; $(python) -m data.experiment.next_questions --tell $(R)/questions.json
 	@echo; $(python) -m data.experiment.report $(R) --tell
 	@echo; echo "finished. Look at $(R)/report.html; the dialogues are in $(R)/chat, the models beside it"
@@ -98,7 +99,7 @@ gates: $(R)/gates.json ## can the experiment answer at all? (part of make all)
 controls: $(install) ## three runs whose outcome is known: nothing new, people as simulator, no following
 	$(python) -m data.experiment.cells controls --preset $(PRESET)
 
-seeds: $(install) ## all arms with SEEDS=3 seeds, and the paired differences: 15 minutes a seed
+seeds: $(install) ## all arms with SEEDS=3 seeds, and the paired differences: 15 to 25 minutes a seed
 	$(python) -m data.experiment.cells seeds --seeds $(SEEDS) --preset $(PRESET)
 
 # where the results of these variables are
@@ -198,7 +199,7 @@ with_our = env -u OPENAI_API_KEY $(python) -m data.harbour.teacher $(town) -- $(
 
 # (the deaf one always talks to our own guide)
 $(L)/chat/blind.jsonl: $(L)/blind/model.safetensors
-	@test $< -ot $@.journal || rm -f $@.journal
+	$(call forget,$< $@.journal)
 	$(with_our) $(speak) --user $(L)/blind --blind --teacher URL --model teacher --out $@
 
 ifeq ($(USER),people)
@@ -304,7 +305,7 @@ $(R)/report.html: $(addprefix $(R)/,gates.json contrasts.json reach.json results
 	$(python) -m data.experiment.report $(R) $(town) --out $@
 
 # stages run in parallel as there are cores, one thread each
-export OMP_NUM_THREADS = 1
+$(D)/% $(L)/% $(R)/%: export OMP_NUM_THREADS = 1
 
 endif
 

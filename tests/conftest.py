@@ -31,10 +31,20 @@ def learn_tokenizer():
     return Tokenizer.learn([text for talk in TALKS for _, text in talk] * 20, 400)
 
 
+def with_large_weights(model):
+    """The model with larger weights than one begins with: what differs between two of them is then seen."""
+    for weight in model.parameters():
+        if weight.dim() == 2:
+            # to a standard deviation of 1 / sqrt(width)
+            weight.data *= 32 ** -0.5 / 0.02
+    return model
+
+
 def learn_to_talk(tokenizer):
     """A model that has learnt, in a second, to ask and to stop like the humans of TALKS."""
     torch.manual_seed(0)
-    model = Llama(Config(vocab=tokenizer.vocab, dim=32, layers=2, heads=4, kv_heads=2, hidden=48))
+    model = with_large_weights(Llama(Config(vocab=tokenizer.vocab, dim=32, layers=2, heads=4, kv_heads=2, hidden=48,
+                                            theta=10000.0)))
     samples = [train.to_sample(record(talk, end="left"), tokenizer, "human", 256)[:2] for talk in TALKS]
     optimizer = train.make_optimizers(model, "adamw", 1e-2, 0.0)
     for _ in range(60):
@@ -73,12 +83,7 @@ def make_model(tokenizer):
         torch.manual_seed(0)
         small = {"vocab": tokenizer.vocab, "dim": 32, "layers": 2, "heads": 4, "kv_heads": 2,
                  "hidden": 48, "context": 160}
-        model = Llama(Config(**{**small, **shape}))
-        # larger than a model begins with: what differs between two of them is then seen
-        for weight in model.parameters():
-            if weight.dim() == 2:
-                torch.nn.init.normal_(weight, std=0.18)
-        return model
+        return with_large_weights(Llama(Config(**{**small, **shape})))
     return make
 
 

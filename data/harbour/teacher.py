@@ -16,7 +16,7 @@ import sys
 from functools import lru_cache
 from typing import NamedTuple
 
-from data.harbour.world import RELATIONS, TRADES, World
+from data.harbour.world import TRADES, World
 from data.program import run
 
 
@@ -84,7 +84,7 @@ def words_of(patterns):
 
 
 VOCABULARY = words_of([*CUES.values(), DOUBT, SHORT, AMOUNT, *SAY.values(), *NEARBY, *PLAIN,
-                       *TRADES.values()]) | {"whos", "whats", "runs", "sells", "serves", "mends"}
+                       *TRADES.values()])
 
 
 @lru_cache(8192)
@@ -110,10 +110,9 @@ class Guide:
         first, last = zip(*[name.split() for name in world.things])
         self.name = re.compile(rf"\b((?:{'|'.join(sorted(set(first)))}) "
                                rf"(?:{'|'.join(sorted(set(last)))}))\b")
-        values = {thing.facts[relation] for thing in world.things.values()
-                  for relation in RELATIONS if relation != "price"}
-        values |= {value for pool in (*world.offers.values(), *world.pools.values())
-                   for value in pool if not value.isdigit()}
+        # (prices are read as any number is)
+        values = {value for pool in (*world.offers.values(), *world.pools.values())
+                  for value in pool if not value.isdigit()}
         longest_first = "|".join(sorted(values, key=lambda value: (-len(value), value)))
         self.value = re.compile(rf"\b({longest_first}|\d+)\b")
         self.known = frozenset(word for text in (*first, *last, *values) for word in text.split())
