@@ -20,7 +20,7 @@ MODEL   ?= $(if $(LARGE),gpt-3.5-turbo,teacher)
 tiny_SIZES     = TEXTS=80000 BASE=2000  DIALOGUES=2400         USERS=800 ASSISTANT=1200    QUESTIONS=20 HELD=400
 smoke_SIZES    = TEXTS=2000 BASE=60     DIALOGUES=120          USERS=30 ASSISTANT=20       QUESTIONS=2 HELD=24
 tiny_TIME      = 12 to 25 minutes
-smoke_TIME     = about 1.5 minutes
+smoke_TIME     = about 2 minutes
 size = $(patsubst $(1)=%,%,$(filter $(1)=%,$($(PRESET)_SIZES)))
 
 # the learning rate was chosen on the arm `today` alone
@@ -115,7 +115,7 @@ hello:
 	@echo "$(PRESET): $($(PRESET)_TIME) on two cores; stages already in $(R) are not run again"
 	@echo "the results will be tables here, and a page: $(R)/report.html"
 
-smoke: ## the same, far smaller, to see that everything runs: about 1.5 minutes
+smoke: ## the same, far smaller, to see that everything runs: about 2 minutes
 	@$(MAKE) --no-print-directory all PRESET=smoke
 	@echo "everything runs; with so little training these numbers mean nothing"
 
