@@ -62,14 +62,15 @@ def log_stage_seconds(seconds):
     if not log:
         return
     arguments = sys.argv[1:]
+    output = arguments[:1]
     if "--out" in arguments:
-        output = Path(arguments[arguments.index("--out") + 1])
-    else:
-        output = Path(*arguments[:1])
+        output = arguments[arguments.index("--out") + 1:][:1]
     # data.harbour.corpus --out runs/tiny/corpus.jsonl  ->  "corpus tiny/corpus"
-    stage = f"{Path(sys.argv[0]).stem} {'/'.join(output.with_suffix('').parts[-2:])}"
+    names = [Path(sys.argv[0]).stem]
+    for path in map(Path, output):
+        names.append("/".join([*path.parts[-2:-1], path.stem]))
     with open(log, "a", encoding="utf-8") as file:
-        file.write(to_jsonl({"stage": stage, "seconds": round(seconds, 1)}))
+        file.write(to_jsonl({"stage": " ".join(names), "seconds": round(seconds, 1)}))
 
 
 # ------------------------------------------------------------------------------------------------

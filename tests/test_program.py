@@ -3,6 +3,7 @@ Files that are written: nothing old goes before the new is whole, whatever is as
 data/program.py, and the commands that write a checkpoint.
 """
 
+import json
 import os
 import resource
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import train
+from data import program
 from data.checkpoint import load_model, save_model
 from data.formats import convert
 from data.measure import tables
@@ -165,6 +167,15 @@ def test_a_kill_between_two_files_loses_neither(learn, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", real)
     assert (load_model(tmp_path / "out").norm.weight == old).all()
     assert learn("--out", tmp_path / "out", "--seed", 1, "--resume").returncode == 0
+
+
+@pytest.mark.parametrize("words, stage", [("--out runs/tiny/corpus.jsonl", "corpus tiny/corpus"),
+                                          ("", "corpus"), ("answer a=b", "corpus answer"), ("--out .", "corpus ")])
+def test_a_stage_notes_its_seconds_whatever_its_arguments(words, stage, tmp_path, monkeypatch):
+    monkeypatch.setenv("STAGE_SECONDS", str(tmp_path / "seconds.jsonl"))
+    monkeypatch.setattr("sys.argv", ["data/harbour/corpus.py", *words.split()])
+    program.run(lambda: None)
+    assert json.loads((tmp_path / "seconds.jsonl").read_text()) == {"stage": stage, "seconds": 0.0}
 
 
 def test_long_names_shift_no_table():
