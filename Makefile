@@ -146,6 +146,8 @@ $(VENV)/installed-tests: tests/requirements.txt $(VENV)/installed
 	@touch $@
 
 # the fastest precision and attention on this machine; timed once, before other stages use the cores
+# (it is no stage of a run)
+runs/machine.json: export STAGE_SECONDS =
 runs/machine.json: | $(install)
 	$(python) -m data.machine
 
