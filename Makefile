@@ -90,7 +90,6 @@ help: ## print this list
 
 ifeq ($(LARGE),)
 all: hello $(R)/report.html ## the whole experiment, offline, on two CPU cores: 12 to 25 minutes
-	@echo; $(python) -m data.experiment.next_questions --tell $(R)/questions.json
 	@echo; $(python) -m data.experiment.report $(R) --tell
 	@echo; echo "finished. Look at $(R)/report.html; the dialogues are in $(R)/chat, the models beside it"
 

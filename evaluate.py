@@ -27,7 +27,6 @@ from data.api.journal import Journal
 from data.api.protocol import how_it_ended
 from data.api.request_pool import ask_all, raise_if_incomplete, tally
 from data.api.session import check_server
-from data.machine import load_checkpoint
 from data.measure import card, dataset_stats, mtbench
 from data.measure.intervals import (bootstrap, label_agreement, length_controlled_interval,
                                     mean_bounds, mean_of, paired, permutation, ratio)
@@ -41,7 +40,6 @@ from data.program import (Progress, UserError, name_and_value, natural_int, posi
                           write_jsonl)
 from data.text_metrics import vectors
 from data.users import user_settings
-from model import generate_batch
 from platolm import prompt
 from simulate import client_factory
 
@@ -59,6 +57,8 @@ def answer(model, tokenizer, questions, limit, slots=64, seed=0):
     an item for each question: its answers [text, ...], and which of them the model did not end
     itself: {turn, counted from 1: "length" or "context"}.
     """
+    # here, as torch takes seconds to import, and nothing else in this file needs it
+    from model import generate_batch
     histories = [[] for _ in questions]
     cut_short = [{} for _ in questions]
     temperatures = [mtbench.temperature(question) for question in questions]
@@ -414,6 +414,7 @@ def command_answer(args):
     for name, address, directory in assistants:
         began = time.time()
         if not address:
+            from data.machine import load_checkpoint
             model, tokenizer = load_checkpoint(directory)
         reasons, spent = [], ""
         for bench, questions in benches.items():

@@ -35,13 +35,13 @@ from data.api.protocol import (GIVE_UP_AFTER, RateLimited, Refused, Reply, Retri
                                token_usage)
 from data.api.refusals import ErrorReplies
 from data.api.session import check_server, join_path, open_session, post
-from data.machine import load_checkpoint
 from data.openings import openings, simulation_settings
 from data.program import (Progress, UserError, natural_int, positive_int, read_text, require_apart,
                           run, shard, url, write_jsonl)
 from data.users import UserSettings, make_other_user, user_endpoint, user_flags, user_settings
-from model import Engine
 from platolm import END_REASONS, LABEL, DialogueEnd, blanked, prompt, to_messages
+
+# model.py is imported where a local model writes: torch takes seconds, and other users need none
 
 
 def converse(ask, answer, rounds):
@@ -108,6 +108,7 @@ class Socratic:
     """
 
     def __init__(self, model, tokenizer, slots, settings=UserSettings()):
+        from model import Engine
         self.engine = Engine(model, slots, temperature=settings.temperature,
                              top_k=settings.top_k, top_p=settings.top_p)
         self.tokenizer, self.settings = tokenizer, settings
@@ -579,6 +580,7 @@ def make_user(user, settings, client_for, endpoint, slots, tokenizer=None, seede
     if Path(user).is_dir():
         if settings.temperature is None:
             raise UserError("--temperature none is for chat models: a checkpoint needs a number")
+        from data.machine import load_checkpoint
         model, own_tokenizer = load_checkpoint(user)
         try:
             return Socratic(model, own_tokenizer, slots, settings)

@@ -9,7 +9,6 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from data.checkpoint import weight_file
 from data.program import UserError, file_hash, read_jsonl, read_text
 from platolm import record_error
 
@@ -115,6 +114,8 @@ def simulation_settings(flags):
         settings["user"] = f"{kind}:{file_hash(Path(file))}"
     elif Path(user).is_dir():
         # of a checkpoint in several files, their index
+        # here, as it imports torch, which takes seconds
+        from data.checkpoint import weight_file
         path = weight_file(user)
         if not path.exists():
             raise UserError(f"{user} is no checkpoint directory: it has no {path.name}")

@@ -1,6 +1,8 @@
 """What is held by machine about how the code reads: lines that fit, functions that read straight down."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,3 +30,10 @@ def test_lines_fit_on_a_screen_and_functions_on_a_page(path):
 @pytest.mark.parametrize("path", SOURCE, ids=str)
 def test_every_module_says_what_it_holds(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_what_computes_nothing_imports_no_torch():
+    """Importing torch takes seconds, and half of the stages of `make all` need none."""
+    modules = "simulate, evaluate, data.experiment.talks, data.experiment.reach, data.experiment.report"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,7 @@ The report: one HTML page with all results of a run, in words, maps, tables and 
 It needs no network and no script; light and dark follow the reader's choice.
 
     python -m data.experiment.report runs/tiny --out runs/tiny/report.html
-    python -m data.experiment.report runs/tiny --tell        the result in a few lines
+    python -m data.experiment.report runs/tiny --tell        the result, short, as text
 """
 
 import argparse
@@ -25,9 +25,12 @@ people's talks with the guide in past seasons, and only the guide knows this sea
 QUESTION = """What best prepares an assistant for today's visitors: people's old talks, the old
 questions asked once more, a script, or a simulator that learnt from people to listen?"""
 
+NAMES = """An arm is an assistant, named after who asks in the dialogues that it learnt from. The
+arm socratic is PlatoLM: it learnt from what the guide told Socratic, the simulator."""
+
 ARMS = {
     "today": "people of today with today's guide: as good as it can get",
-    "socratic": "PlatoLM: a simulator that learnt from the logs what people say, having heard this",
+    "socratic": "Socratic, a simulator that learnt from the logs what people say, having heard this",
     "heard-replay": "the logs' questions; a rule puts in the names that today's guide just said",
     "oracle": "people who hold a list of everything there is today",
     "self-chat": "a person's first question, then a script's about what the answers name",
@@ -92,10 +95,12 @@ svg polyline { stroke-width: 1.6; }
   grid-template-columns: repeat(auto-fill, minmax(max(9rem, 22%), 1fr)); }
 .cards { grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; font-size: .8rem; margin: .6rem 0; }
-.legend span { display: flex; align-items: center; gap: .3rem; } .legend svg { width: .9rem; }
+.legend span { display: flex; align-items: center; gap: .3rem; }
+.legend svg { height: .9rem; width: auto; }
 .card { background: var(--box); border-radius: .5rem; padding: .6rem .8rem; font-size: .88rem; }
 .card h3 { margin: 0 0 .2rem; font-size: .88rem; }
-.maps .card { color: var(--soft); padding: .5rem; } .map { margin-top: .4rem; }
+.maps .card { color: var(--soft); padding: .5rem; display: flex; flex-direction: column; }
+.maps .who { font-size: .8rem; flex: 1; } .map { margin-top: .4rem; }
 .card div { margin: .15rem 0; } .card b { font-weight: 600; } .gpt { color: var(--soft); }
 .next { border-top: 1px solid var(--line); padding-top: .3rem; }
 .mask { font: .78rem/1.7 ui-monospace, monospace; white-space: pre-wrap;
@@ -171,7 +176,8 @@ def gates_sentence(gates):
     failed = [row["gate"].split(" (")[0] for row in gates if not row["passed"]]
     if failed:
         return f"GATES NOT PASSED, so nothing here can be relied on: {'; '.join(failed)}."
-    return f"All {len(gates)} gates are passed: the experiment can answer."
+    return ("Checked before any comparison (the gates): the base copies names that it never read, "
+            "the ceiling knows its town, no training is unfinished. All are passed.")
 
 
 def result(run):
@@ -194,6 +200,20 @@ def result(run):
     return lines + [gates_sentence(load(run, "gates.json"))]
 
 
+SPEAKERS = {"person": "a person", "socratic": "Socratic", "script": "a script"}
+
+
+def tell(run):
+    """The result as text: three next questions to one answer, the question, what came out."""
+    case = load(run, "questions.json")[0]
+    lines = ["three next questions to the same answer:"]
+    for turn in case["turns"]:
+        lines.append(f"    {'guide' if turn['from'] == 'gpt' else 'user'}: {turn['value']}")
+    for key, speaker in SPEAKERS.items():
+        lines.append(f"      {speaker + ' goes on:':<22}{case[key]}")
+    return "\n".join([*lines, "", QUESTION, *result(run)])
+
+
 # ------------------------------------------------------------------------------------------------
 # the first screen: the question, the town, the arms
 
@@ -210,12 +230,14 @@ def maps(run, guide):
         told = users[name]["told"]
         share = sum(stall in told for stall in world.stalls) / len(world.stalls)
         title = f"{share:.0%} of stalls told"
-        parts.append(card(name, title + town_map(lanes, told, f"{name}: {title}")))
-    return map_legend() + figure(
+        who = tag("div", escape(ARMS.get(name, "")), class_="who")
+        parts.append(card(name, who + title + town_map(lanes, told, f"{name}: {title}")))
+    return tag("p", NAMES) + map_legend() + figure(
         tag("div", "".join(parts), class_="maps"),
         "The town today, once for each arm: houses stand above their lane, this season's stalls "
         "below it, and the water is at the foot. The colour says how often the guide told of them "
-        "in the arm's dialogues (of what the logs tell, what is still true).")
+        "in the arm's dialogues (of what the logs tell, what is still true). Where maps look "
+        "alike, the arms were told of the same; what parts them then is how they asked.")
 
 
 def arm_colour(name):
@@ -249,7 +271,7 @@ def arms(run):
                   "Share of right answers to held-out people of today, every turn with the right "
                   "turns before it; 95 % intervals over things and dialogues. Stalls: the mean of "
                   "people's phrasing and the script's. Asides lean on an answer: a doubt, this or "
-                  "that, a sum, in short.") + definitions(names, ARMS) + figure(
+                  "that, a sum, in short. floor is the base, without any dialogue.") + figure(
         table(["arm", "houses", "changed", "asides", "stalls, people's words", "script's words",
                "both", "gold"], rows),
         "houses: facts that are as they always were; changed: those that are different today. "
@@ -259,16 +281,16 @@ def arms(run):
 
 def next_questions(run):
     """Three users' next questions in the same dialogues."""
-    speakers = {"person": "a person", "socratic": "socratic", "script": "a script"}
     parts = []
     for case in load(run, "questions.json")[:3]:
         questions = ""
-        for key, label in speakers.items():
+        for key, label in SPEAKERS.items():
             question = f'<span class="gpt">{label}:</span> <b>{escape(case[key])}</b>'
             questions += tag("div", question, class_="next")
         parts.append(talk("so far", case["turns"], questions))
     return figure(cards(parts), "Bold is what users say. The first talks of held-out people in "
-                  "which the person went on from an answer, cut there; none was chosen.")
+                  "which the person asked about what was just named and, in the middle, leant on "
+                  "an answer; cut there.")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -652,10 +674,10 @@ def main():
     add("--growth", type=float, default=1.0, help="share of stalls that are new each season")
     output = parser.add_mutually_exclusive_group(required=True)
     output.add_argument("--out", help="HTML file to write")
-    output.add_argument("--tell", action="store_true", help="print the result in a few lines")
+    output.add_argument("--tell", action="store_true", help="print the result, short, as text")
     args = parser.parse_args()
     if args.tell:
-        print("\n".join([QUESTION, *result(args.run)]))
+        print(tell(args.run))
         return
     # the page stands in the directory of what it is made from
     if Path(args.out).suffix != ".html":

@@ -105,13 +105,16 @@ def town_map(lanes, told, title):
 
 def map_legend():
     """What the shapes and colours of the map mean, as HTML."""
-    keys = [(False, 0, "house"), (True, 0, "stall"), (True, 0, "not told of")]
+    keys = [((False,), 10, "a house"), ((True,), 10, "a stall"),
+            ((False, True), 0, "never told of")]
     for least, above in zip(TOLD_LEVELS, (*TOLD_LEVELS[1:], None)):
-        text = f"{least} to {above - 1}" if above else f"{least} or more times"
-        keys.append((True, least, text))
+        text = f"told of {least} to {above - 1} times" if above else f"{least} or more times"
+        keys.append(((False, True), least, text))
     html = ""
-    for is_stall, times, text in keys:
-        drawn = tag("svg", symbol(is_stall, times, 6, 6, text), viewBox="0 0 12 12")
+    for shapes, times, text in keys:
+        drawn = "".join(symbol(is_stall, times, 6 + 12 * i, 6, text)
+                        for i, is_stall in enumerate(shapes))
+        drawn = tag("svg", drawn, viewBox=f"0 0 {12 * len(shapes)} 12")
         html += tag("span", drawn + escape(text))
     return tag("div", html, class_="legend")
 

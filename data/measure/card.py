@@ -16,7 +16,6 @@ import numpy as np
 
 from data.api.budget import money_flags
 from data.formats.files import read_dialogues
-from data.measure.likelihood import UserLikelihoods
 from data.measure.turns import ask_at_turns, human_turns, readable_dialogues, split_halves
 from data.program import UserError, file_hash, name_and_value, positive_int, url
 from data.text_metrics import (LEAKS, SERVES, SHAPE, auc, content, distinct, grams_in,
@@ -563,6 +562,8 @@ def make_card(users, human, most, simulated, settings, client_for, journal, stop
     simulated: as of read_simulated; settings: turns.AskSettings; client_for, journal, stop: as of
     judge.open_journal.
     """
+    # here, as it imports torch, which takes seconds and only cards need
+    from data.measure.likelihood import UserLikelihoods
     directories = [word for word in users.values() if Path(word).is_dir()]
     people = readable_dialogues(human, most, directories)
     reference_records, records = split_halves(people)

@@ -15,7 +15,6 @@ import numpy as np
 from data.api.budget import Endpoint, is_loopback
 from data.api.journal import Journal
 from data.api.request_pool import ask_all, journalled_texts, raise_if_incomplete
-from data.checkpoint import read_config
 from data.formats.files import read_dialogues
 from data.measure.mtbench import text_hash
 from data.program import Progress, UserError, read_text
@@ -101,6 +100,7 @@ def readable_dialogues(path, most, directories):
     directories: checkpoint directories. What is left out is counted and printed; a UserError if
     fewer than 20 are left.
     """
+    from data.checkpoint import read_config
     records = list(islice(read_dialogues(path), most))
     readers = [(Tokenizer.load(directory), read_config(Path(directory)).context)
                for directory in directories]
