@@ -39,7 +39,7 @@ def step_time(device, precision, attention):
 
 
 def time_this_machine(path):
-    """Time a training step in both kinds of attention and in bf16 on the CPU; write the best form."""
+    """Time a training step on the CPU in both kinds of attention and in bf16; write the best."""
     print("once for this machine: timing a training step in three forms", flush=True)
     times = {}
     for attention in ATTENTION:

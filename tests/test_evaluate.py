@@ -9,6 +9,7 @@ import torch
 import evaluate as e
 from data.measure.likelihood import turn_losses
 from data.measure.mtbench import to_unit_scale
+from model import generate_batch
 from platolm import prompt
 from tests.programs.coverage import coverage
 
@@ -31,7 +32,7 @@ def test_a_second_answer_follows_from_the_first(make_model, tokenizer):
     assert alone == [first] and ends == [{1: "length"}], "six tokens were no end: the first answer is marked"
     talk = [{"from": "human", "value": "how much is the rope"}, {"from": "gpt", "value": first},
             {"from": "human", "value": "times 2?"}]
-    row, = e.generate_batch(model, [prompt(talk, tokenizer, "gpt")], [tokenizer.eos], 6, temperature=0)
+    row, = generate_batch(model, [prompt(talk, tokenizer, "gpt")], [tokenizer.eos], 6, temperature=0)
     assert tokenizer.decode(row.output) == second
 
 

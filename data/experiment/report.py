@@ -30,7 +30,7 @@ arm socratic is PlatoLM: it learnt from what the guide told Socratic, the simula
 
 ARMS = {
     "today": "people of today with today's guide: as good as it can get",
-    "socratic": "Socratic, a simulator that learnt from the logs what people say, having heard this",
+    "socratic": "Socratic: a simulator that learnt from the logs what people say to an answer",
     "heard-replay": "the logs' questions; a rule puts in the names that today's guide just said",
     "oracle": "people who hold a list of everything there is today",
     "self-chat": "a person's first question, then a script's about what the answers name",
