@@ -321,4 +321,4 @@ fetch: ## download a checkpoint (BASE=owner/model) or data set (DATA=owner/set) 
 	$(if $(DATA),$(python) -m data.formats.fetch "$(DATA)" $(if $(findstring ://,$(DATA)),,--dataset) \
 	    --out runs/fetched/$(notdir $(firstword $(subst ?, ,$(DATA)))))
 
-include data/real.mk data/checks.mk
+include data/real.mk data/checks.mk tests/exercises/exercises.mk

@@ -68,6 +68,7 @@ def encode(conversation, tokenizer, learn, intent="", compat=False):
     return ids, mask
 
 
+# exercise 2: the shift
 def shift(ids, mask):
     """
     Inputs and targets: each token predicts the next, and the mask belongs to the predicted one.

@@ -12,6 +12,11 @@ from data import program
 from model import Config, Llama
 from platolm import Tokenizer
 
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "exercise(number): a test that `make check N=number` runs, too")
+
+
 TALKS = [
     [("human", "who mends clocks?"), ("gpt", "ada mends clocks, and keeps a parrot."),
      ("human", "a parrot, really?"), ("gpt", "yes, a green one.")],

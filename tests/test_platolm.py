@@ -57,6 +57,7 @@ def test_silence_is_learnt_after_a_human_left_and_only_then(tokenizer, records):
     assert left["conversations"][-1]["value"] != "", "the silence must not get into the record"
 
 
+@pytest.mark.exercise(2)
 def test_shift_by_hand():
     assert shift([5, 6, 7, 8], [False, False, True, False]) == ([5, 6, 7], [IGNORE, 7, IGNORE])
 

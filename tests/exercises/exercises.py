@@ -1,0 +1,305 @@
+"""
+The exercises: functions of the source whose bodies a student writes anew. The source is the solution.
+
+A line `# exercise 6: its title` above a function marks it. An exercise is a copy of the project in
+runs/exercises/06, in which the body of that one function is blank; hints.md has the hints. This file
+finds and blanks the functions; sandbox.py runs tests, grading.py says what they show.
+
+    python -m tests.exercises.exercises list
+    python -m tests.exercises.exercises start 6 [--again]       also: hint, diff, check, hunt, verify
+"""
+
+import argparse
+import ast
+import difflib
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from data.program import UserError, run
+
+MARK = re.compile(r"^\s*# exercise (\d+): (.+)$")
+HERE = Path(__file__).resolve()
+ROOT = HERE.parents[2]
+# called inside a copy, the commands are about the project that it was copied from
+if ROOT.parts[-3:-1] == ("runs", "exercises"):
+    ROOT = ROOT.parents[2]
+FOLDER = ROOT / "runs" / "exercises"
+
+
+class Exercise(NamedTuple):
+    """A marked function: where it stands, in a file of which the text is `source`."""
+    number: int
+    title: str
+    path: str               # from the project's root
+    name: str               # "Class.function" for a method
+    source: str
+    first: int              # line of its first decorator or of its def, counted from 1
+    body: int               # line of the first statement after the docstring
+    last: int               # its last line
+    docstring: str
+
+    @property
+    def lines(self):
+        """The lines of the whole function."""
+        return self.source.splitlines()[self.first - 1:self.last]
+
+    @property
+    def size(self):
+        """How many lines of code its body has."""
+        body = self.source.splitlines()[self.body - 1:self.last]
+        return sum(bool(line.strip()) and not line.strip().startswith("#") for line in body)
+
+    @property
+    def indent(self):
+        """The spaces before the statements of its body."""
+        # the docstring stands as deep as they do
+        docstring = self.source.splitlines()[self.body - 2]
+        return " " * (len(docstring) - len(docstring.lstrip()))
+
+    @property
+    def copy(self):
+        """The directory of the student's copy."""
+        return FOLDER / f"{self.number:02}"
+
+
+# ------------------------------------------------------------------------------------------------
+# finding and blanking
+
+
+def functions_of(tree, prefix=""):
+    """Yield (qualified name, function) of every function of a module or class, methods too."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef):
+            yield from functions_of(node, f"{prefix}{node.name}.")
+        elif isinstance(node, ast.FunctionDef):
+            yield prefix + node.name, node
+
+
+def first_line(function):
+    """The line of a function's first decorator or, without any, of its def."""
+    return min([function.lineno] + [each.lineno for each in function.decorator_list])
+
+
+def exercises_in(path, root=ROOT):
+    """List the Exercises of one file; a UserError for a line that marks no function."""
+    source = (root / path).read_text(encoding="utf-8")
+    marks = []
+    for number, line in enumerate(source.splitlines(), 1):
+        if match := MARK.match(line):
+            marks.append((number, int(match[1]), match[2]))
+    if not marks:
+        return []
+    try:
+        tree = ast.parse(source)
+    except SyntaxError as error:
+        raise UserError(f"{path}, line {error.lineno}: {error.msg}; a test can run once Python "
+                        "can read the file") from None
+    by_line = {first_line(function): (name, function) for name, function in functions_of(tree)}
+    exercises = []
+    for line, number, title in marks:
+        if line + 1 not in by_line:
+            raise UserError(f"{path}, line {line}: no function begins below '# exercise {number}'")
+        name, function = by_line[line + 1]
+        docstring = ast.get_docstring(function)
+        if not docstring:
+            raise UserError(f"exercise {number}: {name} of {path} has no docstring to work from")
+        exercises.append(Exercise(number, title, path, name, source, line + 1,
+                                  function.body[0].end_lineno + 1, function.end_lineno, docstring))
+    return exercises
+
+
+def all_exercises(root=ROOT):
+    """Return {number: Exercise} of a project, in order."""
+    found = {}
+    for file in [*sorted(root.glob("*.py")), *sorted((root / "data").rglob("*.py"))]:
+        for exercise in exercises_in(file.relative_to(root).as_posix(), root):
+            if exercise.number in found:
+                raise UserError(f"exercise {exercise.number} is marked twice, in "
+                                f"{found[exercise.number].path} and {exercise.path}")
+            found[exercise.number] = exercise
+    return dict(sorted(found.items()))
+
+
+def exercise_of(number, root=ROOT):
+    """Return one Exercise; a UserError that lists the numbers if there is none such."""
+    found = all_exercises(root)
+    if number not in found:
+        raise UserError(f"there is no exercise {number}; `make exercises` lists those there are, "
+                        f"{min(found)} to {max(found)}")
+    return found[number]
+
+
+def with_body(exercise, body):
+    """The source of its file with another body, a list of lines without their line ends."""
+    lines = exercise.source.splitlines()
+    return "\n".join(lines[:exercise.body - 1] + body + lines[exercise.last:]) + "\n"
+
+
+def blank(exercise):
+    """The source of its file without its body; decorators, signature and docstring stay."""
+    return with_body(exercise, [
+        f"{exercise.indent}# your code here, then: make check N={exercise.number}",
+        f'{exercise.indent}raise NotImplementedError("exercise {exercise.number}")'])
+
+
+def copy_project(target):
+    """Copy what the tests need of the project into a new directory; the traps stay here."""
+    target.mkdir(parents=True)
+    for pattern in ("*.py", "*.md", "Makefile", "requirements.txt"):
+        for file in ROOT.glob(pattern):
+            shutil.copy(file, target)
+    for name in ("data", "tests"):
+        shutil.copytree(ROOT / name, target / name,
+                        ignore=shutil.ignore_patterns("__pycache__", "traps.py"))
+
+
+# ------------------------------------------------------------------------------------------------
+# hints
+
+
+class Hints(NamedTuple):
+    """What hints.md says of an exercise."""
+    title: str
+    about: str              # level, minutes, what it needs
+    hints: list
+
+
+def all_hints():
+    """Return {number: Hints} of hints.md."""
+    sections = re.split(r"^## (\d+)\. (.+)$", HERE.with_name("hints.md").read_text(), flags=re.M)
+    found = {}
+    for number, title, text in zip(sections[1::3], sections[2::3], sections[3::3]):
+        about, *hints = re.split(r"^\d+\. ", text.strip(), flags=re.M)
+        found[int(number)] = Hints(title, about.strip(), [hint.strip() for hint in hints])
+    return found
+
+
+# ------------------------------------------------------------------------------------------------
+# the commands
+
+
+def list_exercises():
+    """Print all exercises: number, title, where, size, level, whether it is solved."""
+    hints = all_hints()
+    for number, exercise in all_exercises().items():
+        state = "solved" if is_solved(exercise) else "begun" if exercise.copy.exists() else ""
+        about = hints[number].about if number in hints else ""
+        print(f"{number:>3}  {exercise.title:<46}{exercise.path:<29}{exercise.size:>3} lines  "
+              f"{about:<22}{state}")
+    print("\nmake exercise N=6 begins one; tests/exercises/TEACHING.md is for teachers")
+
+
+def is_solved(exercise):
+    """Whether the copy, as it is now, has passed `make check`."""
+    solved = exercise.copy / "SOLVED"
+    file = exercise.copy / exercise.path
+    return solved.exists() and file.exists() and solved.read_text() == file.read_text()
+
+
+def start(number, again):
+    """Make the copy in which exercise `number` is blank, and say what is to do."""
+    exercise = exercise_of(number)
+    if exercise.copy.exists():
+        if not again:
+            raise UserError(f"{short(exercise.copy)} holds your work; make exercise N={number} "
+                            "AGAIN=1 moves it aside and begins again")
+        aside = exercise.copy.with_name(f"{number:02}-{time.strftime('%Y%m%d-%H%M%S')}")
+        exercise.copy.rename(aside)
+        print(f"your old copy is now {short(aside)}")
+    # whole before it has its name
+    unfinished = exercise.copy.with_name(f"{number:02}.new")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    copy_project(unfinished)
+    (unfinished / exercise.path).write_text(blank(exercise), encoding="utf-8")
+    unfinished.rename(exercise.copy)
+    line = exercise.body
+    print(f"exercise {number}: {exercise.title}\n")
+    print(f"write the body of {exercise.name} in {short(exercise.copy / exercise.path)}, "
+          f"line {line}:\n")
+    signature = exercise.lines[:exercise.body - exercise.first]
+    print("\n".join(f"    {text}" for text in signature))
+    hints = all_hints().get(number)
+    print(f"\nthe reference answer has {exercise.size} lines of code"
+          + (f" ({hints.about})" if hints else ""))
+    print(f"then: make check N={number}; make hint N={number} if you are stuck")
+
+
+def short(path):
+    """A path as it is typed from the project's root."""
+    path = Path(path)
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def begun(number):
+    """Return an Exercise and the same one in the student's copy; UserErrors say what is missing."""
+    exercise = exercise_of(number)
+    file = exercise.copy / exercise.path
+    if not file.exists():
+        raise UserError(f"no {short(file)}; make exercise N={number} makes it")
+    for own in exercises_in(exercise.path, exercise.copy):
+        if own.number == number:
+            return exercise, own
+    raise UserError(f"{short(file)} has lost its line '# exercise {number}: {exercise.title}', "
+                    f"below which {exercise.name} has to stand")
+
+
+def hint(number):
+    """Print the next hint; how many were seen stands beside the copy."""
+    exercise = exercise_of(number)
+    hints = all_hints()[number].hints
+    seen = FOLDER / f"{number:02}.hints"
+    count = min(len(hints), 1 + (int(seen.read_text()) if seen.exists() else 0))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    seen.write_text(str(count))
+    print(f"exercise {number}: {exercise.title}\n")
+    for i, text in enumerate(hints[:count], 1):
+        print(f"{i} of {len(hints)}: {text}\n")
+    if count == len(hints):
+        print(f"there are no more; make diff N={number} shows the source beside your answer")
+
+
+def diff(number):
+    """Print how the student's function differs from the source's."""
+    exercise, own = begun(number)
+    lines = difflib.unified_diff(own.lines, exercise.lines, "yours", "the source", lineterm="", n=99)
+    print("\n".join(lines) or "your answer is the source's, letter for letter")
+
+
+def main():
+    from tests.exercises import grading
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("command", choices=["list", "start", "hint", "diff", "check", "hunt",
+                                            "verify"])
+    parser.add_argument("number", nargs="?", help="of the exercise; check, hunt: or all")
+    parser.add_argument("--again", action="store_true", help="start: move an old copy aside")
+    parser.add_argument("--tests", help="hunt: a file of tests; for all, a directory of them")
+    parser.add_argument("--show", action="store_true", help="hunt: name what slipped through")
+    args = parser.parse_args()
+    if args.command == "list":
+        return list_exercises()
+    if args.command == "verify":
+        return grading.verify([number_of(args.number)] if args.number else None)
+    if args.number == "all" and args.command in ("check", "hunt"):
+        return grading.grade_all(args.command, args.tests, args.show)
+    number = number_of(args.number)
+    if args.command == "start":
+        return start(number, args.again)
+    if args.command == "check":
+        return grading.check(number)
+    if args.command == "hunt":
+        return grading.hunt(number, args.tests, args.show)
+    {"hint": hint, "diff": diff}[args.command](number)
+
+
+def number_of(text):
+    """Parse the number of an exercise."""
+    if not text or not text.isdigit():
+        raise UserError(f"which exercise? N={text or ''} is no number; `make exercises` lists them")
+    return int(text)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,333 @@
+"""
+What tests show: of a student's answer (check), of a student's own tests (hunt), of the exercises
+themselves (verify). A JUnit file has a row an exercise, for graders.
+
+A hunt: tests must pass on the source, pass on the source written otherwise, and fail on each of the
+exercise's traps (tests/traps.py), wrong answers that confuse something.
+"""
+
+import ast
+import os
+import re
+import runpy
+import shutil
+import time
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from data.program import UserError
+from tests.exercises.exercises import (FOLDER, ROOT, all_exercises, all_hints, begun, blank,
+                                       copy_project, exercise_of, functions_of, short, with_body)
+from tests.exercises.sandbox import Job, run_jobs
+
+SCRATCH = FOLDER / "scratch"
+
+
+def module_of(exercise):
+    """The name under which an exercise's file is imported."""
+    return exercise.path.removesuffix(".py").replace("/", ".")
+
+
+def is_marked(tests, number):
+    """Whether a text of tests marks one with @pytest.mark.exercise(number)."""
+    marks = re.findall(r"mark\.exercise\(([\d, ]+)\)", tests)
+    return any(str(number) in re.split(r"\D+", numbers) for numbers in marks)
+
+
+def test_files(number):
+    """The files of the project's tests that are marked with an exercise, from its root."""
+    return tuple(f"tests/{file.name}" for file in sorted((ROOT / "tests").glob("test_*.py"))
+                 if is_marked(file.read_text(encoding="utf-8"), number))
+
+
+def scratch_copy(name, exercise, source):
+    """Copy the project into a fresh directory, with `source` as the text of the exercise's file."""
+    directory = SCRATCH / f"{os.getpid()}" / name
+    copy_project(directory)
+    (directory / exercise.path).write_text(source, encoding="utf-8")
+    return directory
+
+
+def clear_scratch():
+    """Delete the fresh directories of this process."""
+    shutil.rmtree(SCRATCH / f"{os.getpid()}", ignore_errors=True)
+
+
+# ------------------------------------------------------------------------------------------------
+# the traps
+
+
+def traps_of(exercise):
+    """List (what a trap confuses, the text of the exercise's file with it) of an exercise."""
+    traps = []
+    function = "\n".join(exercise.lines)
+    for trap in runpy.run_path(str(ROOT / "tests" / "traps.py"))["TRAPS"]:
+        if trap.exercise != exercise.number:
+            continue
+        if function.count(trap.right) != 1:
+            raise UserError(f"trap '{trap.confuses}' of exercise {exercise.number}: its right text "
+                            f"stands {function.count(trap.right)} times in {exercise.name}")
+        lines = exercise.source.splitlines()
+        wrong = function.replace(trap.right, trap.wrong).splitlines()
+        lines[exercise.first - 1:exercise.last] = wrong
+        text = "\n".join(lines) + "\n"
+        ast.parse(text)
+        traps.append((trap.confuses, text))
+    return traps
+
+
+def written_otherwise(exercise):
+    """The text of its file with the same answer in another layout, and without comments."""
+    statements = dict(functions_of(ast.parse(exercise.source)))[exercise.name].body[1:]
+    text = ast.unparse(ast.Module(statements, []))
+    return with_body(exercise, [exercise.indent + line for line in ["_ = None", *text.split("\n")]])
+
+
+def copied_share(exercise, tests):
+    """The share of the source's statements that stand in a file of tests, whatever the names."""
+    def shapes(nodes):
+        found = set()
+        for node in nodes:
+            for each in ast.walk(node):
+                if isinstance(each, ast.stmt) and not isinstance(each, ast.FunctionDef):
+                    shape = re.sub(r"(id|arg|attr|name)='\w+'", "", ast.dump(each))
+                    # "return x" and the like stand anywhere
+                    if len(shape) > 120:
+                        found.add(shape)
+        return found
+    answer = shapes(dict(functions_of(ast.parse(exercise.source)))[exercise.name].body[1:])
+    return len(answer & shapes([tests])) / len(answer) if len(answer) >= 3 else 0.0
+
+
+# ------------------------------------------------------------------------------------------------
+# a student's answer
+
+
+class Row(NamedTuple):
+    """A row of a JUnit file: an exercise, why it is not passed ("" if it is), seconds."""
+    number: int
+    title: str
+    failure: str
+    seconds: float = 0.0
+
+
+def restore_tests(exercise):
+    """Put the project's tests into a student's copy; a changed one is kept as NAME.changed."""
+    for file in (ROOT / "tests").rglob("*.py"):
+        if file.name == "traps.py":
+            continue
+        copy = exercise.copy / file.relative_to(ROOT)
+        if copy.exists() and copy.read_bytes() != file.read_bytes():
+            copy.replace(f"{copy}.changed")
+            print(f"{short(copy)} is the project's again; yours is {copy.name}.changed")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+
+
+def check_row(number):
+    """Run an exercise's tests in the student's copy: (Row, Outcome)."""
+    exercise, _ = begun(number)
+    restore_tests(exercise)
+    job = Job(exercise.copy, test_files(number), number, module_of(exercise))
+    (_, outcome), = run_jobs([job])
+    if outcome.passed and not outcome.loaded:
+        raise UserError(f"the tests of exercise {number} never load {exercise.path}: our fault")
+    (exercise.copy / "SOLVED").unlink(missing_ok=True)
+    if outcome.passed:
+        text = (exercise.copy / exercise.path).read_text(encoding="utf-8")
+        (exercise.copy / "SOLVED").write_text(text, encoding="utf-8")
+    failure = "" if outcome.passed else outcome.status
+    return Row(number, exercise.title, failure, outcome.seconds), outcome
+
+
+def check(number):
+    """Check a student's answer, and say what was tested."""
+    row, outcome = check_row(number)
+    if outcome.message:
+        print(outcome.message)
+    if outcome.loaded:
+        print(f"tested: {short(outcome.loaded)}")
+    if row.failure:
+        raise UserError(f"exercise {number} is not solved: {row.failure}")
+    print(f"exercise {number} is solved: {outcome.ran} tests pass in {row.seconds:.1f} s; "
+          f"make diff N={number} shows the source beside your answer")
+
+
+# ------------------------------------------------------------------------------------------------
+# a student's tests
+
+
+def hunt_rows(exercise, tests):
+    """
+    Run a file of tests on the source, on the source written otherwise, and on each trap.
+
+    Returns (caught, missed): what the traps confuse. A UserError says why the tests do not count.
+    """
+    file = Path(tests)
+    try:
+        text = file.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+    except (OSError, UnicodeDecodeError, SyntaxError) as error:
+        raise UserError(f"{tests} cannot be read as Python: {error}") from None
+    if copied_share(exercise, tree) > 0.5:
+        raise UserError(f"{tests} holds most of the answer itself: such a test accepts whatever "
+                        "mistakes the answer has; test what must come out instead")
+    # of a file like ours, which marks tests for several exercises, just this one's
+    number = exercise.number if is_marked(text, exercise.number) else None
+    sources = {"the source": exercise.source,
+               "the same answer in other words": written_otherwise(exercise)}
+    traps = dict(traps_of(exercise))
+    jobs = []
+    for i, (name, source) in enumerate({**sources, **traps}.items()):
+        directory = scratch_copy(f"hunt-{exercise.number}-{i}", exercise, source)
+        shutil.copy(file, directory / "tests" / "test_hunt.py")
+        jobs.append(Job(directory, ("tests/test_hunt.py",), number, module_of(exercise), name))
+    outcomes = {job.name: outcome for job, outcome in run_jobs(jobs, processes())}
+    for name in sources:
+        if not outcomes[name].passed:
+            print(outcomes[name].message)
+            raise UserError(f"{tests} must pass on {name}, and does not: {outcomes[name].status}")
+    caught = [name for name in traps if not outcomes[name].passed]
+    return caught, [name for name in traps if name not in caught]
+
+
+def hunt(number, tests, show):
+    """Say how many of an exercise's traps a file of tests catches."""
+    if not tests:
+        raise UserError(f"which tests? make hunt N={number} TESTS=my_tests.py")
+    exercise = exercise_of(number)
+    try:
+        caught, missed = hunt_rows(exercise, tests)
+    finally:
+        clear_scratch()
+    total = len(caught) + len(missed)
+    print(f"exercise {number}, {exercise.title}: {len(caught)} of {total} wrong answers caught")
+    if show:
+        for name in caught:
+            print(f"  caught: {name}")
+        for name in missed:
+            print(f"  slipped through: {name}")
+    if missed:
+        raise UserError(f"{len(missed)} wrong answers pass these tests"
+                        + ("" if show else "; SHOW=1 names them"))
+
+
+# ------------------------------------------------------------------------------------------------
+# for teachers and their graders
+
+
+def grade_all(command, tests, show):
+    """
+    Check all copies, or hunt with DIR/test_06.py for every exercise; write a JUnit file.
+
+    What is not there counts as not passed. A UserError at the end unless all is.
+    """
+    if command == "hunt" and not (tests and Path(tests).is_dir()):
+        raise UserError("make hunt N=all TESTS=DIR: a directory with test_01.py, test_02.py, ...")
+    rows = []
+    for number, exercise in all_exercises().items():
+        began = time.monotonic()
+        failure = ""
+        try:
+            if command == "check":
+                failure = check_row(number)[0].failure
+            else:
+                caught, missed = hunt_rows(exercise, Path(tests) / f"test_{number:02}.py")
+                if missed:
+                    names = f": {', '.join(missed)}" if show else ""
+                    failure = f"{len(caught)} of {len(caught) + len(missed)} caught{names}"
+        except UserError as error:
+            failure = str(error)
+        finally:
+            clear_scratch()
+        rows.append(Row(number, exercise.title, failure, time.monotonic() - began))
+        print(f"{number:>3}  {exercise.title:<46}{failure or 'passed'}", flush=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    write_junit(FOLDER / f"{command}.xml", command, rows)
+    failed = sum(bool(row.failure) for row in rows)
+    print(f"{short(FOLDER / command)}.xml has a row for each")
+    if failed:
+        raise UserError(f"{len(rows) - failed} of {len(rows)} exercises passed")
+
+
+def write_junit(path, suite, rows):
+    """Write rows as a JUnit file, which graders read."""
+    failed = sum(bool(row.failure) for row in rows)
+    root = ElementTree.Element("testsuite", name=suite, tests=str(len(rows)), failures=str(failed))
+    for row in rows:
+        case = ElementTree.SubElement(root, "testcase", classname=suite, time=f"{row.seconds:.1f}",
+                                      name=f"{row.number:02} {row.title}")
+        if row.failure:
+            ElementTree.SubElement(case, "failure", message=row.failure)
+    ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+
+
+# ------------------------------------------------------------------------------------------------
+# for us
+
+
+def processes():
+    """How many processes of tests run at a time: one a core."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def verify_jobs(exercise):
+    """Jobs on the source, on the source written otherwise, on the blank, and on every trap."""
+    texts = {"source": exercise.source, "otherwise": written_otherwise(exercise),
+             "blank": blank(exercise)}
+    texts |= {f"trap {i}: {name}": text for i, (name, text) in enumerate(traps_of(exercise), 1)}
+    files = test_files(exercise.number)
+    if not files:
+        raise UserError(f"no test is marked with exercise {exercise.number}")
+    for i, (name, text) in enumerate(texts.items()):
+        directory = scratch_copy(f"verify-{exercise.number}-{i}", exercise, text)
+        yield Job(directory, files, exercise.number, module_of(exercise), name)
+
+
+def fault_of(job, outcome):
+    """What is wrong with an exercise, by one Job on it; "" if nothing is."""
+    if job.name in ("source", "otherwise"):
+        if not outcome.passed:
+            return f"its tests fail on a right answer ({job.name}): {outcome.status}"
+        if not outcome.loaded:
+            return "its tests do not load its file"
+    elif outcome.passed:
+        return f"its tests pass on: {job.name}"
+    elif job.name == "blank" and f"NotImplementedError: exercise {job.number}" not in outcome.message:
+        return f"its blank fails with another message than its own: {outcome.status}"
+    return ""
+
+
+def verify(numbers=None):
+    """
+    Verify exercises, by default all: the source passes, also written otherwise, the blank fails
+    with its own message, every trap is caught, and hints.md and traps.py know the same exercises.
+    """
+    began = time.monotonic()
+    exercises, hints = all_exercises(), all_hints()
+    if list(exercises) != list(hints):
+        raise UserError(f"marked are {list(exercises)}, but hints.md has {list(hints)}")
+    faults, count = [], 0
+    for number in numbers or exercises:
+        exercise = exercise_of(number)
+        if hints[number].title != exercise.title or not all([hints[number].about,
+                                                             *hints[number].hints]):
+            faults.append(f"{number}: hints.md has another title, or an empty hint")
+        if len(traps_of(exercise)) < 2:
+            faults.append(f"{number}: it has fewer than two traps")
+        slowest = 0.0
+        for job, outcome in run_jobs(list(verify_jobs(exercise)), processes()):
+            count += 1
+            slowest = max(slowest, outcome.seconds)
+            fault = fault_of(job, outcome)
+            if fault:
+                faults.append(f"{number}: {fault}")
+                print(outcome.message)
+        clear_scratch()
+        print(f"{number:>3}  {exercise.title:<46}{len(traps_of(exercise))} traps, "
+              f"{slowest:.1f} s at most", flush=True)
+    print(f"{count} runs of tests in {(time.monotonic() - began) / 60:.1f} minutes")
+    if faults:
+        raise UserError("; ".join(faults))
+    print("all sources pass, all blanks fail with their own message, all traps are caught")
