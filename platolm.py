@@ -34,17 +34,27 @@ LABEL = {"human": "Human: ", "gpt": "Assistant: "}
 IGNORE = -100
 
 
+# exercise 1: the mask that makes Socratic
 def encode(conversation, tokenizer, learn, intent="", compat=False):
     """
-    Encode a list of turns as token ids and a mask that is True where the loss counts.
+    Encode turns {"from", "value"} as two lists: token ids, and a mask, True where the loss counts.
 
     learn="human"  trains Socratic, who asks: the reverse of the usual, and PlatoLM's idea
     learn="gpt"    trains the assistant, who answers
     learn="all"    trains a plain language model of the whole text
 
-    `intent` is a line about who the human is or what they want; only a model of the human reads it.
+    ids   : <s>  system line, LABEL  <s>  text  </s>  LABEL  <s>  text  </s> ...
+    human :                               xxxx  xxxx
+    gpt   :                                                       xxxx  xxxx
+    all   :      xxxxxxxxxxxxxxxxxx  xxx  xxxx  xxxx  xxxxx  xxx  xxxx  xxxx
+
+    <s> and </s> are the ids tokenizer.bos and .eos; tokenizer.encode(text) gives a text's ids. The
+    system line (tokenizer.system) and the first label are encoded as one text. `intent` is a line
+    about who the human is or what they want; only a model of the human (learn="human") reads it:
+    it stands behind the system line, with two newlines and a space after it.
     compat: the <s> of a learnt turn counts as well, as in the authors' code.
-    A turn that is marked as not to be learnt (`is_target`) is read, and never counts.
+    A turn that is marked as not to be learnt (not is_target(turn)) is read; its text and </s> never
+    count.
     """
     ids, mask = [], []
     everything = learn == "all"
@@ -73,6 +83,7 @@ def shift(ids, mask):
     """
     Inputs and targets: each token predicts the next, and the mask belongs to the predicted one.
 
+    Both are lists, one shorter than ids and mask; a target that does not count is IGNORE.
     shift([5, 6, 7], [False, False, True])  ->  [5, 6], [IGNORE, 7]
     """
     targets = [token if counts else IGNORE for token, counts in zip(ids[1:], mask[1:])]
@@ -142,9 +153,17 @@ def turns(record):
     return conversation
 
 
+# exercise 10: a user who hears no answer
 def blanked(conversation):
-    """Return the turns with every answer emptied: what a blind user gets to read."""
-    return [turn if turn["from"] == "human" else turn | {"value": ""} for turn in conversation]
+    """
+    Return a new list of the turns with the "value" of every answer "": what a blind user reads.
+
+    No turn is left out, and its other keys stay; the conversation itself does not change.
+    """
+    heard = []
+    for turn in conversation:
+        heard.append(turn if turn["from"] == "human" else turn | {"value": ""})
+    return heard
 
 
 def to_messages(conversation):

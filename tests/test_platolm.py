@@ -30,6 +30,33 @@ def texts(ids, mask, tokenizer):
     return spans
 
 
+BRIEF = [("human", "hi"), ("gpt", "hello"), ("human", "bye")]
+
+
+def as_text(ids, mask, tokenizer):
+    """Tokens as one line of text, in brackets what the loss counts."""
+    return platolm.highlight(platolm.token_texts(ids, tokenizer), mask, 0, colour=False)
+
+
+@pytest.mark.exercise(1)
+@pytest.mark.parametrize("learn, more, text", [
+    ("human", {}, "<s> So. Human: <s>[ hi</s>] Assistant: <s> hello</s> Human: <s>[ bye</s>]"),
+    ("gpt", {}, "<s> So. Human: <s> hi</s> Assistant: <s>[ hello</s>] Human: <s> bye</s>"),
+    ("all", {}, "<s>[ So. Human: <s> hi</s> Assistant: <s> hello</s> Human: <s> bye</s>]"),
+    ("gpt", {"compat": True}, "<s> So. Human: <s> hi</s> Assistant: [<s> hello</s>] Human: <s> bye</s>"),
+    ("human", {"intent": "is shy"},
+     "<s> So. is shy⏎⏎ Human: <s>[ hi</s>] Assistant: <s> hello</s> Human: <s>[ bye</s>]"),
+    ("gpt", {"intent": "is shy"}, "<s> So. Human: <s> hi</s> Assistant: <s>[ hello</s>] Human: <s> bye</s>"),
+])
+def test_a_dialogue_and_its_mask_by_hand(tokenizer, learn, more, text):
+    ids, mask = encode(record(BRIEF)["conversations"], Tokenizer(tokenizer.model, "So. "), learn, **more)
+    assert len(ids) == len(mask), f"{len(ids)} tokens, but a mask for {len(mask)}"
+    # how many spaces stand around a special token is no matter here
+    got, expected = (re.sub(" +", " ", line) for line in (as_text(ids, mask, tokenizer), text))
+    assert got == expected, f"\nexpected {expected}\ngot      {got}"
+
+
+@pytest.mark.exercise(1)
 @pytest.mark.parametrize("role", ["human", "gpt"])
 @pytest.mark.parametrize("talk", TALKS)
 def test_learnt_is_exactly_what_the_role_said_and_the_end_of_its_turns(tokenizer, talk, role):
@@ -38,6 +65,7 @@ def test_learnt_is_exactly_what_the_role_said_and_the_end_of_its_turns(tokenizer
     assert texts(ids, mask, tokenizer) == [text for who, text in talk if who == role]
 
 
+@pytest.mark.exercise(1)
 def test_the_two_masks_are_disjoint_and_leave_only_the_template(tokenizer, records):
     for made in records:
         ids, human = encode(made["conversations"], tokenizer, "human")
@@ -117,6 +145,7 @@ def test_a_text_of_more_characters_than_pieces_is_carried_by_bytes(tmp_path, run
     assert done.returncode == 0 and "[ 你好,世界</s>]" in done.stdout, done.stderr
 
 
+@pytest.mark.exercise(1)
 @pytest.mark.parametrize("flag", [{"weight": 0}, {"loss": False}, {"train": False}, {"loss_mask": 0}])
 @pytest.mark.parametrize("learn", ["gpt", "all"])
 def test_a_turn_that_is_marked_is_read_and_not_learnt(tokenizer, flag, learn):
@@ -128,6 +157,28 @@ def test_a_turn_that_is_marked_is_read_and_not_learnt(tokenizer, flag, learn):
     assert same == ids and tokenizer.decode(lost[:-1]) == TALKS[0][1][1] and lost[-1] == tokenizer.eos
     listed = turns(made | {"loss_mask": [1, 0, 1, 1]})
     assert encode(listed, tokenizer, learn) == (same, fewer)
+
+
+HEARD = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"},
+         {"from": "human", "value": "bye"}, {"from": "gpt", "value": "see you", "weight": 0}]
+
+
+@pytest.mark.exercise(10)
+def test_blanked_by_hand():
+    conversation = [dict(turn) for turn in HEARD]
+    got = platolm.blanked(conversation)
+    expected = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": ""},
+                {"from": "human", "value": "bye"}, {"from": "gpt", "value": "", "weight": 0}]
+    assert got == expected
+    assert conversation == HEARD, "the dialogue itself has lost its answers, also for those who may hear them"
+    assert platolm.blanked([]) == []
+
+
+@pytest.mark.exercise(10)
+def test_the_blind_read_the_template_of_an_answer_and_not_a_word_of_it(tokenizer):
+    blind, sees = (tokenizer.decode(encode(turns, tokenizer, "human")[0]) for turns in (platolm.blanked(HEARD), HEARD))
+    assert blind.count(LABEL["gpt"].strip()) == sees.count(LABEL["gpt"].strip()) == 2, blind
+    assert "hello" in sees and "hello" not in blind and "bye" in blind, blind
 
 
 def test_tokenizer_ids_and_saving(tokenizer, tmp_path):
@@ -206,6 +257,7 @@ def authors_labels(conversation, tokenizer, role, system):
     return [token if any(start <= i < end for start, end in spans) else IGNORE for i, token in enumerate(ids)]
 
 
+@pytest.mark.exercise(1)
 @pytest.mark.parametrize("role", ["human", "gpt"])
 @pytest.mark.parametrize("talk", TALKS)
 def test_phoenix_and_compat_are_the_authors_labels_token_for_token(tokenizer, talk, role):
