@@ -39,7 +39,7 @@ class Exercise(NamedTuple):
     first: int              # line of its first decorator or of its def, counted from 1
     body: int               # line of the first statement after the docstring
     last: int               # its last line
-    docstring: str
+    indent: str             # the spaces before the statements of its body
 
     @property
     def lines(self):
@@ -51,13 +51,6 @@ class Exercise(NamedTuple):
         """How many lines of code its body has."""
         body = self.source.splitlines()[self.body - 1:self.last]
         return sum(bool(line.strip()) and not line.strip().startswith("#") for line in body)
-
-    @property
-    def indent(self):
-        """The spaces before the statements of its body."""
-        # the docstring stands as deep as they do
-        docstring = self.source.splitlines()[self.body - 2]
-        return " " * (len(docstring) - len(docstring.lstrip()))
 
     @property
     def copy(self):
@@ -83,9 +76,13 @@ def first_line(function):
     return min([function.lineno] + [each.lineno for each in function.decorator_list])
 
 
-def exercises_in(path, root=ROOT):
+def exercises_in(path, root):
     """List the Exercises of one file; a UserError for a line that marks no function."""
-    source = (root / path).read_text(encoding="utf-8")
+    file = short(root / path)
+    try:
+        source = (root / path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no UTF-8: {error}") from None
     marks = []
     for number, line in enumerate(source.splitlines(), 1):
         if match := MARK.match(line):
@@ -95,27 +92,27 @@ def exercises_in(path, root=ROOT):
     try:
         tree = ast.parse(source)
     except SyntaxError as error:
-        raise UserError(f"{path}, line {error.lineno}: {error.msg}; a test can run once Python "
+        raise UserError(f"{file}, line {error.lineno}: {error.msg}; a test can run once Python "
                         "can read the file") from None
     by_line = {first_line(function): (name, function) for name, function in functions_of(tree)}
     exercises = []
     for line, number, title in marks:
         if line + 1 not in by_line:
-            raise UserError(f"{path}, line {line}: no function begins below '# exercise {number}'")
+            raise UserError(f"{file}, line {line}: no function begins below '# exercise {number}'")
         name, function = by_line[line + 1]
-        docstring = ast.get_docstring(function)
-        if not docstring:
-            raise UserError(f"exercise {number}: {name} of {path} has no docstring to work from")
+        if not ast.get_docstring(function):
+            raise UserError(f"exercise {number}: {name} of {file} has no docstring to work from")
         exercises.append(Exercise(number, title, path, name, source, line + 1,
-                                  function.body[0].end_lineno + 1, function.end_lineno, docstring))
+                                  function.body[0].end_lineno + 1, function.end_lineno,
+                                  " " * function.body[0].col_offset))
     return exercises
 
 
-def all_exercises(root=ROOT):
-    """Return {number: Exercise} of a project, in order."""
+def all_exercises():
+    """Return {number: Exercise} of the project, in order."""
     found = {}
-    for file in [*sorted(root.glob("*.py")), *sorted((root / "data").rglob("*.py"))]:
-        for exercise in exercises_in(file.relative_to(root).as_posix(), root):
+    for file in [*sorted(ROOT.glob("*.py")), *sorted((ROOT / "data").rglob("*.py"))]:
+        for exercise in exercises_in(file.relative_to(ROOT).as_posix(), ROOT):
             if exercise.number in found:
                 raise UserError(f"exercise {exercise.number} is marked twice, in "
                                 f"{found[exercise.number].path} and {exercise.path}")
@@ -123,12 +120,13 @@ def all_exercises(root=ROOT):
     return dict(sorted(found.items()))
 
 
-def exercise_of(number, root=ROOT):
-    """Return one Exercise; a UserError that lists the numbers if there is none such."""
-    found = all_exercises(root)
+def exercise_of(number):
+    """Return one Exercise; a UserError that tells the numbers if there is none such."""
+    found = all_exercises()
     if number not in found:
-        raise UserError(f"there is no exercise {number}; `make exercises` lists those there are, "
-                        f"{min(found)} to {max(found)}")
+        span = f", {min(found)} to {max(found)}" if found else ": none"
+        raise UserError(f"there is no exercise {number}; `make exercises` lists those there are"
+                        f"{span}")
     return found[number]
 
 
@@ -169,7 +167,8 @@ class Hints(NamedTuple):
 
 def all_hints():
     """Return {number: Hints} of hints.md."""
-    sections = re.split(r"^## (\d+)\. (.+)$", HERE.with_name("hints.md").read_text(), flags=re.M)
+    text = (ROOT / "tests" / "exercises" / "hints.md").read_text(encoding="utf-8")
+    sections = re.split(r"^## (\d+)\. (.+)$", text, flags=re.M)
     found = {}
     for number, title, text in zip(sections[1::3], sections[2::3], sections[3::3]):
         about, *hints = re.split(r"^\d+\. ", text.strip(), flags=re.M)
@@ -206,7 +205,7 @@ def start(number, again):
         if not again:
             raise UserError(f"{short(exercise.copy)} holds your work; make exercise N={number} "
                             "AGAIN=1 moves it aside and begins again")
-        aside = exercise.copy.with_name(f"{number:02}-{time.strftime('%Y%m%d-%H%M%S')}")
+        aside = unused(exercise.copy.with_name(f"{number:02}-{time.strftime('%Y%m%d-%H%M%S')}"))
         exercise.copy.rename(aside)
         print(f"your old copy is now {short(aside)}")
     # whole before it has its name
@@ -225,6 +224,16 @@ def start(number, again):
     print(f"\nthe reference answer has {exercise.size} lines of code"
           + (f" ({hints.about})" if hints else ""))
     print(f"then: make check N={number}; make hint N={number} if you are stuck")
+
+
+def unused(path):
+    """The path itself or, where something has it, the path with the first free number behind."""
+    path, number = Path(path), 1
+    free = path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
 
 
 def short(path):
@@ -249,7 +258,10 @@ def begun(number):
 def hint(number):
     """Print the next hint; how many were seen stands beside the copy."""
     exercise = exercise_of(number)
-    hints = all_hints()[number].hints
+    found = all_hints().get(number)
+    if not found:
+        raise UserError(f"hints.md has no hints for exercise {number}: our fault")
+    hints = found.hints
     seen = FOLDER / f"{number:02}.hints"
     count = min(len(hints), 1 + (int(seen.read_text()) if seen.exists() else 0))
     FOLDER.mkdir(parents=True, exist_ok=True)

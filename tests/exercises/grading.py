@@ -18,7 +18,8 @@ from xml.etree import ElementTree
 
 from data.program import UserError
 from tests.exercises.exercises import (FOLDER, ROOT, all_exercises, all_hints, begun, blank,
-                                       copy_project, exercise_of, functions_of, short, with_body)
+                                       copy_project, exercise_of, functions_of, short, unused,
+                                       with_body)
 from tests.exercises.sandbox import Job, run_jobs
 
 SCRATCH = FOLDER / "scratch"
@@ -35,10 +36,13 @@ def is_marked(tests, number):
     return any(str(number) in re.split(r"\D+", numbers) for numbers in marks)
 
 
-def test_files(number):
+def tests_of(number):
     """The files of the project's tests that are marked with an exercise, from its root."""
-    return tuple(f"tests/{file.name}" for file in sorted((ROOT / "tests").glob("test_*.py"))
-                 if is_marked(file.read_text(encoding="utf-8"), number))
+    files = tuple(f"tests/{file.name}" for file in sorted((ROOT / "tests").glob("test_*.py"))
+                  if is_marked(file.read_text(encoding="utf-8"), number))
+    if not files:
+        raise UserError(f"no test is marked with exercise {number}: our fault")
+    return files
 
 
 def scratch_copy(name, exercise, source):
@@ -58,22 +62,33 @@ def clear_scratch():
 # the traps
 
 
+def all_traps():
+    """List the Traps of the project."""
+    return runpy.run_path(str(ROOT / "tests" / "traps.py"))["TRAPS"]
+
+
 def traps_of(exercise):
-    """List (what a trap confuses, the text of the exercise's file with it) of an exercise."""
-    traps = []
+    """Return {what a trap confuses: the text of the exercise's file with it} of an exercise."""
+    traps = {}
     function = "\n".join(exercise.lines)
-    for trap in runpy.run_path(str(ROOT / "tests" / "traps.py"))["TRAPS"]:
+    for trap in all_traps():
         if trap.exercise != exercise.number:
             continue
+        name = f"trap '{trap.confuses}' of exercise {exercise.number}"
+        if trap.confuses in traps:
+            raise UserError(f"{name} is there twice")
         if function.count(trap.right) != 1:
-            raise UserError(f"trap '{trap.confuses}' of exercise {exercise.number}: its right text "
-                            f"stands {function.count(trap.right)} times in {exercise.name}")
+            raise UserError(f"{name}: its right text stands {function.count(trap.right)} times in "
+                            f"{exercise.name}")
         lines = exercise.source.splitlines()
         wrong = function.replace(trap.right, trap.wrong).splitlines()
         lines[exercise.first - 1:exercise.last] = wrong
         text = "\n".join(lines) + "\n"
-        ast.parse(text)
-        traps.append((trap.confuses, text))
+        try:
+            ast.parse(text)
+        except SyntaxError as error:
+            raise UserError(f"{name} is no Python: {error}") from None
+        traps[trap.confuses] = text
     return traps
 
 
@@ -113,14 +128,15 @@ class Row(NamedTuple):
 
 
 def restore_tests(exercise):
-    """Put the project's tests into a student's copy; a changed one is kept as NAME.changed."""
+    """Put the project's tests into a student's copy; changed ones are kept as NAME.changed."""
     for file in (ROOT / "tests").rglob("*.py"):
         if file.name == "traps.py":
             continue
         copy = exercise.copy / file.relative_to(ROOT)
         if copy.exists() and copy.read_bytes() != file.read_bytes():
-            copy.replace(f"{copy}.changed")
-            print(f"{short(copy)} is the project's again; yours is {copy.name}.changed")
+            aside = unused(f"{copy}.changed")
+            copy.rename(aside)
+            print(f"{short(copy)} is the project's again; yours is {aside.name}")
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, copy)
 
@@ -129,7 +145,7 @@ def check_row(number):
     """Run an exercise's tests in the student's copy: (Row, Outcome)."""
     exercise, _ = begun(number)
     restore_tests(exercise)
-    job = Job(exercise.copy, test_files(number), number, module_of(exercise))
+    job = Job(exercise.copy, tests_of(number), number, module_of(exercise))
     (_, outcome), = run_jobs([job])
     if outcome.passed and not outcome.loaded:
         raise UserError(f"the tests of exercise {number} never load {exercise.path}: our fault")
@@ -177,19 +193,25 @@ def hunt_rows(exercise, tests):
     number = exercise.number if is_marked(text, exercise.number) else None
     sources = {"the source": exercise.source,
                "the same answer in other words": written_otherwise(exercise)}
-    traps = dict(traps_of(exercise))
-    jobs = []
-    for i, (name, source) in enumerate({**sources, **traps}.items()):
-        directory = scratch_copy(f"hunt-{exercise.number}-{i}", exercise, source)
-        shutil.copy(file, directory / "tests" / "test_hunt.py")
-        jobs.append(Job(directory, ("tests/test_hunt.py",), number, module_of(exercise), name))
-    outcomes = {job.name: outcome for job, outcome in run_jobs(jobs, processes())}
+    traps = traps_of(exercise)
+
+    def outcomes_on(kind, texts):
+        """Run the tests on some texts of the exercise's file: {name: Outcome}."""
+        jobs = []
+        for i, (name, source) in enumerate(texts.items()):
+            directory = scratch_copy(f"hunt-{exercise.number}-{kind}-{i}", exercise, source)
+            shutil.copy(file, directory / "tests" / "test_hunt.py")
+            jobs.append(Job(directory, ("tests/test_hunt.py",), number, module_of(exercise), name))
+        return {job.name: outcome for job, outcome in run_jobs(jobs, processes())}
+
+    found = outcomes_on("right", sources)
     for name in sources:
-        if not outcomes[name].passed:
-            print(outcomes[name].message)
-            raise UserError(f"{tests} must pass on {name}, and does not: {outcomes[name].status}")
-    caught = [name for name in traps if not outcomes[name].passed]
-    return caught, [name for name in traps if name not in caught]
+        if not found[name].passed:
+            print(found[name].message)
+            raise UserError(f"{tests} must pass on {name}, and does not: {found[name].status}")
+    found = outcomes_on("wrong", traps)
+    return ([name for name in traps if not found[name].passed],
+            [name for name in traps if found[name].passed])
 
 
 def hunt(number, tests, show):
@@ -276,10 +298,8 @@ def verify_jobs(exercise):
     """Jobs on the source, on the source written otherwise, on the blank, and on every trap."""
     texts = {"source": exercise.source, "otherwise": written_otherwise(exercise),
              "blank": blank(exercise)}
-    texts |= {f"trap {i}: {name}": text for i, (name, text) in enumerate(traps_of(exercise), 1)}
-    files = test_files(exercise.number)
-    if not files:
-        raise UserError(f"no test is marked with exercise {exercise.number}")
+    texts |= {f"trap: {name}": text for name, text in traps_of(exercise).items()}
+    files = tests_of(exercise.number)
     for i, (name, text) in enumerate(texts.items()):
         directory = scratch_copy(f"verify-{exercise.number}-{i}", exercise, text)
         yield Job(directory, files, exercise.number, module_of(exercise), name)
@@ -308,6 +328,8 @@ def verify(numbers=None):
     exercises, hints = all_exercises(), all_hints()
     if list(exercises) != list(hints):
         raise UserError(f"marked are {list(exercises)}, but hints.md has {list(hints)}")
+    if strangers := {trap.exercise for trap in all_traps()} - set(exercises):
+        raise UserError(f"traps.py has rows of exercises that are not marked: {sorted(strangers)}")
     faults, count = [], 0
     for number in numbers or exercises:
         exercise = exercise_of(number)

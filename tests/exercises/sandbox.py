@@ -12,11 +12,14 @@ import resource
 import selectors
 import signal
 import sys
+import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import NamedTuple
 
-SECONDS, MEMORY = 60, 8 << 30
+# limits of one run of tests: seconds; bytes of memory, and of a file
+SECONDS, MEMORY, FILE_SIZE = 60, 8 << 30, 256 << 20
 # events of Python's audit hooks that start a process
 STARTS = ("os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "os.exec",
           "subprocess.Popen")
@@ -95,7 +98,9 @@ def guard(directory, violations):
     home, owner = str(directory), os.getpid()
 
     def refuse(what):
-        violations.append(what)
+        # the first will do: tests may try again and again
+        if not violations:
+            violations.append(what)
         raise PermissionError(what)
 
     def inside(path):
@@ -120,6 +125,25 @@ def guard(directory, violations):
     sys.addaudithook(hook)
 
 
+def limit(which, amount):
+    """Limit this process, where its system can; never above a limit that it has already."""
+    try:
+        _, most = resource.getrlimit(which)
+        if most != resource.RLIM_INFINITY:
+            amount = min(amount, most)
+        resource.setrlimit(which, (amount, amount))
+    except (OSError, ValueError):
+        pass
+
+
+def address_space():
+    """How many bytes of addresses this process has taken already; 0 if the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
 def run_child(job, pipe):
     """Run a job's tests in this process, a fork; write what came of them into a pipe."""
     import pytest
@@ -132,9 +156,12 @@ def run_child(job, pipe):
     with open(scratch / "output.txt", "w", encoding="utf-8") as output:
         for stream in (1, 2):
             os.dup2(output.fileno(), stream)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (2 * SECONDS, 2 * SECONDS))
+    # libraries for graphics cards take gigabytes of addresses before a test runs
+    limit(resource.RLIMIT_AS, address_space() + MEMORY)
+    limit(resource.RLIMIT_CPU, 2 * SECONDS)
+    limit(resource.RLIMIT_FSIZE, FILE_SIZE)
     os.environ |= {"TMPDIR": str(scratch), "HOME": str(scratch)}
+    tempfile.tempdir = str(scratch)
     sys.dont_write_bytecode = True
     torch.set_num_threads(1)
     # the copy's modules, not those of this program
@@ -148,7 +175,7 @@ def run_child(job, pipe):
                 del sys.modules[name]
     recorder, violations, owner = Recorder(job.number), [], os.getpid()
     guard(directory, violations)
-    pytest.main(["-x", "-q", "--tb=short", "-p", "no:cacheprovider", f"--rootdir={directory}",
+    code = pytest.main(["-x", "-q", "--tb=short", "-p", "no:cacheprovider", f"--rootdir={directory}",
                  f"--confcutdir={directory / 'tests'}", f"--basetemp={scratch / 'temporary'}",
                  *job.files], plugins=[recorder])
     # a fork of a test that came this far is not the process that was asked
@@ -156,7 +183,8 @@ def run_child(job, pipe):
         os._exit(1)
     loaded = getattr(sys.modules.get(job.module), "__file__", "") or ""
     result = {"counts": recorder.counts, "message": recorder.message[-9_000:], "loaded": loaded,
-              "violations": violations}
+              "violations": violations, "interrupted": code in (pytest.ExitCode.INTERRUPTED,
+                                                                pytest.ExitCode.INTERNAL_ERROR)}
     # less than a pipe holds, so that nobody waits
     os.write(pipe, json.dumps(result).encode())
 
@@ -180,6 +208,8 @@ def judge(job, data, seconds):
         status = result["violations"][0]
     elif counts["failed"]:
         status = "a test fails"
+    elif result["interrupted"]:
+        status = "something interrupts them"
     elif counts["skipped"]:
         status = "a test is skipped, so it shows nothing"
     elif not counts["passed"]:
@@ -196,33 +226,48 @@ def run_jobs(jobs, at_once=1):
     import pytest  # noqa: F401, imported here once for all forks
     import torch  # noqa: F401
     waiting, running = list(jobs)[::-1], {}
-    with selectors.DefaultSelector() as selector:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                job = waiting.pop()
-                read, write = os.pipe()
-                sys.stdout.flush()
-                child = os.fork()
-                if child == 0:
-                    try:
-                        os.close(read)
-                        run_child(job, write)
-                    finally:
-                        os._exit(0)
-                os.close(write)
-                selector.register(read, selectors.EVENT_READ)
-                running[read] = job, child, time.monotonic()
-            ready = {key.fd for key, _ in selector.select(timeout=0.5)}
-            for read, (job, child, began) in list(running.items()):
-                seconds = time.monotonic() - began
-                if read not in ready and seconds < SECONDS:
-                    continue
-                data = os.read(read, 65_536) if read in ready else b""
-                selector.unregister(read)
-                os.close(read)
-                end_group(child)
-                del running[read]
-                yield job, judge(job, data, seconds)
+    try:
+        with selectors.DefaultSelector() as selector:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    job = waiting.pop()
+                    read, child = start_job(job)
+                    selector.register(read, selectors.EVENT_READ)
+                    running[read] = job, child, time.monotonic()
+                ready = {key.fd for key, _ in selector.select(timeout=0.5)}
+                for read, (job, child, began) in list(running.items()):
+                    seconds = time.monotonic() - began
+                    if read not in ready and seconds < SECONDS:
+                        continue
+                    data = os.read(read, 65_536) if read in ready else b""
+                    selector.unregister(read)
+                    os.close(read)
+                    end_group(child)
+                    del running[read]
+                    yield job, judge(job, data, seconds)
+    finally:
+        # where somebody interrupts us
+        for _, child, _ in running.values():
+            end_group(child)
+
+
+def start_job(job):
+    """Start the process of a job: (the end of a pipe from which its result comes, its id)."""
+    read, write = os.pipe()
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(read)
+            run_child(job, write)
+        except BaseException:
+            # into the copy's runs/output.txt
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(0)
+    os.close(write)
+    return read, child
 
 
 def end_group(child):
