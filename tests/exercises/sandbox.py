@@ -6,6 +6,7 @@ This guards against accidents, not against an attacker: whoever writes tests is 
 to run. torch is imported once, here; the processes are forks, which import the copy's own files.
 """
 
+import gc
 import json
 import os
 import resource
@@ -160,10 +161,13 @@ def run_child(job, pipe):
     limit(resource.RLIMIT_AS, address_space() + MEMORY)
     limit(resource.RLIMIT_CPU, 2 * SECONDS)
     limit(resource.RLIMIT_FSIZE, FILE_SIZE)
-    os.environ |= {"TMPDIR": str(scratch), "HOME": str(scratch)}
+    os.environ |= {"TMPDIR": str(scratch), "HOME": str(scratch),
+                   "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     tempfile.tempdir = str(scratch)
     sys.dont_write_bytecode = True
     torch.set_num_threads(1)
+    # what was imported before the fork stays: pytest need not look through it for garbage
+    gc.freeze()
     # the copy's modules, not those of this program
     here = str(Path(__file__).resolve().parents[2])
     sys.path[:] = [str(directory)] + [path for path in sys.path
