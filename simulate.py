@@ -44,13 +44,19 @@ from platolm import END_REASONS, LABEL, DialogueEnd, blanked, prompt, to_message
 # model.py is imported where a local model writes: torch takes seconds, and other users need none
 
 
+# exercise 6: two speakers in turn
 def converse(ask, answer, rounds):
     """
     Let a user and an assistant take turns. Returns the turns, and why there are no more (one of
     platolm.END_REASONS).
 
     ask(turns) returns the next question, or None to leave; answer(turns) the reply to the last
-    one. Both may be anything: a model, a server, a script. Either may raise DialogueEnd.
+    one. Both may be anything: a model, a server, a script. Either may raise DialogueEnd: its text
+    is then the reason. The others: "left"; what reason_to_stop(question, turns) says, and then
+    nobody answers; after so many rounds "turn_limit", and then nobody asks.
+
+    Turns are a list of {"from": "human" | "gpt", "value": text}. Those that are returned are whole
+    rounds: a question without its answer is dropped.
     """
     turns = []
     try:
@@ -68,8 +74,17 @@ def converse(ask, answer, rounds):
     return turns, "turn_limit"
 
 
+# exercise 5: when a dialogue has to stop
 def reason_to_stop(question, turns):
-    """Say why a dialogue has to end before this question (of END_REASONS); None if it need not."""
+    """
+    Say why a dialogue has to end before this question (of END_REASONS); None if it need not.
+
+    turns: what was said before, in whole rounds. Of these, the first that is true:
+    "left"       the question is empty or blank
+    "role_leak"  it contains "</s>" or a label of LABEL, be it without the space at its end
+    "repeats"    the human has asked the very same before; or both this question and the human's
+                 last one are nothing but thanks or a good-bye (is_courtesy)
+    """
     if not question.strip():
         return "left"
     labels = [label.strip() for label in LABEL.values()]
@@ -196,8 +211,15 @@ class Asker:
 # many dialogues at once
 
 
+# exercise 25: replaying what the journal holds
 def replay_then(history, speak):
-    """Return a speaker that first repeats the turns of `history`, and then calls speak(turns)."""
+    """
+    Return a speaker, called with the turns so far, that repeats `history` before it uses `speak`.
+
+    history: the first turns of the dialogue, both sides', as {"value": text, ...}. Where it holds
+    the next turn, the speaker returns that turn's text, and does not call speak; beyond it, the
+    speaker returns what speak(turns) does. It is called when it is its side's turn, no other time.
+    """
     def replay(turns):
         if len(turns) < len(history):
             return history[len(turns)]["value"]
@@ -408,14 +430,32 @@ class Client:
                     failure = error
             # all workers honour a wait that the server asks for
             self.limiter.pause(failure.wait or 0)
-            # full jitter: between 0 and a bound that doubles with every try
-            wait = failure.wait or random.uniform(0, min(60, 2 ** (failures - 2)))
             elapsed = self.clock() - started - queued
-            if failures == TRIES or wasted == WASTED or elapsed + wait > self.patience:
-                more = f"; it asks to wait {failure.wait:.0f} s more" if failure.wait else ""
-                raise RetriesExhausted(f"no answer from {self.url} after {failures} tries in "
-                                       f"{elapsed:.0f} s{more}: {failure}")
-            self.sleep(wait)
+            self.sleep(self.wait_after(failure, failures, wasted, elapsed))
+
+    # exercise 22: waiting before the next try
+    def wait_after(self, failure, failures, wasted, elapsed):
+        """
+        Return for how many seconds to wait before the next try; RetriesExhausted if there is none.
+
+        failure: the last RetryableError; failures: how many tries have failed, wasted: how many of
+        them were paid for; elapsed: seconds since the first.
+
+        A wait that the server asks for is kept to: failure.wait, or None or 0 if it asks for none.
+        Any other is random, each length from 0 to a bound equally likely, so that not all come back
+        at once (full jitter). The bound is 0.5 s after the first failure, doubles with each further
+        one, and is 60 s at most.
+
+        No try follows after TRIES failures, nor after WASTED wasted ones, nor if it would begin
+        later than self.patience seconds after the first. The error's text names self.url, the
+        failures, elapsed and a wait that was asked for, and holds the words of the last failure.
+        """
+        wait = failure.wait or random.uniform(0, min(60, 2 ** (failures - 2)))
+        if failures == TRIES or wasted == WASTED or elapsed + wait > self.patience:
+            more = f"; it asks to wait {failure.wait:.0f} s more" if failure.wait else ""
+            raise RetriesExhausted(f"no answer from {self.url} after {failures} tries in "
+                                   f"{elapsed:.0f} s{more}: {failure}")
+        return wait
 
     def note_rate_limit(self, error):
         """Say once that requests come too fast; RetriesExhausted if nobody is served any more."""

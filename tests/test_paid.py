@@ -21,13 +21,13 @@ from data.api.budget import (Ledger, cost_in_dollars, forecast, price_of, teache
                              user_tokens, worst_case)
 from data.api.journal import Journal, journal_records, mean_sizes
 from data.api.limiter import Limiter, RunStopped
-from data.api.protocol import RetriesExhausted
+from data.api.protocol import RetriesExhausted, RetryableError
 from data.api.server import RequestError, serving
 from data.api.session import check_server, open_session
 from data.openings import Opening
 from data.program import Progress, UserError, format_dollars, to_jsonl
 from platolm import END_REASONS, DialogueEnd
-from simulate import TRIES, Client, Simulation, Teacher
+from simulate import TRIES, WASTED, Client, Simulation, Teacher
 from tests.chaos import (AFTER, BEFORE, DEAR, INTACT, PRICE, REFUSALS, Allowance, Chaos, Limited, SharedClock, Tally,
                          at_random)
 
@@ -241,6 +241,49 @@ def test_a_transient_error_is_retried_until_it_is_gone(chaos, fault):
     text = talk(client)
     assert text == "wëll, ünd 1" and text.meta["finish"] == "stop"
     assert text.meta["attempts"] == tally.requests - 1 == (1 if fault in INTACT else 4)
+
+
+def patient(seconds=10 ** 6):
+    """A client with so much patience, of an address where nobody is."""
+    return Client("http://127.0.0.1:9/v1", patience=seconds)
+
+
+@pytest.mark.exercise(22)
+@pytest.mark.parametrize("failures, bound", [(1, 0.5), (2, 1), (3, 2), (6, 16), (7, 32), (8, 60), (9, 60)])
+def test_a_wait_is_anywhere_below_a_bound_that_doubles(failures, bound):
+    client, failure = patient(), RetryableError("HTTP 500: no")
+    waits = sorted(client.wait_after(failure, failures, 0, 1) for _ in range(300))
+    said = f"after {failures} failures, 300 waits are from {waits[0]:.3f} to {waits[-1]:.3f} s; the bound is {bound}"
+    assert 0 <= waits[0] < 0.1 * bound and 0.9 * bound < waits[-1] <= bound, said
+    assert 0.4 * bound < sum(waits) / 300 < 0.6 * bound, said
+
+
+@pytest.mark.exercise(22)
+@pytest.mark.parametrize("asked", [0.25, 7, 300])
+def test_a_wait_that_the_server_asks_for_is_kept_to(asked):
+    client, failure = patient(), RetryableError("slow down", asked)
+    got = [client.wait_after(failure, failures, 0, 1) for failures in (1, 5)]
+    assert got == [asked, asked], f"the server asks to wait {asked} s, and the waits are {got}"
+    waits = [client.wait_after(RetryableError("slow down", 0), 7, 0, 1) for _ in range(20)]
+    assert max(waits) > 1, "who asks for a wait of 0 s asks for none, and is not to be hammered"
+
+
+@pytest.mark.exercise(22)
+@pytest.mark.parametrize("wait, failures, wasted, elapsed", [
+    (None, TRIES, 0, 1), (7, TRIES, 0, 1), (None, 5, WASTED, 1), (None, 1, 0, 61), (30, 1, 0, 40)])
+def test_when_no_try_follows_the_servers_words_are_kept(wait, failures, wasted, elapsed):
+    failure = RetryableError("HTTP 500: the cat is on the fire", wait)
+    with pytest.raises(RetriesExhausted) as given_up:
+        got = patient(60).wait_after(failure, failures, wasted, elapsed)
+        pytest.fail(f"the next try comes in {got} s: {failures} failures, {wasted} wasted, {elapsed} s, wait {wait}")
+    for part in ("http://127.0.0.1:9/v1", str(failures), str(elapsed), str(wait or ""), str(failure)):
+        assert part in str(given_up.value), f"{part!r} is missing in {str(given_up.value)!r}"
+
+
+@pytest.mark.exercise(22)
+def test_until_then_a_try_follows():
+    for wait, failures, wasted, elapsed in ((None, TRIES - 1, WASTED - 1, 0), (19, 1, 0, 40)):
+        assert patient(60).wait_after(RetryableError("no", wait), failures, wasted, elapsed) <= 60
 
 
 def test_waits_grow_and_are_spread():

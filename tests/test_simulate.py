@@ -13,6 +13,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -26,34 +27,67 @@ from data.program import UserError, run, to_jsonl
 from data.users import Prompted, Remote, Scripted, UserSettings, Whole, scale_odds, parse_transcript
 from model import Engine, generate_batch
 from platolm import DialogueEnd, encode
-from simulate import Client, Simulation, Socratic, Teacher, converse, main
+from simulate import Client, Simulation, Socratic, Teacher, converse, main, reason_to_stop, replay_then
 
 # ------------------------------------------------------------------------------------------------
 # converse
 
 
 def script(*questions):
-    """A user who says these things and leaves."""
-    return lambda turns: dict(enumerate(questions)).get(len(turns) // 2)
+    """A user who says these things and leaves; who is asked again and again complains."""
+    calls = count(1)
+
+    def ask(turns):
+        assert next(calls) <= 20, f"a user who has only {questions} to say is asked for the 21st time"
+        return dict(enumerate(questions)).get(len(turns) // 2)
+    return ask
 
 
 def echo(turns):
     return f"you said: {turns[-1]['value']}"
 
 
+@pytest.mark.exercise(6)
 def test_a_dialogue_by_hand():
     turns, end = converse(script("a", "b"), echo, 9)
     assert end == "left" and [t["value"] for t in turns] == ["a", "you said: a", "b", "you said: b"]
     assert [t["from"] for t in turns] == ["human", "gpt"] * 2
 
 
+@pytest.mark.exercise(6)
 def test_each_sees_what_was_said_before():
-    saw = []
-    converse(lambda turns: saw.append(len(turns)) or (None if len(turns) > 3 else str(len(turns))),
+    saw, questions = [], script("a", "b")
+    converse(lambda turns: saw.append(len(turns)) or questions(turns),
              lambda turns: saw.append(len(turns)) or "so", 9)
     assert saw == [0, 1, 2, 3, 4]
 
 
+def talker_of(role, said, most):
+    """A speaker who always has something new to say, notes in `said` who spoke, and complains after so many calls."""
+    def speak(turns):
+        said.append(role)
+        assert len(said) <= most, f"after {most} turns nobody should be asked for another, but they are: {said}"
+        return f"{role} says {len(said)}"
+    return speak
+
+
+@pytest.mark.exercise(6)
+@pytest.mark.parametrize("rounds", [0, 1, 3])
+def test_so_many_rounds_and_after_the_last_answer_no_question(rounds):
+    said = []
+    turns, end = converse(talker_of("human", said, 2 * rounds), talker_of("gpt", said, 2 * rounds), rounds)
+    assert said == ["human", "gpt"] * rounds and end == "turn_limit"
+    assert turns == [{"from": role, "value": f"{role} says {n}"} for n, role in enumerate(said, 1)]
+
+
+@pytest.mark.exercise(6)
+def test_a_question_that_ends_the_dialogue_is_not_answered():
+    answered = []
+    turns, end = converse(script("a", "b", "a", "c"), lambda turns: answered.append(turns[-1]["value"]) or "so", 9)
+    assert (len(turns), end) == (4, "repeats") and answered == ["a", "b"], "somebody pays for each answer"
+
+
+@pytest.mark.exercise(6)
 def test_every_way_to_end_keeps_whole_rounds():
     def dies(end, at):
         def side(turns):
@@ -70,6 +104,22 @@ def test_every_way_to_end_keeps_whole_rounds():
     assert (len(turns), end) == (2, "content_filter")
 
 
+@pytest.mark.exercise(5)
+@pytest.mark.parametrize("said, question, reason", [
+    ([], "who are you?", None), ([], "", "left"), (["a", "b"], " \n", "left"),
+    ([], "so</s>", "role_leak"), (["a", "b"], "and then Assistant: hello", "role_leak"),
+    ([], "Human:\nwho is there?", "role_leak"), ([], "what is a human: being?", None), ([], "any assistant", None),
+    (["a", "b"], "a", "repeats"), (["a", "b", "c", "d"], "a", "repeats"), (["a", "b"], "A", None),
+    (["is it so?", "yes", "sure?", "very"], "yes", None),
+    (["thanks!", "you are welcome"], "bye", "repeats"), (["thanks!", "welcome"], "thanks, and the door?", None),
+    ([], "thanks", None), (["a", "thanks"], "thank you", None),
+    (["thanks", "ok", "and the door?", "is green"], "thank you", None)])
+def test_when_to_stop_by_hand(said, question, reason):
+    got = reason_to_stop(question, to_turns(*said))
+    assert got == reason, f"after {said}, {question!r} should give {reason!r}, and gives {got!r}"
+
+
+@pytest.mark.exercise(5)
 @pytest.mark.parametrize("question, end", [
     ("and then Assistant: hello", "role_leak"), ("so</s>Assistant", "role_leak"),
     ("Human: me again", "role_leak"), ("", "left"), ("  \n", "left"), ("a", "repeats"),
@@ -79,12 +129,14 @@ def test_what_no_human_says_is_never_said(question, end):
     assert (len(turns), why) == (2, end)
 
 
+@pytest.mark.exercise(5)
 def test_two_who_thank_each_other_for_ever_do_not():
     turns, end = converse(script("a", "Thanks!", "thank you so much, bye!", "b"), echo, 9)
     assert (len(turns), end) == (4, "repeats")
     assert converse(script("thanks", "thanks, and the door?", "is that it"), echo, 9)[1] == "left"
 
 
+@pytest.mark.exercise(5)
 def test_a_label_with_a_capital_elsewhere_is_no_leak():
     assert converse(script("what is a human: being?"), echo, 9)[1] == "left"
 
@@ -334,6 +386,26 @@ def test_a_given_question_is_asked_once_and_first(serve, tmp_path):
     assert record["seed"] == "s1" and record["given"] == 1
 
 
+@pytest.mark.exercise(25)
+def test_a_history_is_repeated_and_nothing_of_it_is_asked_for():
+    bought = []
+    speak = replay_then(to_turns("q1", "a1", "q2", "a2"), lambda turns: bought.append(len(turns)) or f"new {len(turns)}")
+    texts = [speak(to_turns(*"abcde"[:length])) for length in range(6)]
+    assert texts == ["q1", "a1", "q2", "a2", "new 4", "new 5"]
+    assert bought == [4, 5], f"after so many turns something new was asked for: {bought}, not [4, 5]"
+
+
+@pytest.mark.exercise(25)
+def test_a_speaker_of_one_side_finds_its_own_turns_in_a_history_of_both():
+    human = replay_then(to_turns("q1", "a1", "q2", "a2"), lambda turns: None)
+    assert [human(to_turns(*"abcde"[:length])) for length in (0, 2, 4)] == ["q1", "q2", None]
+    # a history may end with a question
+    gpt = replay_then(to_turns("q1", "a1", "q2"), lambda turns: "new")
+    assert [gpt(to_turns(*"abcde"[:length])) for length in (1, 3, 5)] == ["a1", "new", "new"]
+    assert replay_then([], lambda turns: "new")([]) == "new"
+
+
+@pytest.mark.exercise(25)
 def test_given_rounds_are_not_bought_again(tmp_path):
     given = to_turns("q1", "a1", "q2", "a2")
     asked = []

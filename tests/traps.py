@@ -42,6 +42,48 @@ TRAPS = [
     Trap(2, "what does not count becomes token 0, and is learnt as such",
          "token if counts else IGNORE", "token if counts else 0"),
     Trap(2, "the last token is an input, though nothing follows it", "ids[:-1]", "ids"),
+    # 5: when a dialogue has to stop
+    Trap(5, "a question of nothing but spaces is a question", "question.strip()", "question"),
+    Trap(5, "a label leaks only with the space at its end", "label.strip()", "label"),
+    Trap(5, "only the other side's label is a leak", "LABEL.values()", '[LABEL["gpt"]]'),
+    Trap(5, "a label in small letters is a leak, too", "mark in question",
+         "mark.lower() in question.lower()"),
+    Trap(5, "who says what the assistant said repeats a question", "turns[::2]", "turns"),
+    Trap(5, "a question is compared with the last one alone", "turns[::2]", "turns[-2::2]"),
+    Trap(5, "the first thanks end the dialogue", "earlier and is_courtesy(earlier[-1]) and ", ""),
+    Trap(5, "thanks at any time before make these a repetition", "is_courtesy(earlier[-1])",
+         "any(map(is_courtesy, earlier))"),
+    Trap(5, "the assistant's thanks count as the human's", "is_courtesy(earlier[-1])",
+         'is_courtesy(turns[-1]["value"])'),
+    # 6: two speakers in turn
+    Trap(6, "a last question is asked that nobody will answer",
+         "for _ in range(rounds):\n"
+         "            question = ask(turns)",
+         "while True:\n"
+         "            question = ask(turns)\n"
+         "            if len(turns) == 2 * rounds:\n"
+         "                break"),
+    Trap(6, "the dialogue never ends: the limit of rounds is ignored", "for _ in range(rounds):",
+         "while True:"),
+    Trap(6, "rounds are counted as turns", "range(rounds)", "range(rounds // 2)"),
+    Trap(6, "the roles are swapped",
+         '"human", "value": question}]\n'
+         "            # a question without its answer is never kept\n"
+         '            turns = with_question + [{"from": "gpt"',
+         '"gpt", "value": question}]\n'
+         '            turns = with_question + [{"from": "human"'),
+    Trap(6, "a question is kept though its answer never came",
+         'with_question = turns + [{"from": "human", "value": question}]\n'
+         "            # a question without its answer is never kept\n"
+         '            turns = with_question + [{"from": "gpt", "value": answer(with_question)}]',
+         'turns = turns + [{"from": "human", "value": question}]\n'
+         '            turns = turns + [{"from": "gpt", "value": answer(turns)}]'),
+    Trap(6, "the assistant does not see the question", "answer(with_question)", "answer(turns)"),
+    Trap(6, "a question is answered, and paid for, before it ends the dialogue",
+         "if reason := reason_to_stop(question, turns):",
+         'answer(turns + [{"from": "human", "value": question}])\n'
+         "            if reason := reason_to_stop(question, turns):"),
+    Trap(6, "whoever ends it, and why, it is called an error", "str(end)", '"error"'),
     # 10: a user who hears no answer
     Trap(10, "the answers are left out, so that questions follow on questions",
          'heard.append(turn if turn["from"] == "human" else turn | {"value": ""})',
@@ -52,4 +94,39 @@ TRAPS = [
          '{"from": "gpt", "value": ""}'),
     Trap(10, "the questions are emptied in place of the answers",
          'turn["from"] == "human"', 'turn["from"] == "gpt"'),
+    # 22: waiting before the next try
+    Trap(22, "there is no end to the tries", "failures == TRIES or ", ""),
+    Trap(22, "answers are paid for that give nothing, as often as there are tries",
+         "wasted == WASTED or ", ""),
+    Trap(22, "the bound of the wait does not grow", "min(60, 2 ** (failures - 2))", "0.5"),
+    Trap(22, "the bound of the wait grows for ever", "min(60, 2 ** (failures - 2))",
+         "2 ** (failures - 2)"),
+    Trap(22, "the wait is the bound itself, so that all come back at once",
+         "random.uniform(0, min(60, 2 ** (failures - 2)))", "min(60, 2 ** (failures - 2))"),
+    Trap(22, "half of the bound is always waited", "random.uniform(0, min(60, 2 ** (failures - 2)))",
+         "min(60, 2 ** (failures - 2)) * random.uniform(0.5, 1)"),
+    Trap(22, "a wait that the server asks for is ignored", "wait = failure.wait or ", "wait = "),
+    Trap(22, "a server that asks for no wait is asked again at once, over and over",
+         "failure.wait or random.uniform(0, min(60, 2 ** (failures - 2)))",
+         "random.uniform(0, min(60, 2 ** (failures - 2))) if failure.wait is None else failure.wait"),
+    Trap(22, "there is no end to the patience", " or elapsed + wait > self.patience", ""),
+    Trap(22, "patience looks at the seconds that are over, not at the wait to come",
+         "elapsed + wait > self.patience", "elapsed > self.patience"),
+    Trap(22, "what the server said is swallowed", "{more}: {failure}", "{more}"),
+    # 25: replaying what the journal holds
+    Trap(25, "a speaker counts its own calls, though a history holds both sides",
+         "    def replay(turns):\n"
+         "        if len(turns) < len(history):\n"
+         '            return history[len(turns)]["value"]\n',
+         "    rest = iter(history)\n\n"
+         "    def replay(turns):\n"
+         "        for turn in rest:\n"
+         '            return turn["value"]\n'),
+    Trap(25, "the last turn of the history is bought once more", "len(turns) < len(history)",
+         "len(turns) < len(history) - 1"),
+    Trap(25, "what is repeated is bought as well, and thrown away", "def replay(turns):",
+         "def replay(turns):\n"
+         "        text = speak(turns)"),
+    Trap(25, "a speaker gives the whole turn, and not its text", 'history[len(turns)]["value"]',
+         "history[len(turns)]"),
 ]
