@@ -389,7 +389,11 @@ def test_a_given_question_is_asked_once_and_first(serve, tmp_path):
 @pytest.mark.exercise(25)
 def test_a_history_is_repeated_and_nothing_of_it_is_asked_for():
     bought = []
-    speak = replay_then(to_turns("q1", "a1", "q2", "a2"), lambda turns: bought.append(len(turns)) or f"new {len(turns)}")
+
+    def buy(turns):
+        bought.append(len(turns))
+        return f"new {len(turns)}"
+    speak = replay_then(to_turns("q1", "a1", "q2", "a2"), buy)
     texts = [speak(to_turns(*"abcde"[:length])) for length in range(6)]
     assert texts == ["q1", "a1", "q2", "a2", "new 4", "new 5"]
     assert bought == [4, 5], f"after so many turns something new was asked for: {bought}, not [4, 5]"
