@@ -171,7 +171,7 @@ def all_hints():
     sections = re.split(r"^## (\d+)\. (.+)$", text, flags=re.M)
     found = {}
     for number, title, text in zip(sections[1::3], sections[2::3], sections[3::3]):
-        about, *hints = re.split(r"^\d+\. ", text.strip(), flags=re.M)
+        about, *hints = re.split(r"^\d+\.(?: |$)", text.strip(), flags=re.M)
         found[int(number)] = Hints(title, about.strip(), [hint.strip() for hint in hints])
     return found
 
@@ -308,7 +308,7 @@ def main():
 
 def number_of(text):
     """Parse the number of an exercise."""
-    if not text or not text.isdigit():
+    if not text or not text.isdecimal():
         raise UserError(f"which exercise? N={text or ''} is no number; `make exercises` lists them")
     return int(text)
 

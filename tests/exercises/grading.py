@@ -7,6 +7,7 @@ exercise's traps (tests/traps.py), wrong answers that confuse something.
 """
 
 import ast
+import builtins
 import os
 import re
 import runpy
@@ -92,27 +93,47 @@ def traps_of(exercise):
     return traps
 
 
+def renamed(function):
+    """The statements of a function's body without its docstring, with other names for variables."""
+    nested = list(ast.walk(ast.Module(function.body, [])))
+    parameters = [each.arg for each in ast.walk(function.args) if isinstance(each, ast.arg)]
+    names = {each.id for each in nested
+             if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load)} | {*parameters}
+    # those that stand in other places, too, where a new one would be missed
+    for each in nested:
+        if isinstance(each, ast.Global | ast.Nonlocal):
+            names -= {*each.names}
+        names -= {getattr(each, key, None) for key in ("arg", "asname", "name")}
+    used = {each.id for each in nested if isinstance(each, ast.Name)}
+    suffix = "_"
+    while any(name + suffix in used for name in names):
+        suffix += "_"
+    for each in nested:
+        if isinstance(each, ast.Name) and each.id in names:
+            each.id += suffix
+    begin = [f"{name}{suffix} = {name}" for name in parameters if name in names] or ["_ = None"]
+    return [*begin, *ast.unparse(ast.Module(function.body[1:], [])).split("\n")]
+
+
 def written_otherwise(exercise):
-    """The text of its file with the same answer in another layout, and without comments."""
-    statements = dict(functions_of(ast.parse(exercise.source)))[exercise.name].body[1:]
-    text = ast.unparse(ast.Module(statements, []))
-    return with_body(exercise, [exercise.indent + line for line in ["_ = None", *text.split("\n")]])
+    """The text of its file with the same answer in another layout and other names, no comments."""
+    function = dict(functions_of(ast.parse(exercise.source)))[exercise.name]
+    return with_body(exercise, [exercise.indent + line for line in renamed(function)])
 
 
 def copied_share(exercise, tests):
-    """The share of the source's statements that stand in a file of tests, whatever the names."""
+    """The share of the source's statements, by length, that stand in tests, whatever the names."""
+    def without_name(match):
+        """Keep the names of what Python has built in, which tell one call from another."""
+        return match[0] if hasattr(builtins, match[1]) else ""
+
     def shapes(nodes):
-        found = set()
-        for node in nodes:
-            for each in ast.walk(node):
-                if isinstance(each, ast.stmt) and not isinstance(each, ast.FunctionDef):
-                    shape = re.sub(r"(id|arg|attr|name)='\w+'", "", ast.dump(each))
-                    # "return x" and the like stand anywhere
-                    if len(shape) > 120:
-                        found.add(shape)
-        return found
+        """The texts of all statements that are no functions, without the names of variables."""
+        return {re.sub(r"\b(?:Name\(id|arg\(arg)='(\w+)'", without_name, ast.dump(each))
+                for node in nodes for each in ast.walk(node)
+                if isinstance(each, ast.stmt) and not isinstance(each, ast.FunctionDef)}
     answer = shapes(dict(functions_of(ast.parse(exercise.source)))[exercise.name].body[1:])
-    return len(answer & shapes([tests])) / len(answer) if len(answer) >= 3 else 0.0
+    return sum(map(len, answer & shapes([tests]))) / sum(map(len, answer))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -330,24 +351,31 @@ def verify(numbers=None):
         raise UserError(f"marked are {list(exercises)}, but hints.md has {list(hints)}")
     if strangers := {trap.exercise for trap in all_traps()} - set(exercises):
         raise UserError(f"traps.py has rows of exercises that are not marked: {sorted(strangers)}")
-    faults, count = [], 0
-    for number in numbers or exercises:
-        exercise = exercise_of(number)
-        if hints[number].title != exercise.title or not all([hints[number].about,
-                                                             *hints[number].hints]):
-            faults.append(f"{number}: hints.md has another title, or an empty hint")
+    chosen = [exercise_of(number) for number in numbers or exercises]
+    faults = []
+    for exercise in chosen:
+        title, about, texts = hints[exercise.number]
+        if title != exercise.title or not about or "\n" in about or not (texts and all(texts)):
+            faults.append(f"{exercise.number}: hints.md has another title, or an empty hint")
         if len(traps_of(exercise)) < 2:
-            faults.append(f"{number}: it has fewer than two traps")
+            faults.append(f"{exercise.number}: it has fewer than two traps")
+    if faults:
+        raise UserError("; ".join(faults))
+
+    count = 0
+    for exercise in chosen:
         slowest = 0.0
-        for job, outcome in run_jobs(list(verify_jobs(exercise)), processes()):
-            count += 1
-            slowest = max(slowest, outcome.seconds)
-            fault = fault_of(job, outcome)
-            if fault:
-                faults.append(f"{number}: {fault}")
-                print(outcome.message)
-        clear_scratch()
-        print(f"{number:>3}  {exercise.title:<46}{len(traps_of(exercise))} traps, "
+        try:
+            for job, outcome in run_jobs(list(verify_jobs(exercise)), processes()):
+                count += 1
+                slowest = max(slowest, outcome.seconds)
+                fault = fault_of(job, outcome)
+                if fault:
+                    faults.append(f"{exercise.number}: {fault}")
+                    print(outcome.message)
+        finally:
+            clear_scratch()
+        print(f"{exercise.number:>3}  {exercise.title:<46}{len(traps_of(exercise))} traps, "
               f"{slowest:.1f} s at most", flush=True)
     print(f"{count} runs of tests in {(time.monotonic() - began) / 60:.1f} minutes")
     if faults:
