@@ -213,11 +213,21 @@ def autocast(device, precision):
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 
 
+# exercise 7: one update from micro-batches
 def update(model, optimizers, micro_batches, precision="float32", clip=1.0, ranks=ALONE):
     """
     Make one update from micro-batches of (ids, targets), equal to that of one big batch.
 
-    Returns the mean loss per target token in nats, and the gradient's norm before clipping.
+    nll(model, ids, targets) gives the nats of each target that is not IGNORE, and is to be called
+    within autocast(device type, precision). The loss is their mean over the whole update, however
+    many each micro-batch has. The norm of its gradient is clipped to `clip`; then every optimizer
+    takes a step, and the gradients are cleared (None), as they were before.
+
+    Other processes may have micro-batches of the same update: ranks.sum_over(number) sums a number
+    over all of them, ranks.sum_gradients(model) the gradients. If ranks.sharded, the norm that
+    torch computes is spread over them as well: norm.full_tensor() is all of it.
+
+    Returns the loss, and the gradient's norm before clipping, as floats.
     """
     # divide by the targets of the whole update: micro-batches differ in how many they have
     own_targets = sum((targets != IGNORE).sum().item() for _, targets in micro_batches)

@@ -704,6 +704,157 @@ def reserve(ledger, dollars):
     return ledger.reserve((dollars, 0), (10 ** 6, 0), str(ledger.numbers))
 
 
+def let_wait(ledger, *changes):
+    """Let each wait of a ledger be one of these functions; one more is a failure, for nobody would end it."""
+    rest = iter(changes)
+
+    def wait(timeout=None):
+        # only who holds the Condition may wait for it, and notify
+        ledger.changed.notify(0)
+        change = next(rest, None)
+        assert change, f"it waits once more, and nobody would wake it; in flight are {dict(ledger.open)}"
+        change()
+        return True
+    ledger.changed.wait = wait
+    return rest
+
+
+@pytest.mark.exercise(23)
+def test_reservations_by_hand():
+    rows = []
+    ledger = Ledger(1.0, rows.append)
+    let_wait(ledger)
+    calls = [reserve(ledger, 0.25), ledger.reserve((0, 5), (10 ** 6, 10 ** 5), "m")]
+    assert calls == [0, 1] and rows == [{"call": 0, "reserved": 0.25}, {"call": 1, "reserved": 0.5}]
+    assert {call: ledger.open[call].dollars for call in ledger.open} == {0: 0.25, 1: 0.5} and ledger.spent == 0
+    assert ledger.reserve((0, 0), (10 ** 6, 10), "free") is None and len(rows) == len(ledger.open) == 2
+    # the last quarter is there, too
+    assert reserve(ledger, 0.25) == 2
+
+
+@pytest.mark.exercise(23)
+def test_where_there_is_no_room_and_nobody_to_wait_for_the_dialogue_ends():
+    rows = []
+    ledger = Ledger(1.0, rows.append, [{"call": 0, "cost": 0.9}])
+    let_wait(ledger)
+    with pytest.raises(DialogueEnd, match="budget"):
+        reserve(ledger, 0.2)
+    assert rows == [] and ledger.open == {}
+    assert reserve(ledger, 0.05) == 1, "there is room for less"
+
+
+@pytest.mark.exercise(23)
+def test_what_is_in_flight_counts_and_is_waited_for():
+    ledger = Ledger(1.0)
+    first = reserve(ledger, 0.6)
+    # woken, although another one was faster; only then there is room
+    waits = let_wait(ledger, lambda: None, lambda: ledger.settle(first, 0.1))
+    second = reserve(ledger, 0.6)
+    assert list(waits) == [], "0.6 in flight and 0.6 more pass a cap of 1: it has to wait"
+    assert [ledger.open[call].dollars for call in ledger.open] == [0.6] and second == 1 and ledger.spent == 0.1
+
+
+@pytest.mark.exercise(23)
+def test_what_a_report_teaches_meanwhile_is_reserved():
+    rows = []
+    ledger = Ledger(1.0, rows.append)
+    first = ledger.reserve(PRICE, (10, 10), "m")
+    let_wait(ledger, lambda: ledger.settle(first, 1e-3, (5, 1000)))
+    second = ledger.reserve(PRICE, (10, 10), "m")
+    assert ledger.open[second].tokens == (10, 10 + 2 * 990)
+    assert rows[-1] == {"call": second, "reserved": pytest.approx(cost_in_dollars(PRICE, 10, 1990))}
+
+
+@pytest.mark.exercise(23)
+def test_who_waited_until_the_end_gets_nothing():
+    rows, stop = [], threading.Event()
+    ledger = Ledger(1.0, rows.append, stop=stop)
+    first = reserve(ledger, 0.6)
+
+    def ends():
+        stop.set()
+        ledger.settle(first, 0.1)
+    let_wait(ledger, ends)
+    with pytest.raises(RunStopped):
+        reserve(ledger, 0.6)
+    assert ledger.open == {} and [row for row in rows if "reserved" in row] == [{"call": 0, "reserved": 0.6}]
+
+
+@pytest.mark.exercise(23)
+def test_what_cannot_be_noted_is_not_reserved():
+    def full(row):
+        raise OSError("no space")
+    ledger = Ledger(1.0, full)
+    let_wait(ledger)
+    with pytest.raises(OSError):
+        reserve(ledger, 0.9)
+    assert ledger.open == {}, "a call that was never sent is in flight for ever"
+
+
+@pytest.mark.exercise(24)
+def test_settling_by_hand(capsys):
+    rows = []
+    ledger = Ledger(1.0, rows.append)
+    calls = [reserve(ledger, 0.25), reserve(ledger, 0.5)]
+    ledger.settle(None, 0.0)
+    assert ledger.spent == 0 and len(ledger.open) == 2, "a free call has no number, and changes nothing"
+    ledger.settle(calls[0], 0.125)
+    assert ledger.spent == 0.125 and list(ledger.open) == [calls[1]] and rows[2:] == [{"call": 0, "cost": 0.125}]
+    assert capsys.readouterr().out == ""
+    ledger.settle(calls[1], 1.0)
+    assert ledger.spent == 1.125 and ledger.open == {} and rows[3:] == [{"call": 1, "cost": 1.0}]
+    assert ledger.excess() in capsys.readouterr().out, "who passes the cap says so"
+
+
+@pytest.mark.exercise(24)
+def test_a_model_is_silent_where_it_was_paid_and_reports_nothing():
+    ledger = Ledger()
+    for cost, silent in ((0.0, 0), (1e-6, 1), (0.0, 1), (1e-6, 2)):
+        ledger.settle(ledger.reserve(PRICE, (10, 10), "m"), cost)
+        got = ledger.silent["m"]
+        assert got == silent, f"a call that cost ${cost} and reported nothing: {silent} are silent, not {got}"
+    ledger.settle(ledger.reserve(PRICE, (10, 10), "m"), 1e-6, (5, 5))
+    assert ledger.silent["m"] == Ledger.SILENT, "who has reported once is never waited for again"
+
+
+@pytest.mark.exercise(24)
+def test_what_a_report_teaches_is_noted_and_known_after_a_restart():
+    rows = []
+    ledger = Ledger(1.0, rows.append)
+    ledger.settle(ledger.reserve(PRICE, (10, 10), "m"), 1e-4, (5, 5))
+    assert rows[-1] == {"call": 0, "cost": 1e-4}
+    ledger.settle(ledger.reserve(PRICE, (10, 10), "m"), 1e-3, (5, 1000))
+    assert rows[-1] == {"call": 1, "cost": 1e-3, "beyond": {"m": (0, 2 * 990)}}
+    assert Ledger(1.0, rows=rows).beyond == {"m": (0, 2 * 990)}
+
+
+@pytest.mark.exercise(24)
+def test_all_who_wait_are_woken():
+    ledger, numbers, waiting = Ledger(1.0), [], threading.Semaphore(0)
+    call = reserve(ledger, 0.9)
+    real_wait = ledger.changed.wait
+
+    def wait(timeout=None):
+        waiting.release()
+        if not real_wait(2):
+            raise TimeoutError("nobody wakes me")
+    ledger.changed.wait = wait
+
+    def reserve_later(model):
+        try:
+            numbers.append(ledger.reserve((0.4, 0), (10 ** 6, 0), model))
+        except TimeoutError as error:
+            numbers.append(str(error))
+    threads = [threading.Thread(target=reserve_later, args=[model], daemon=True) for model in ("m", "n")]
+    for thread in threads:
+        thread.start()
+        assert waiting.acquire(timeout=10)
+    ledger.settle(call, 0.1)
+    for thread in threads:
+        thread.join(10)
+    assert sorted(numbers, key=str) == [1, 2], f"two wait for room, and there is room for both: {numbers}"
+
+
 def capped(cap):
     return lambda journal: Ledger(cap, journal.write, journal.calls)
 
@@ -859,10 +1010,12 @@ def test_worst_case_is_never_less_than_any_tokenizer_makes(tokenizer):
         assert len(tokenizer.encode(text)) <= worst_case([text], 0)[0]
 
 
+@pytest.mark.exercise(24)
 def test_a_disk_that_is_full_leaves_nobody_waiting():
     def full(row):
         raise OSError("no space")
     ledger = Ledger(1.0, full)
+    let_wait(ledger)
     for _ in range(2):
         with pytest.raises(OSError):
             reserve(ledger, 0.9)
@@ -874,6 +1027,7 @@ def test_a_disk_that_is_full_leaves_nobody_waiting():
     assert ledger.open == {} and ledger.spent == pytest.approx(0.1)
 
 
+@pytest.mark.exercise(23)
 def test_who_waited_for_room_gets_none_after_the_end():
     stop = threading.Event()
     ledger = Ledger(1.0, stop=stop)

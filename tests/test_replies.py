@@ -7,7 +7,7 @@ from requests.structures import CaseInsensitiveDict
 
 from data.api.protocol import (Refused, RetryableError, chat_text, error_inside, how_it_ended, retry_after,
                                token_usage, without_reasoning)
-from data.api.refusals import ErrorReplies, kind_of_error, refused_parameter
+from data.api.refusals import ErrorReplies, is_transient, kind_of_error, refused_parameter
 from data.program import Notices, UserError
 from platolm import DialogueEnd
 
@@ -72,6 +72,19 @@ KINDS = [
 @pytest.mark.parametrize("kind, status, payload", KINDS, ids=str)
 def test_one_table_knows_the_errors_of_many_servers(kind, status, payload):
     assert kind_of_error(status, payload) == kind
+
+
+@pytest.mark.exercise(21)
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 501, 502, 503, 504, 507, 520, 524, 529, 599])
+def test_what_may_go_away(status):
+    assert is_transient(status) is True, f"{status} may go away"
+
+
+@pytest.mark.exercise(21)
+@pytest.mark.parametrize("status", [300, 301, 302, 307, 308, 400, 401, 402, 403, 404, 405, 406, 407, 410, 411, 412, 413,
+                                    414, 415, 416, 417, 418, 421, 422, 423, 424, 426, 428, 431, 451, 499])
+def test_what_does_not_go_away(status):
+    assert is_transient(status) is False, f"the same request would get {status} again"
 
 
 def test_no_depth_of_an_error_is_too_deep():

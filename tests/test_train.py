@@ -12,6 +12,7 @@ import model as m
 import platolm
 import train
 from data.checkpoint import save_model, load_model
+from data.distributed import SingleProcess
 from data.muon import newton_schulz
 from model import add_lora, nll
 from data.program import UserError, to_jsonl
@@ -41,6 +42,23 @@ def said_by(role, made, tokenizer):
     return pairs
 
 
+class Descent:
+    """Plain gradient descent (the first optimizer of torch's own takes seconds to import)."""
+
+    def __init__(self, parameters, lr):
+        self.parameters, self.lr = list(parameters), lr
+
+    @torch.no_grad()
+    def step(self):
+        for p in self.parameters:
+            p -= self.lr * p.grad
+
+    def zero_grad(self, set_to_none=True):
+        for p in self.parameters:
+            p.grad = None
+
+
+@pytest.mark.exercise(7)
 @pytest.mark.parametrize("role", ["human", "gpt"])
 def test_the_loss_of_an_update_is_that_of_what_the_role_said_and_of_nothing_else(
         make_model, tokenizer, files, records, role, monkeypatch):
@@ -57,7 +75,7 @@ def test_the_loss_of_an_update_is_that_of_what_the_role_said_and_of_nothing_else
 
     samples = load_samples([files], tokenizer, role, 160)
     batch = next(endless_batches([len(i) for i, _ in samples], 4096, seed=0))
-    optimizer = [torch.optim.SGD(model.parameters(), lr=0.0)]
+    optimizer = [Descent(model.parameters(), lr=0.0)]
     loss, _ = update(model, optimizer, [pad([samples[i] for i in batch])])
 
     assert sorted(arrived) == sorted(token for _, token in pairs), (
@@ -169,13 +187,57 @@ def test_the_stream_is_a_function_of_the_seed():
     assert take(1) == take(1) != take(2)
 
 
+@pytest.mark.exercise(7)
+def test_two_updates_are_those_of_torchs_own_mean_over_one_big_batch(make_model, tokenizer, files):
+    """Over the targets of all samples, one gradient clipped once, nothing left over for the second update."""
+    samples = load_samples([files], tokenizer, "human", 160)
+    ours, theirs = make_model(), make_model()
+    layers, rest = [], []
+    for name, p in ours.named_parameters():
+        (layers if name.startswith("layers.") else rest).append(p)
+    optimizers = [Descent(part, lr=0.1) for part in (layers, rest)]
+    reference = Descent(theirs.parameters(), lr=0.1)
+    ids, targets = pad(samples)
+    for number in ("first", "second"):
+        got = update(ours, optimizers, [pad(samples[:2]), pad(samples[2:])], clip=0.5)
+        mean = F.cross_entropy(theirs(ids).flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+        mean.backward()
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        reference.step(), reference.zero_grad()
+        assert [type(value) for value in got] == [float, float], "loss and norm are Python's floats"
+        close(got, (mean.item(), norm.item()), rtol=1e-4, atol=1e-5, msg=lambda text: (
+            f"loss and norm of the {number} update: expected {mean.item():.4f}, {norm.item():.4f}; got {got}"))
+        close(dict(ours.named_parameters()), dict(theirs.named_parameters()), rtol=1e-4, atol=1e-5,
+              msg=lambda text: f"after the {number} update the weights differ: {text}")
+    assert all(p.grad is None for p in ours.parameters()), "gradients are left for the next update"
+
+
+class Twins(SingleProcess):
+    """Two processes, of which the other one has the same micro-batches."""
+
+    def sum_over(self, value):
+        return 2 * value
+
+    def sum_gradients(self, model):
+        for p in model.parameters():
+            p.grad *= 2
+
+
+@pytest.mark.exercise(7)
+def test_the_targets_of_all_processes_are_one_update(make_model, tokenizer, files):
+    """Each sample twice, once in each process, teaches what it teaches once."""
+    samples = load_samples([files], tokenizer, "gpt", 160)
+    close(one_update(make_model(), samples, ranks=Twins()), one_update(make_model(), samples), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.exercise(7)
 def test_two_micro_batches_equal_one(make_model, tokenizer, files):
     """Also when they differ in how much is learnt, as they always do."""
     samples = load_samples([files], tokenizer, "human", 160)
     results = []
     for cut in ([samples], [samples[:1], samples[1:]], [[s] for s in samples]):
         model = make_model()
-        optimizer = [torch.optim.SGD(model.parameters(), lr=0.1)]
+        optimizer = [Descent(model.parameters(), lr=0.1)]
         loss, norm = update(model, optimizer, [pad(part) for part in cut])
         results.append([torch.tensor([loss, norm])] + [p.data for p in model.parameters()])
     close(results[0], results[1], rtol=1e-4, atol=1e-5)
@@ -183,7 +245,7 @@ def test_two_micro_batches_equal_one(make_model, tokenizer, files):
 
 
 def one_update(model, samples, **how):
-    optimizer = [torch.optim.SGD(model.parameters(), lr=0.1)]
+    optimizer = [Descent(model.parameters(), lr=0.1)]
     loss, norm = update(model, optimizer, [pad(samples)], **how)
     return {"loss": torch.tensor(loss), "norm": torch.tensor(norm), **model.state_dict()}
 

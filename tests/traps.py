@@ -84,6 +84,27 @@ TRAPS = [
          'answer(turns + [{"from": "human", "value": question}])\n'
          "            if reason := reason_to_stop(question, turns):"),
     Trap(6, "whoever ends it, and why, it is called an error", "str(end)", '"error"'),
+    # 7: one update from micro-batches
+    Trap(7, "the loss is a mean of the micro-batches' means",
+         "nll(model, ids, targets).sum() / target_count",
+         "nll(model, ids, targets).mean() / len(micro_batches)"),
+    Trap(7, "the gradients are cleared for every micro-batch", "for ids, targets in micro_batches:",
+         "for ids, targets in micro_batches:\n"
+         "        model.zero_grad()"),
+    Trap(7, "the gradients are never cleared", "\n        optimizer.zero_grad(set_to_none=True)", ""),
+    Trap(7, "the optimizers step after every micro-batch", "total += loss.item()",
+         "total += loss.item()\n"
+         "        for optimizer in optimizers:\n"
+         "            optimizer.step()"),
+    Trap(7, "every micro-batch is clipped for itself", "loss.backward()",
+         "loss.backward()\n"
+         "        nn.utils.clip_grad_norm_(model.parameters(), clip)"),
+    Trap(7, "the loss is that of the last micro-batch", "total += loss.item()",
+         "total = loss.item()"),
+    Trap(7, "padding and what is not learnt count as targets", "(targets != IGNORE).sum().item()",
+         "targets.numel()"),
+    Trap(7, "the targets of other processes do not count", "ranks.sum_over(own_targets)",
+         "own_targets"),
     # 10: a user who hears no answer
     Trap(10, "the answers are left out, so that questions follow on questions",
          'heard.append(turn if turn["from"] == "human" else turn | {"value": ""})',
@@ -94,6 +115,14 @@ TRAPS = [
          '{"from": "gpt", "value": ""}'),
     Trap(10, "the questions are emptied in place of the answers",
          'turn["from"] == "human"', 'turn["from"] == "gpt"'),
+    # 21: which errors go away
+    Trap(21, "a wrong key is tried again", "(408, 409, 425, 429)", "(401, 408, 409, 425, 429)"),
+    Trap(21, "every error is tried again", "status >= 500", "status >= 400"),
+    Trap(21, "no error that the request is blamed for (4xx) goes away",
+         "status in (408, 409, 425, 429)", "False"),
+    Trap(21, "only the best known errors of servers go away", "status >= 500",
+         "status in (500, 502, 503, 504)"),
+    Trap(21, "a redirect goes away", "status >= 500", "not 400 <= status < 500"),
     # 22: waiting before the next try
     Trap(22, "there is no end to the tries", "failures == TRIES or ", ""),
     Trap(22, "answers are paid for that give nothing, as often as there are tries",
@@ -113,6 +142,77 @@ TRAPS = [
     Trap(22, "patience looks at the seconds that are over, not at the wait to come",
          "elapsed + wait > self.patience", "elapsed > self.patience"),
     Trap(22, "what the server said is swallowed", "{more}: {failure}", "{more}"),
+    # 23: reserving the worst case
+    Trap(23, "what is in flight does not count",
+         "self.has_to_wait(self.reservation(price, tokens, model))",
+         "self.spent + self.reservation(price, tokens, model).dollars > self.cap"),
+    Trap(23, "who is woken has room, whoever was faster", "while self.has_to_wait",
+         "if self.has_to_wait"),
+    Trap(23, "who finds no room waits, even if nothing is in flight",
+         "                if not self.open:\n"
+         '                    raise DialogueEnd("budget")\n', ""),
+    Trap(23, "whether the run is over is asked before the wait alone",
+         "            while self.has_to_wait(self.reservation(price, tokens, model)):\n"
+         "                if not self.open:\n"
+         '                    raise DialogueEnd("budget")\n'
+         "                self.changed.wait()\n"
+         "            if self.stop.is_set():\n"
+         "                raise RunStopped\n",
+         "            if self.stop.is_set():\n"
+         "                raise RunStopped\n"
+         "            while self.has_to_wait(self.reservation(price, tokens, model)):\n"
+         "                if not self.open:\n"
+         '                    raise DialogueEnd("budget")\n'
+         "                self.changed.wait()\n"),
+    Trap(23, "what is reserved is what it was before the wait",
+         "            while self.has_to_wait(self.reservation(price, tokens, model)):\n"
+         "                if not self.open:\n"
+         '                    raise DialogueEnd("budget")\n'
+         "                self.changed.wait()\n"
+         "            if self.stop.is_set():\n"
+         "                raise RunStopped\n"
+         "            reservation = self.reservation(price, tokens, model)\n",
+         "            reservation = self.reservation(price, tokens, model)\n"
+         "            while self.has_to_wait(reservation):\n"
+         "                if not self.open:\n"
+         '                    raise DialogueEnd("budget")\n'
+         "                self.changed.wait()\n"
+         "            if self.stop.is_set():\n"
+         "                raise RunStopped\n"),
+    Trap(23, "a call is in flight before it is written down",
+         '            self.note({"call": call, "reserved": reservation.dollars})\n'
+         "            self.open[call] = reservation\n",
+         "            self.open[call] = reservation\n"
+         '            self.note({"call": call, "reserved": reservation.dollars})\n'),
+    # 24: settling at the real cost
+    Trap(24, "what was reserved is booked, not what it cost", "self.spent += cost",
+         "self.spent += reservation.dollars"),
+    Trap(24, "what a call reserved stays reserved", "\n                del self.open[call]", ""),
+    Trap(24, "nobody who waits is woken", "\n                self.changed.notify_all()", ""),
+    Trap(24, "only one of those who wait is woken", "notify_all", "notify"),
+    Trap(24, "an error that cost nothing counts as an answer without a report", "elif cost:",
+         "else:"),
+    Trap(24, "what a report has taught is forgotten at the next start", "row |= self.learn_from",
+         "self.learn_from"),
+    Trap(24, "a full disk leaves the call in flight for ever",
+         "            try:\n"
+         "                if usage:\n"
+         "                    row |= self.learn_from(usage, reservation, cost)\n"
+         "                elif cost:\n"
+         "                    self.silent[reservation.model] += 1\n"
+         "                self.note(row)\n"
+         "            finally:\n"
+         "                self.spent += cost\n"
+         "                del self.open[call]\n"
+         "                self.changed.notify_all()\n",
+         "            if usage:\n"
+         "                row |= self.learn_from(usage, reservation, cost)\n"
+         "            elif cost:\n"
+         "                self.silent[reservation.model] += 1\n"
+         "            self.note(row)\n"
+         "            self.spent += cost\n"
+         "            del self.open[call]\n"
+         "            self.changed.notify_all()\n"),
     # 25: replaying what the journal holds
     Trap(25, "a speaker counts its own calls, though a history holds both sides",
          "    def replay(turns):\n"

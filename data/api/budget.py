@@ -149,12 +149,20 @@ class Ledger:
         reserved = sum(call.dollars for call in calls)
         return self.spent + reserved + reservation.dollars > self.cap
 
+    # exercise 23: reserving the worst case
     def reserve(self, price, tokens, model=""):
         """
         Reserve the worst case of a call, tokens (read, written), at a price in dollars per million.
 
-        Returns the call's number; None if it costs nothing. Waits for the calls in flight while
-        there is no room; DialogueEnd("budget") if there are none to wait for.
+        Returns the call's number, the next of self.numbers; None, and nothing is reserved, where
+        both prices are 0. The Reservation is self.reservation(price, tokens, model); a report that
+        comes in may change it, so what counts is what it is after the last wait.
+
+        While self.has_to_wait(reservation), waits for self.changed, the Condition that is held all
+        the time; DialogueEnd("budget") if no call is in flight to wait for (self.open is empty).
+        After self.stop is set nobody gets a number, but RunStopped. The row {"call": number,
+        "reserved": dollars} is noted, by self.note, before the Reservation stands in self.open
+        under the number: where the note fails, nothing is reserved.
         """
         if not any(price):
             return None
@@ -175,11 +183,21 @@ class Ledger:
         """Return the dollars that are reserved for a call in flight."""
         return 0.0 if call is None else self.open[call].dollars
 
+    # exercise 24: settling at the real cost
     def settle(self, call, cost, usage=None):
         """
-        Replace what a call reserved by what it cost.
+        Replace what a call reserved (its Reservation in self.open) by what it cost, in dollars.
 
-        usage: tokens (read, written) that the server reported; None if it reported nothing.
+        call: its number, or None for one that is free: there is nothing to settle. usage: tokens
+        (read, written) that the server reported; None if it reported nothing.
+
+        The row {"call": call, "cost": cost} is noted, by self.note, together with what the report
+        has taught: the dict that self.learn_from(usage, reservation, cost) returns. Without a
+        report, a call that cost something counts as one in self.silent[reservation.model].
+        Even if that fails, self.spent then holds the cost, self.open no longer the call, and all
+        who wait are woken; self.changed, the Condition that they wait for, is held all the time.
+        If more than self.cap is spent, self.notices.say("cap", text) says by how much
+        (self.excess()), and that nothing more is sent.
         """
         if call is None:
             return

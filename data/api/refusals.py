@@ -93,9 +93,19 @@ CODE_KEYS = ("code", "type", "status", "reason", "error_type", "error_code", "st
              "blockReason", "finishReason")
 
 
+# exercise 21: which errors go away
 def is_transient(status):
-    """Whether an HTTP status may go away: timeouts, conflicts, rate limits, server errors."""
-    return status in (408, 409, 425, 429) or status >= 500
+    """
+    Whether the same request may succeed later: True or False, by the HTTP status of its reply.
+
+    408 (it took too long), 409 (a conflict with another), 425 (too early), 429 (too many requests)
+    and all errors of the server, from 500 on, may go away. Nothing else does: a wrong key or an
+    unknown model gets the same reply again.
+    """
+    if status in (408, 409, 425, 429):
+        return True
+    # some servers have numbers of their own, such as 529
+    return status >= 500
 
 
 def embedded_json(text):
