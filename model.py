@@ -56,6 +56,12 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x):
+        """
+        Divide each token's vector by its root mean square, then multiply it by self.weight (D,).
+
+        x (..., D)  ->  (..., D). No mean is subtracted; self.eps is added to the mean of squares,
+        under the root. The division is float32, rounded to x's type before the weight comes in.
+        """
         x32 = x.float()
         scale = torch.rsqrt(x32.pow(2).mean(dim=-1, keepdim=True) + self.eps)
         return (x32 * scale).type_as(x) * self.weight
@@ -65,7 +71,9 @@ def rotary(positions, config):
     """
     Return cos and sin of the angles of rotary positions (Su et al. 2021, arXiv 2104.09864).
 
-    positions (T,) or (B, 1, T)  ->  two tensors of shape positions.shape + (E / 2,)
+    positions (T,) or (B, 1, T)  ->  two float32 tensors of shape positions.shape + (E / 2,), where
+    E is config.dim / config.heads. Pair i turns by config.theta ** (-i / (E / 2)) radians a token:
+    with E = 4 and theta = 100 the two angles of position 3 are 3 and 0.3.
     """
     half = config.dim // config.heads // 2
     speeds = config.theta ** (-torch.arange(half, device=positions.device) / half)
@@ -77,8 +85,10 @@ def rotate(x, rope):
     """
     Rotate each pair (i, i + E/2) of x (B, heads, T, E) by its position's angles.
 
-    A product of two rotated vectors depends only on the distance between them. This is the
-    half-split layout of Hugging Face; Meta's own files hold the two of a pair side by side.
+    rope: their cos and sin, each (T, E/2) or (B, 1, T, E/2). Returns x's shape and type. 90 degrees
+    take (1, 0) to (0, 1), so angles of 90 and 0 make [-3, 2, 1, 4] of [1, 2, 3, 4]. A product of
+    two rotated vectors depends only on the distance between them. This is the half-split layout of
+    Hugging Face; Meta's own files hold the two of a pair side by side.
     """
     cos, sin = (part.to(x.dtype) for part in rope)
     a, b = x.chunk(2, dim=-1)                                        # (B, heads, T, E/2) each
@@ -89,15 +99,16 @@ def eager(q, k, v, visible):
     """
     Attention spelled out: softmax(q k' / sqrt(E) + mask) v.
 
-    q (B, H, T, E), k and v (B, K, S, E); visible: True where row t may look at column s, of shape
-    (T, S) or (B, 1, T, S); None: each row sees the columns up to its own. Returns (B, H, T, E).
+    q (B, H, T, E), k and v (B, K, S, E)  ->  (B, H, T, E). visible: True where row t may look at
+    column s, of shape (T, S) or (B, 1, T, S); None: row t sees the columns 0 to t. Neighbouring
+    query heads share: with H = 4 and K = 2 heads 0 and 1 use head 0 of k and v, 2 and 3 use head 1.
     """
     H, T, E = q.shape[1:]
     K, S = k.shape[1:3]
     if visible is None:
         visible = torch.ones(T, S, dtype=torch.bool, device=q.device).tril()
     if K < H:
-        # heads [k1, k2] become [k1, k1, k2, k2]: neighbouring query heads share
+        # heads [k1, k2] become [k1, k1, k2, k2]
         k = k.repeat_interleave(H // K, dim=1)
         v = v.repeat_interleave(H // K, dim=1)
     mask = torch.zeros(visible.shape, dtype=q.dtype, device=q.device)
@@ -221,9 +232,11 @@ class Llama(nn.Module):
 
 def nll(model, ids, targets):
     """
-    Negative log-likelihood of each target token, in nats.
+    Negative log-likelihood of each target token, in nats: float32 (N,), row by row.
 
-    ids and targets (B, T), targets IGNORE where nothing is learnt  ->  (number of targets,)
+    ids, targets (B, T): targets[b, t] is the token to follow ids[b, t], or IGNORE where nothing is
+    learnt; N of them are to be learnt. model(ids) returns logits (B, T, V), model(ids, where) only
+    those after the tokens where `where` (B, T) is True.
     """
     learnt = targets != IGNORE                                       # (B, T)
     # the head is the widest matrix of a small model: only learnt positions go through it
@@ -252,12 +265,22 @@ class LoRALinear(nn.Module):
         self.B = nn.Parameter(torch.zeros(linear.out_features, rank, device=device))
 
     def forward(self, x):
+        """
+        x (..., in)  ->  (..., out), of x's type: what self.linear gives, plus (alpha / rank) B A x.
+        self.A is (rank, in), self.B (out, rank), both float32; self.scale is alpha / rank.
+        """
         A, B = self.A.to(x.dtype), (self.B * self.scale).to(x.dtype)
-        return self.linear(x) + F.linear(F.linear(x, A), B)
+        change = F.linear(F.linear(x, A), B)
+        return self.linear(x) + change
 
     @torch.no_grad()
     def merge(self):
-        """Return the plain Linear that computes the same: W + (alpha / rank) B A."""
+        """
+        Return the plain Linear that computes the same: W + (alpha / rank) B A.
+
+        It is self.linear, of which the weight W (out, in) changes in place: the sum is float32, and
+        rounded once to W's type. A is (rank, in), B (out, rank); self.scale is alpha / rank.
+        """
         change = self.scale * self.B.float() @ self.A.float()
         self.linear.weight.copy_(self.linear.weight.float() + change)
         return self.linear
@@ -298,42 +321,61 @@ def merge_lora(model):
 # writing, the plain way: draw a token, append it, read everything again
 
 
+def keep_top(p, top_k, top_p):
+    """
+    Limit a choice: probabilities p (B, V), each row from large to small  ->  p, 0 where dropped.
+
+    top_k keeps the first top_k (0: all), top_p the fewest whose sum reaches top_p; both look at p
+    as given, and what both keep stays as it is. The first is kept in any case, even at top_p = 0.
+    keep_top([[0.4, 0.3, 0.2, 0.1]], 2, 0.5)  ->  [[0.4, 0.3, 0, 0]]
+    """
+    allowed = p.cumsum(dim=-1) - p < top_p
+    allowed[:, 0] = True
+    if top_k:
+        allowed[:, top_k:] = False
+    return p * allowed
+
+
+def draw(p, u):
+    """
+    Draw by inverse CDF: weights p (B, V), u (B, n) uniform in [0, 1)  ->  indices (B, n).
+
+    Weights need not sum to 1: [[1, 0, 2, 1]] draws 0 if u < 1/4, 2 if 1/4 <= u < 3/4, else 3. A
+    weight of 0 is never drawn, even if u rounds to 1 in p's type, as 1 - 2 ** -53 does.
+    """
+    cdf = p.cumsum(dim=-1)                                           # (B, V), not normalised
+    total = cdf[:, -1:].contiguous()
+    index = torch.searchsorted(cdf, u.to(cdf) * total, right=True)   # (B, n)
+    # beyond every sum the last possible index is drawn
+    return index.minimum(torch.searchsorted(cdf, total))
+
+
 def sample(logits, u, temperature=1.0, top_k=0, top_p=1.0):
     """
-    Draw tokens by inverse CDF: logits (B, V), u (B, n) uniform in [0, 1)  ->  ids (B, n).
+    Draw tokens: logits (B, V), u (B, n) uniform in [0, 1)  ->  ids (B, n).
 
-    temperature 0 takes the most likely token. top_k limits the choice to that many (0: all); top_p
-    to the fewest most likely tokens that together reach p. The same u draws the same token in any
-    batch but for rounding: within a rounding error of a border it may draw the neighbour.
+    temperature 0 takes the most likely token; top_k and top_p as in `keep_top`. The same u draws
+    the same token in any batch, or, within a rounding error of a border, perhaps its neighbour.
     """
     if temperature == 0:
         return logits.argmax(dim=-1, keepdim=True).expand(u.shape)
     p = (logits.float() / temperature).softmax(dim=-1)               # (B, V)
-    ids = None
-    if top_k or top_p < 1:
-        p, ids = p.sort(dim=-1, descending=True, stable=True)
-        allowed = p.cumsum(dim=-1) - p < top_p
-        # the most likely token stays, even at top_p 0
-        allowed[:, 0] = True
-        if top_k:
-            allowed[:, top_k:] = False
-        p = p * allowed
-    cdf = p.cumsum(dim=-1)                                           # (B, V), not normalised
-    total = cdf[:, -1:].contiguous()
-    index = torch.searchsorted(cdf, u.to(cdf) * total, right=True)   # (B, n)
-    # u may round to 1, beyond every sum: then the last allowed token is drawn
-    index = index.minimum(torch.searchsorted(cdf, total))
-    return index if ids is None else ids.gather(1, index)
+    if not top_k and top_p >= 1:
+        return draw(p, u)
+    p, ids = p.sort(dim=-1, descending=True, stable=True)
+    return ids.gather(1, draw(keep_top(p, top_k, top_p), u))
 
 
 @torch.inference_mode()
 def generate(model, ids, stops, limit, uniform=None, **sampling):
     """
-    Write on after `ids`, the plain way: one text, all of it read again for every token.
+    Write on after the ids of a text, the plain way: all is read again for every token.
 
-    stops: ids that end a text. limit: most tokens to write. uniform() -> number in [0, 1), not
-    needed at temperature 0. sampling: temperature, top_k, top_p of `sample`.
-    Returns the ids written, without the stop, and why they end: "stop", "length" or "context".
+    model(tensor (1, T)) returns logits (1, T, V). sample(logits (1, V), u (1, 1), **sampling) draws
+    the next token; u comes from uniform(), called once a token, or is 0 without it. All tensors are
+    on model.norm.weight.device. Returns (list of the ids written, why they end): "stop" if one of
+    `stops` is drawn, which is left out; "length" at `limit` ids (limit > 0); else "context" when
+    the text, with what was given, is longer than model.config.context tokens, maybe at once.
     """
     output = []
     while len(ids) + len(output) <= model.config.context:
@@ -399,22 +441,30 @@ class Cache:
             columns = positions[member]                              # (b, 1, T)
             S = int(columns.max()) + 1
             visible = torch.arange(S, device=device) <= columns[..., None]   # (b, 1, T, S)
-            groups.append((member, S, visible))
+            groups.append((member, None if every_row else rows[member], S, visible))
+        attend = partial(self.store_and_attend, attention, new_columns, groups)
+        return positions, [partial(attend, layer) for layer in range(len(self.k))]
 
-        def store_and_attend(layer, q, k, v):
-            for stored, fresh in ((self.k[layer], k), (self.v[layer], v)):
-                stored[new_columns] = fresh.transpose(1, 2).to(stored.dtype)
-            y = torch.empty_like(q)
-            for member, S, visible in groups:
-                past_k, past_v = self.k[layer][:, :, :S], self.v[layer][:, :, :S]
-                if not every_row:
-                    past_k = past_k.index_select(0, rows[member])
-                    past_v = past_v.index_select(0, rows[member])
-                # past (b, K, S, E), q (b, H, T, E)
-                y[member] = attention(q[member], past_k.to(q.dtype), past_v.to(q.dtype), visible)
-            return y
+    def store_and_attend(self, attention, new_columns, groups, layer, q, k, v):
+        """
+        Store new tokens' keys and values, then let their queries attend to all their rows hold.
 
-        return positions, [partial(store_and_attend, layer) for layer in range(len(self.k))]
+        q (B, H, T, E), k and v (B, K, T, E)  ->  (B, H, T, E) in q's type. self.k[layer] and
+        self.v[layer] are (rows, K, columns, E), perhaps of another type; indexed by new_columns
+        they are the places of the new tokens, (B, T, K, E). Rows attend in groups: in (member,
+        cached, S, visible) the queries q[member] (b, H, T, E) attend to the first S columns of the
+        layer's rows `cached` (b,), or of all its rows if that is None, and what comes out belongs
+        to the same members. attention(q, k, v, visible) is like `eager`; all in q's type.
+        """
+        for stored, fresh in ((self.k[layer], k), (self.v[layer], v)):
+            stored[new_columns] = fresh.transpose(1, 2).to(stored.dtype)
+        y = torch.empty_like(q)
+        for member, cached, S, visible in groups:
+            past_k, past_v = self.k[layer][:, :, :S], self.v[layer][:, :, :S]
+            if cached is not None:
+                past_k, past_v = past_k.index_select(0, cached), past_v.index_select(0, cached)
+            y[member] = attention(q[member], past_k.to(q.dtype), past_v.to(q.dtype), visible)
+        return y
 
 
 @dataclass(eq=False)    # compared by identity, so that rows can be keys of a dict
@@ -590,8 +640,13 @@ def rows_that_fit(model):
 
 def generate_batch(model, prompts, stops, limit, slots=64, uniforms=None, **sampling):
     """
-    Continue each prompt (a list of ids) with an Engine, at most `slots` at a time; uniforms: for
-    each prompt its uniform() of `generate`. Returns the Rows, in the order of the prompts.
+    Continue each prompt (a list of ids) with an Engine; return the Rows in the prompts' order.
+
+    stops, limit: as for `generate`; uniforms: for each prompt its uniform(), or None. At most
+    `slots` texts, and rows_that_fit(model), are written at once; when one ends, the next prompt
+    takes its slot. An Engine(model, slots, **sampling) has: free, empty when no row fits in;
+    row = add_row(); start(row, ids, stops, limit, uniform); step(), until row.busy is False, which
+    it always is if ids are longer than the context; remove_row(row).
     """
     slots = min(slots, len(prompts), rows_that_fit(model))
     engine = Engine(model, slots, **sampling)
