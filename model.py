@@ -55,6 +55,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
         self.eps = eps
 
+    # exercise 11: a root mean square of 1
     def forward(self, x):
         """
         Divide each token's vector by its root mean square, then multiply it by self.weight (D,).
@@ -67,6 +68,7 @@ class RMSNorm(nn.Module):
         return (x32 * scale).type_as(x) * self.weight
 
 
+# exercise 12: angles of rotary positions
 def rotary(positions, config):
     """
     Return cos and sin of the angles of rotary positions (Su et al. 2021, arXiv 2104.09864).
@@ -81,6 +83,7 @@ def rotary(positions, config):
     return angles.cos(), angles.sin()
 
 
+# exercise 13: rotating pairs by their angles
 def rotate(x, rope):
     """
     Rotate each pair (i, i + E/2) of x (B, heads, T, E) by its position's angles.
@@ -95,6 +98,7 @@ def rotate(x, rope):
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
+# exercise 14: attention spelled out
 def eager(q, k, v, visible):
     """
     Attention spelled out: softmax(q k' / sqrt(E) + mask) v.
@@ -230,6 +234,7 @@ class Llama(nn.Module):
         return self.lm_head(x if where is None else x[where])
 
 
+# exercise 3: the loss over target tokens
 def nll(model, ids, targets):
     """
     Negative log-likelihood of each target token, in nats: float32 (N,), row by row.
@@ -264,6 +269,7 @@ class LoRALinear(nn.Module):
                               / math.sqrt(linear.in_features))
         self.B = nn.Parameter(torch.zeros(linear.out_features, rank, device=device))
 
+    # exercise 16: a low-rank change
     def forward(self, x):
         """
         x (..., in)  ->  (..., out), of x's type: what self.linear gives, plus (alpha / rank) B A x.
@@ -273,6 +279,7 @@ class LoRALinear(nn.Module):
         change = F.linear(F.linear(x, A), B)
         return self.linear(x) + change
 
+    # exercise 17: merging the change
     @torch.no_grad()
     def merge(self):
         """
@@ -321,6 +328,7 @@ def merge_lora(model):
 # writing, the plain way: draw a token, append it, read everything again
 
 
+# exercise 18: top-k and top-p
 def keep_top(p, top_k, top_p):
     """
     Limit a choice: probabilities p (B, V), each row from large to small  ->  p, 0 where dropped.
@@ -336,6 +344,7 @@ def keep_top(p, top_k, top_p):
     return p * allowed
 
 
+# exercise 19: drawing by inverse CDF
 def draw(p, u):
     """
     Draw by inverse CDF: weights p (B, V), u (B, n) uniform in [0, 1)  ->  indices (B, n).
@@ -366,6 +375,7 @@ def sample(logits, u, temperature=1.0, top_k=0, top_p=1.0):
     return ids.gather(1, draw(keep_top(p, top_k, top_p), u))
 
 
+# exercise 4: the plain sampling loop
 @torch.inference_mode()
 def generate(model, ids, stops, limit, uniform=None, **sampling):
     """
@@ -445,6 +455,7 @@ class Cache:
         attend = partial(self.store_and_attend, attention, new_columns, groups)
         return positions, [partial(attend, layer) for layer in range(len(self.k))]
 
+    # exercise 15: attention with a cache
     def store_and_attend(self, attention, new_columns, groups, layer, q, k, v):
         """
         Store new tokens' keys and values, then let their queries attend to all their rows hold.
@@ -638,6 +649,7 @@ def rows_that_fit(model):
     return max(1, int(torch.cuda.mem_get_info()[0] * 2 / 3) // row_bytes)
 
 
+# exercise 20: many texts at once
 def generate_batch(model, prompts, stops, limit, slots=64, uniforms=None, **sampling):
     """
     Continue each prompt (a list of ids) with an Engine; return the Rows in the prompts' order.

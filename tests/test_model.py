@@ -1,8 +1,10 @@
 """The network against torch's own functions, and every fast path against its slow twin."""
 
 import json
+import math
 import struct
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,16 +25,95 @@ def tokens(model, *shape, seed=0):
     return torch.randint(3, model.config.vocab, shape, generator=rng)
 
 
+def same(what, got, want, **tolerance):
+    """assert_close; the message shows both, or of large tensors where they differ most. want: a tensor, or lists."""
+    want = want if torch.is_tensor(want) else torch.tensor(want, dtype=got.dtype)
+
+    def message(why):
+        text = lambda tensor: np.round(tensor.detach().double().numpy(), 4).tolist()
+        if got.shape != want.shape:
+            return f"{what}: expected shape {tuple(want.shape)}, got {tuple(got.shape)}, {text(got)}"
+        if got.dtype != want.dtype:
+            return f"{what}: expected {want.dtype}, got {got.dtype}"
+        if got.numel() <= 16:
+            return f"{what}: expected {text(want)}, got {text(got)}"
+        index = np.unravel_index((got - want).abs().detach().nan_to_num(torch.inf).argmax(), want.shape)
+        return f"{what}: at {list(map(int, index))} expected {text(want[index])}, got {text(got[index])}"
+    close(got, want, **tolerance, msg=message)
+
+
 # ------------------------------------------------------------------------------------------------
 # the parts
 
 
+@pytest.mark.exercise(11)
+def test_rmsnorm_by_hand():
+    norm = m.RMSNorm(2, 0.0)
+    # (1 + 49) / 2 = 25, the root of which is 5
+    same("two tokens, one twice the other", norm(torch.tensor([[1.0, 7], [2, 14]])), [[0.2, 1.4]] * 2)
+    norm.weight.data = torch.tensor([1.0, 10])
+    same("with weights 1 and 10", norm(torch.tensor([1.0, 7])), [0.2, 14])
+    same("[4, 4] with eps 9: 4 / root of 16 + 9", m.RMSNorm(2, 9.0)(torch.tensor([4.0, 4])), [0.8, 0.8])
+
+
+@pytest.mark.exercise(11)
 def test_rmsnorm_is_torchs():
     norm, x = m.RMSNorm(8, 1e-5), torch.randn(2, 3, 8)
     norm.weight.data.uniform_(0.5, 2)
-    close(norm(x), F.rms_norm(x, (8,), norm.weight, 1e-5))
+    same("torch's rms_norm", norm(x), F.rms_norm(x, (8,), norm.weight, 1e-5))
 
 
+@pytest.mark.exercise(11)
+def test_rmsnorm_of_half_precision_squares_in_float32():
+    # the square of 300 is more than float16 holds
+    got = m.RMSNorm(2, 1e-5).half()(torch.tensor([300.0, -300.0]).half())
+    assert got.dtype == torch.float16, f"from float16 came {got.dtype}"
+    same("[300, -300] in float16", got, [1, -1])
+
+
+@pytest.mark.exercise(12)
+def test_angles_by_hand():
+    config = Config(dim=8, heads=2, theta=100.0)
+    # a head is 4 wide: pair 0 turns by 1 a token, pair 1 by a tenth
+    angles = torch.tensor([[0.0, 0.0], [3, 0.3], [10, 1]])
+    cos, sin = m.rotary(torch.tensor([0, 3, 10]), config)
+    same("cos of positions 0, 3, 10", cos, angles.cos())
+    same("sin of positions 0, 3, 10", sin, angles.sin())
+
+
+@pytest.mark.exercise(12)
+def test_positions_of_rows_that_have_read_something():
+    config = Config(dim=8, heads=2, theta=100.0)
+    cos, sin = m.rotary(torch.tensor([[[5, 6]], [[20, 21]]]), config)
+    assert cos.shape == sin.shape == (2, 1, 2, 2), f"positions (2, 1, 2), E / 2 = 2: got {tuple(cos.shape)}"
+    same("cos of positions 5, 6 and 20, 21", cos, torch.tensor([[[[5, 0.5], [6, 0.6]]], [[[20, 2], [21, 2.1]]]]).cos())
+
+
+@pytest.mark.exercise(13)
+def test_rotation_by_hand():
+    # by 90 degrees, not at all, and by 30 degrees
+    angles = torch.tensor([[math.pi / 2, 0], [0, math.pi / 6]])
+    x = torch.tensor([[1.0, 2, 3, 4], [1.0, 2, 3, 0]]).expand(1, 3, 2, 4)
+    want = torch.tensor([[-3, 2, 1, 4], [1, 2 * 0.75 ** 0.5, 3, 1]]).expand(1, 3, 2, 4)
+    same("three heads, two tokens", m.rotate(x, (angles.cos(), angles.sin())), want)
+
+
+@pytest.mark.exercise(13)
+def test_rotation_by_angles_of_each_row():
+    angles = torch.tensor([0, math.pi / 2]).view(2, 1, 1, 1)
+    got = m.rotate(torch.tensor([1.0, 0]).expand(2, 1, 1, 2), (angles.cos(), angles.sin()))
+    same("(1, 0) of two rows, one turned by 90 degrees", got.view(2, 2), [[1, 0], [0, 1]])
+
+
+@pytest.mark.exercise(13)
+def test_rotation_keeps_the_type():
+    x, angles = torch.randn(1, 2, 3, 4), torch.randn(3, 2)
+    got = m.rotate(x.bfloat16(), (angles.cos(), angles.sin()))
+    assert got.dtype == torch.bfloat16, f"from bfloat16 came {got.dtype}"
+    same("in bfloat16", got.float(), m.rotate(x, (angles.cos(), angles.sin())), atol=0.05, rtol=0.05)
+
+
+@pytest.mark.exercise(13)
 def test_rotation_keeps_lengths_and_sees_only_distances():
     config, x = Config(dim=16, heads=2), torch.randn(2, 1, 1, 8)
     at = lambda i: m.rotary(torch.tensor([i]), config)
@@ -44,12 +125,36 @@ def test_rotation_keeps_lengths_and_sees_only_distances():
     assert (near - (q * k).sum()).abs() > 1e-3
 
 
+@pytest.mark.exercise(14)
+def test_attention_by_hand():
+    zeros = torch.zeros(1, 1, 3, 1)
+    v = torch.tensor([1.0, 3, 8]).view(1, 1, 3, 1)
+    same("no key stands out, each row sees up to itself", m.eager(zeros, zeros, v, None).flatten(), [1, 2, 4])
+    hidden = torch.tensor([[True, False, True]] * 3)
+    same("column 1 is hidden from all", m.eager(zeros, zeros, v, hidden).flatten(), [4.5] * 3)
+    # q k' is 2 ln 3, over the root of 4 it is ln 3: three times the weight of a product of 0
+    q, k = torch.ones(1, 1, 1, 4), torch.tensor([[0.0] * 4, [math.log(3) / 2] * 4]).view(1, 1, 2, 4)
+    v = torch.tensor([[0.0], [4]]).expand(1, 1, 2, 4)
+    same("weights 1/4 and 3/4 of 0 and 4", m.eager(q, k, v, torch.ones(1, 2).bool())[0, 0, 0], [3.0] * 4)
+
+
+@pytest.mark.exercise(14)
+def test_neighbouring_heads_share_keys_and_values():
+    v = torch.tensor([10.0, 20]).view(1, 2, 1, 1)
+    got = m.eager(torch.zeros(1, 4, 1, 1), torch.zeros(1, 2, 1, 1), v, None)
+    same("values of four query heads, two value heads", got.flatten(), [10, 10, 20, 20])
+
+
+@pytest.mark.exercise(14)
 @pytest.mark.parametrize("K", [1, 2, 4])
 def test_explicit_attention_is_torchs(K):
     q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, K, 7, 8), torch.randn(2, K, 7, 8)
     seen = torch.ones(5, 7, dtype=torch.bool).tril(2)
-    close(m.eager(q, k, v, seen), m.sdpa(q, k, v, seen))
-    close(m.eager(q, k[:, :, :5], v[:, :, :5], None), m.sdpa(q, k[:, :, :5], v[:, :, :5], None))
+    same("five rows, seven columns", m.eager(q, k, v, seen), m.sdpa(q, k, v, seen))
+    k, v = k[:, :, :5], v[:, :, :5]
+    same("rows see up to themselves", m.eager(q, k, v, None), m.sdpa(q, k, v, None))
+    seen = torch.stack([seen, seen.roll(1, 1)])[:, None, :, :5]
+    same("two texts see different columns", m.eager(q, k, v, seen), m.sdpa(q, k, v, seen))
 
 
 def test_nothing_looks_ahead(make_model):
@@ -60,18 +165,105 @@ def test_nothing_looks_ahead(make_model):
     close(model(ids)[:, :8], model(other)[:, :8])
 
 
+def after_last(p):
+    """A model by hand: p[i] are the probabilities of the token after token i, whatever came before."""
+    def model(ids, where=None):
+        logits = torch.tensor(p).log()[ids]
+        return logits if where is None else logits[where]
+    return model
+
+
+@pytest.mark.exercise(3)
+def test_nll_by_hand():
+    model = after_last([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125], [0.25, 0.25, 0.5]])
+    ids = torch.tensor([[0, 1, 2], [2, 0, 0]])
+    targets = torch.tensor([[IGNORE, 0, 2], [0, IGNORE, 1]])
+    # of 0 after 1, 2 after 2, 0 after 2, 1 after 0
+    same("nats", nll(model, ids, targets), [math.log(8), math.log(2), math.log(4), math.log(4)])
+
+
+@pytest.mark.exercise(3)
+def test_nll_of_one_who_knows_nothing_is_the_logarithm_of_the_vocabulary():
+    model = after_last([[0.1] * 10] * 10)
+    ids = torch.arange(8).view(2, 4)
+    same("ten tokens, all equally likely", nll(model, ids, ids + 1), [math.log(10)] * 8)
+    got = nll(model, ids, torch.full_like(ids, IGNORE))
+    assert got.shape == (0,), f"no target, so no number: expected shape (0,), got {tuple(got.shape)}"
+
+
+@pytest.mark.exercise(3)
+def test_nll_is_float32_whatever_the_model_computes_in():
+    precise = after_last([[0.5, 0.25, 0.25]] * 3)
+    got = nll(lambda *what: precise(*what).bfloat16(), torch.tensor([[0, 1]]), torch.tensor([[1, 0]]))
+    assert got.dtype == torch.float32, f"expected float32 from logits in bfloat16, got {got.dtype}"
+
+
+@pytest.mark.exercise(3)
 def test_nll_is_cross_entropy_at_the_learnt_positions(make_model):
     model = make_model()
     ids, targets = tokens(model, 3, 9), tokens(model, 3, 9, seed=1)
     targets[0, :5] = targets[2, 2:] = IGNORE
     everywhere = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten(), reduction="none")
-    close(nll(model, ids, targets), everywhere[targets.flatten() != IGNORE])
+    same("nats", nll(model, ids, targets), everywhere[targets.flatten() != IGNORE])
 
 
 # ------------------------------------------------------------------------------------------------
 # LoRA
 
 
+def lora_by_hand(bias=None):
+    """A LoRALinear that maps 2 numbers to 3; its scale is 6 / 2 = 3."""
+    linear = torch.nn.Linear(2, 3, bias=bias is not None)
+    linear.weight.data = torch.tensor([[1.0, 0], [0, 1], [1, 1]])
+    if bias is not None:
+        linear.bias.data.fill_(bias)
+    wrapped = m.LoRALinear(linear, rank=2, alpha=6)
+    wrapped.A.data = torch.tensor([[1.0, 1], [0, -1]])
+    wrapped.B.data = torch.tensor([[1.0, 0], [2, 1], [0, 0]])
+    return wrapped
+
+
+@pytest.mark.exercise(16)
+def test_a_low_rank_change_by_hand():
+    x = torch.tensor([[1.0, 2], [0, 0]])
+    # W x = [1, 2, 3], A x = [3, -2], B A x = [3, 4, 0]
+    same("W x + 3 B A x", lora_by_hand()(x), [[10, 14, 3], [0, 0, 0]])
+    same("with a bias of 5", lora_by_hand(bias=5.0)(x), [[15, 19, 8], [5, 5, 5]])
+
+
+@pytest.mark.exercise(16)
+def test_a_low_rank_change_keeps_the_type():
+    wrapped = lora_by_hand()
+    wrapped.linear.bfloat16()
+    got = wrapped(torch.ones(2, 2).bfloat16())
+    assert got.dtype == torch.bfloat16, f"from bfloat16 came {got.dtype}"
+    assert wrapped.A.dtype == wrapped.B.dtype == torch.float32, "A and B are no longer float32"
+
+
+@pytest.mark.exercise(17)
+def test_a_merge_by_hand():
+    wrapped = lora_by_hand(bias=5.0)
+    merged = wrapped.merge()
+    # B A = [[1, 1], [2, 1], [0, 0]]
+    same("W + 3 B A", merged.weight, [[4.0, 3], [6, 4], [1, 1]])
+    assert merged is wrapped.linear, "expected self.linear itself, not another Linear"
+    assert merged.bias is not None, "self.linear had a bias, which is gone"
+    same("the bias stays", merged.bias, [5.0, 5, 5])
+
+
+@pytest.mark.exercise(17)
+def test_a_merge_rounds_once():
+    wrapped = m.LoRALinear(torch.nn.Linear(1, 1, bias=False).bfloat16(), rank=1, alpha=1)
+    wrapped.linear.weight.data.fill_(1)
+    wrapped.A.data.fill_(1)
+    # bfloat16 has nothing between 1 and 1 + 2 ** -7: this is more than half of the way
+    wrapped.B.data.fill_(2 ** -8 + 2 ** -18)
+    got = wrapped.merge().weight
+    assert got.dtype == torch.bfloat16, f"the weight was bfloat16, and is {got.dtype}"
+    assert got.item() == 1 + 2 ** -7, f"1 + 0.00391 in bfloat16: expected {1 + 2 ** -7}, got {got.item()}"
+
+
+@pytest.mark.exercise(17)
 def test_lora_changes_nothing_at_first_trains_only_itself_and_equals_its_merge(make_model):
     model = make_model()
     ids, plain = tokens(model, 2, 9), make_model()
@@ -87,6 +279,7 @@ def test_lora_changes_nothing_at_first_trains_only_itself_and_equals_its_merge(m
     assert model.state_dict().keys() == plain.state_dict().keys()
 
 
+@pytest.mark.exercise(16)
 def test_lora_is_scaled_by_alpha_over_rank():
     linear = torch.nn.Linear(4, 5, bias=False)
     wrapped = m.LoRALinear(linear, rank=2, alpha=6)
@@ -106,6 +299,58 @@ def test_lora_on_nothing_is_a_problem(make_model):
 # sampling
 
 
+@pytest.mark.exercise(18)
+@pytest.mark.parametrize("top_k, top_p, want", [
+    (0, 1.0, [0.5, 0.25, 0.125, 0.125]),
+    (3, 1.0, [0.5, 0.25, 0.125, 0]),
+    (9, 1.0, [0.5, 0.25, 0.125, 0.125]),
+    # the token that crosses top_p stays
+    (0, 0.6, [0.5, 0.25, 0, 0]),
+    # exactly reached is reached
+    (0, 0.75, [0.5, 0.25, 0, 0]),
+    (0, 0.8, [0.5, 0.25, 0.125, 0]),
+    # the first alone is more than that
+    (0, 0.3, [0.5, 0, 0, 0]),
+    (0, 0.0, [0.5, 0, 0, 0]),
+    # both; of what top_k leaves, the first token would have two thirds
+    (2, 0.6, [0.5, 0.25, 0, 0]),
+    (1, 0.8, [0.5, 0, 0, 0]),
+    (3, 0.3, [0.5, 0, 0, 0])])
+def test_what_top_k_and_top_p_leave(top_k, top_p, want):
+    p = torch.tensor([[0.5, 0.25, 0.125, 0.125]])
+    same(f"top_k {top_k}, top_p {top_p}", m.keep_top(p, top_k, top_p), [want])
+
+
+@pytest.mark.exercise(18)
+def test_each_row_is_limited_by_itself():
+    p = torch.tensor([[0.5, 0.25, 0.25], [0.875, 0.125, 0]])
+    same("top_p 0.75", m.keep_top(p, 0, 0.75), [[0.5, 0.25, 0], [0.875, 0, 0]])
+
+
+@pytest.mark.exercise(19)
+@pytest.mark.parametrize("scale", [1, 3, 1 / 8])
+def test_draws_by_hand(scale):
+    p = scale * torch.tensor([[1.0, 0, 2, 1], [0, 1, 0, 0]])
+    u = torch.tensor([0, 0.125, 0.25, 0.5, 0.75, 0.875], dtype=torch.float64).expand(2, 6)
+    got, want = m.draw(p, u).tolist(), [[0, 0, 2, 2, 3, 3], [1] * 6]
+    assert got == want, f"weights {p.tolist()}, u {u[0].tolist()}: expected {want}, got {got}"
+
+
+@pytest.mark.exercise(19)
+def test_a_weight_of_0_is_never_drawn_even_at_both_ends():
+    p = torch.tensor([[0, 0.25, 0.5, 0, 0]])
+    got = m.draw(p, torch.tensor([[0, 1 - 2 ** -53]], dtype=torch.float64)).tolist()
+    assert got == [[1, 2]], f"weights {p.tolist()}, u 0 and nearly 1: expected [[1, 2]], got {got}"
+
+
+@pytest.mark.exercise(19)
+def test_draws_follow_the_weights():
+    p = torch.rand(3, 7)
+    u = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+    counts = torch.stack([row.bincount(minlength=7) for row in m.draw(p, u.expand(3, 4000))])
+    same("shares of 4,000 draws", counts / 4000, p / p.sum(-1, keepdim=True), atol=1e-3, rtol=0)
+
+
 def test_sample_follows_the_distribution():
     logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]])
     u = (torch.arange(4000) + 0.5) / 4000
@@ -120,6 +365,7 @@ def kept(logits, **how):
     return set(sample(logits, u[None], **how)[0].tolist())
 
 
+@pytest.mark.exercise(18)
 def test_top_k_and_top_p_by_hand():
     logits = torch.tensor([[0.15, 0.5, 0.05, 0.3]]).log()
     assert kept(logits, top_k=2) == {1, 3}
@@ -132,6 +378,7 @@ def test_top_k_and_top_p_by_hand():
     assert kept(logits, temperature=0) == {1}
 
 
+@pytest.mark.exercise(19)
 def test_the_end_of_the_unit_interval_stays_among_what_is_kept():
     logits = torch.tensor([[1.0, 2.0, -torch.inf, -torch.inf]])
     almost = torch.tensor([[1 - 2 ** -53]], dtype=torch.float64)
@@ -141,9 +388,111 @@ def test_the_end_of_the_unit_interval_stays_among_what_is_kept():
 
 
 # ------------------------------------------------------------------------------------------------
+# the plain loop
+
+
+def stub(logits_of, context=10):
+    """A model for `generate` by hand: logits_of(ids) of one text, (T, V)."""
+    def call(ids):
+        assert ids.shape[0] == 1 and ids.shape[1] <= context, f"it reads (1, up to {context}), not {tuple(ids.shape)}"
+        return logits_of(ids[0])[None]
+
+    class Model:
+        config = SimpleNamespace(context=context)
+        norm = SimpleNamespace(weight=torch.ones(1))
+        __call__ = staticmethod(call)
+    return Model()
+
+
+# after n tokens comes token n; token 0, 1, 2, 3 are equally likely; 0 or 1, and less likely 2 or 3
+counting = stub(lambda ids: 100.0 * F.one_hot(torch.arange(1, len(ids) + 1), 20))
+flat = stub(lambda ids: torch.zeros(len(ids), 4))
+uneven = stub(lambda ids: torch.tensor([0.5, 0.25, 0.125, 0.125]).log().expand(len(ids), 4))
+
+
+@pytest.mark.exercise(4)
+@pytest.mark.parametrize("given, stops, limit, want", [
+    (3, [], 4, ([3, 4, 5, 6], "length")),
+    (3, [5, 9], 4, ([3, 4], "stop")),
+    (3, [3], 4, ([], "stop")),
+    # a stop at the limit, and just beyond it
+    (3, [6], 4, ([3, 4, 5], "stop")),
+    (3, [7], 4, ([3, 4, 5, 6], "length")),
+    # the model reads ten tokens, and says what comes after the tenth
+    (8, [], 9, ([8, 9, 10], "context")),
+    (8, [], 3, ([8, 9, 10], "length")),
+    (10, [10], 9, ([], "stop")),
+    (11, [], 9, ([], "context"))])
+def test_why_a_text_ends(given, stops, limit, want):
+    ids = [19] * given
+    got = generate(counting, ids, stops, limit, temperature=0)
+    assert got == want, (f"after n tokens token n is certain; {given} given, stops {stops}, limit {limit}: "
+                         f"expected {want}, got {got}")
+    assert ids == [19] * given, f"the list that was given has changed, to {ids}"
+
+
+@pytest.mark.exercise(4)
+def test_each_token_is_the_likeliest_after_all_before_it(make_model):
+    model = make_model()
+    ids = tokens(model, 5).tolist()
+    output, _ = generate(model, ids, [], 6, temperature=0)
+    assert len(output) == 6
+    for n, token in enumerate(output):
+        want = model(torch.tensor([ids + output[:n]]))[0, -1].argmax().item()
+        assert token == want, f"after {ids + output[:n]} comes {want}, not {token}"
+
+
+@pytest.mark.exercise(4)
+def test_each_token_is_drawn_by_a_number_of_its_own():
+    numbers = [0.1, 0.6, 0.3, 0.9, 0.5]
+    u = iter(numbers)
+    got = generate(flat, [1], [3], 9, u.__next__)
+    assert got == ([0, 2, 1], "stop"), f"u {numbers}, four likely tokens, 3 stops: expected [0, 2, 1], got {got}"
+    assert list(u) == [0.5], "each drawn token, the stop as well, takes one number"
+    got = generate(uneven, [1], [], 2, lambda: 0.8, top_k=2)[0]
+    assert got == [1, 1], f"top_k=2 leaves tokens 0 and 1: expected [1, 1], got {got}"
+    got = generate(uneven, [1], [], 2, lambda: 0.8, temperature=100)[0]
+    assert got == [3, 3], f"temperature=100 makes all nearly as likely: expected [3, 3], got {got}"
+
+
+# ------------------------------------------------------------------------------------------------
 # the cache and the engine
 
 
+@pytest.mark.exercise(15)
+def test_new_tokens_attend_to_all_that_their_rows_hold(make_model):
+    """Rows of different lengths, as long ones last: each as if its whole text were read at once."""
+    model = make_model(context=9)
+    q, k, v = torch.randn(3, 4, 9, 8), torch.randn(3, 2, 9, 8), torch.randn(3, 2, 9, 8)
+    cache, read = Cache(model, 3), [0, 0, 0]
+    for rows, T in [([0, 1, 2], 2), ([2, 1], 3), ([2], 1), ([2, 0, 1], 2), (None, 1)]:
+        numbers = [0, 1, 2] if rows is None else rows
+        part = lambda x: torch.stack([x[r, :, read[r]:read[r] + T] for r in numbers])
+        _, attends = cache.open(m.eager, None if rows is None else torch.tensor(rows), T)
+        for layer, attend in enumerate(attends):
+            # each layer's values are its own
+            y = attend(part(q), part(k), (layer + 1) * part(v))
+            for i, r in enumerate(numbers):
+                end = read[r] + T
+                whole = m.eager(q[r:r + 1, :, :end], k[r:r + 1, :, :end], v[r:r + 1, :, :end], None)
+                same(f"layer {layer}, rows {rows}: row {r}, which had read {read[r]} tokens, reads {T} more",
+                     y[i], (layer + 1) * whole[0, :, read[r]:], rtol=1e-4, atol=1e-5)
+        for r in numbers:
+            read[r] += T
+        cache.lengths = torch.tensor(read)
+
+
+@pytest.mark.exercise(15)
+def test_a_cache_may_be_of_another_type(make_model):
+    cache = Cache(make_model().bfloat16(), 1)
+    _, attends = cache.open(m.eager, None, 3)
+    q, k, v = torch.randn(1, 4, 3, 8), torch.randn(1, 2, 3, 8), torch.randn(1, 2, 3, 8)
+    y = attends[0](q, k, v)
+    assert y.dtype == torch.float32, f"queries in float32, a cache in bfloat16: expected float32, got {y.dtype}"
+    same("as without a cache", y, m.eager(q, k, v, None), rtol=0.1, atol=0.1)
+
+
+@pytest.mark.exercise(15)
 @pytest.mark.parametrize("attention", ["explicit", "fused"])
 @pytest.mark.parametrize("cuts", [[1] * 9, [9], [4, 5], [2, 1, 6]])
 def test_reading_with_a_cache_is_reading_without(make_model, cuts, attention):
@@ -157,6 +506,7 @@ def test_reading_with_a_cache_is_reading_without(make_model, cuts, attention):
     close(torch.cat(parts, dim=1), model.last_hidden(ids), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.exercise(15)
 def test_ragged_rows_read_as_if_alone(make_model):
     model = make_model(context=20)
     ids, cache = tokens(model, 3, 20), Cache(model, 3)
@@ -177,6 +527,7 @@ def prompts_for(model, n):
     return [tokens(model, length, seed=length).tolist() for length in range(3, 3 + n)]
 
 
+@pytest.mark.exercise(20)
 @pytest.mark.parametrize("slots, chunk", [(1, 512), (3, 512), (7, 2)])
 @pytest.mark.parametrize("how", [{"temperature": 0}, {"temperature": 1.0, "top_p": 0.9}])
 def test_a_batch_writes_what_each_row_writes_alone(make_model, slots, chunk, how):
@@ -186,7 +537,48 @@ def test_a_batch_writes_what_each_row_writes_alone(make_model, slots, chunk, how
     rows = generate_batch(model, prompts, [2, 3, 4, 5], 12, slots, draws, chunk=chunk, **how)
     for i, (row, ids) in enumerate(zip(rows, prompts)):
         alone = generate(model, ids, [2, 3, 4, 5], 12, np.random.default_rng([1, i]).random, **how)
-        assert (row.output, row.finish_reason) == alone
+        assert (row.output, row.finish_reason) == alone, (
+            f"text {i} alone is {alone}, among the others {(row.output, row.finish_reason)}")
+
+
+@pytest.mark.exercise(20)
+@pytest.mark.parametrize("slots, fitting", [(2, 1 << 30), (64, 2)])
+def test_when_a_text_ends_the_next_takes_its_slot(make_model, monkeypatch, slots, fitting):
+    model, steps, started = make_model(context=12), [], []
+    step, start = Engine.step, Engine.start
+
+    def watched_step(engine):
+        busy, waiting = sum(row.busy for row in engine.rows), len(prompts) - len(started)
+        steps.append(busy)
+        assert len(steps) < 200, "after 200 steps it is still not finished"
+        assert busy <= 2, f"two texts at a time, not {busy}"
+        assert busy == 2 or not waiting, f"slots in use: {busy} of 2, while {waiting} texts wait for one"
+        return step(engine)
+    monkeypatch.setattr(Engine, "step", watched_step)
+    monkeypatch.setattr(Engine, "start", lambda *what, **more: started.append(1) or start(*what, **more))
+    monkeypatch.setattr(m, "rows_that_fit", lambda model: fitting)
+    # the model reads 12 tokens: some texts end before the limit
+    prompts = [[5] * given for given in (3, 9, 11, 6, 12)]
+    rows = generate_batch(model, prompts, [], 6, slots, temperature=0)
+    got, want = [(len(row.output), row.finish_reason) for row in rows], [
+        (6, "length"), (4, "context"), (2, "context"), (6, "length"), (1, "context")]
+    assert got == want, f"prompts of 3, 9, 11, 6, 12 tokens, limit 6, context 12: expected {want}, got {got}"
+    assert steps, "no step of an Engine was taken"
+
+
+@pytest.mark.exercise(20)
+def test_a_prompt_that_is_too_long_keeps_nobody_waiting(make_model, monkeypatch):
+    model, steps, step = make_model(context=12), [], Engine.step
+
+    def watched_step(engine):
+        steps.append(1)
+        assert len(steps) < 200, "after 200 steps it is still not finished"
+        return step(engine)
+    monkeypatch.setattr(Engine, "step", watched_step)
+    rows = generate_batch(model, [[5] * given for given in (3, 13, 4)], [], 2, 1, temperature=0)
+    got = [(len(row.output), row.finish_reason) for row in rows]
+    want = [(2, "length"), (0, "context"), (2, "length")]
+    assert got == want, f"prompts of 3, 13, 4 tokens, limit 2, context 12: expected {want}, got {got}"
 
 
 def test_many_rows_of_many_lengths_look_in_groups(make_model):
