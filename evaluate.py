@@ -254,12 +254,14 @@ def by_kind(scores, questions):
 # compare: pairs of assistants
 
 
+# exercise 8: a win in both orders
 def outcome(row):
     """
-    Score model 1 in a judgment of both orders: 1 for a win, 0.5, 0 for a loss; NaN if one failed.
+    Score model 1 in a judgment: 1.0 for a win, 0.0 for a loss, 0.5 for a tie, NaN if it failed.
 
-    A win or a loss counts only if both orders agree; everything else is a tie. Old files of
-    FastChat have but one "winner".
+    "g1_winner" is the verdict with model 1's answer shown first, "g2_winner" with model 2's: each
+    "model_1", "model_2", "tie" or "error". It failed if either is an error. A win or a loss counts
+    only if both orders agree; all else is a tie. Old files have one "winner" instead, for both.
     """
     winners = row.get("g1_winner", row.get("winner")), row.get("g2_winner", row.get("winner"))
     if "error" in winners:

@@ -262,8 +262,15 @@ def held_out_loss(model, samples, budget, precision="float32", ranks=ALONE):
     return ranks.sum_over(total) / ranks.sum_over(target_count)
 
 
+# exercise 32: warm-up, then half a cosine
 def learning_rate(step, steps, peak, warmup_steps):
-    """Return a step's learning rate: `warmup_steps` straight up to `peak`, half a cosine to 0."""
+    """
+    Return the learning rate of a step, 0 to steps - 1: straight up to `peak`, half a cosine to 0.
+
+    Steps 0, 1, 2, ... below warmup_steps have 1, 2, 3, ... times peak / warmup_steps, and never
+    more than `peak`. The others lie on half a cosine that is `peak` at warmup_steps and 0 at
+    `steps`, one after the last. warmup_steps may be 0, or a fraction.
+    """
     if step < warmup_steps:
         # min: if warmup_steps is not a whole number, its last step would pass the peak
         return peak * min(1, (step + 1) / warmup_steps)

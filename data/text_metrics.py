@@ -23,12 +23,19 @@ def words_of(text):
     return WORD.findall(text.lower())
 
 
+# exercise 26: lexical diversity: the factors of MTLD
 def factors(words, threshold):
     """
-    Count the stretches ("factors") after which the share of different words is at the threshold.
+    Count the stretches ("factors") of a list of words in which the share of different words falls
+    from 1 to the threshold; a float.
 
-    A last, incomplete stretch counts as a fraction: how far its share has fallen from 1
-    towards the threshold.
+    The first stretch begins with the first word. It is complete, and counts as 1, with the word
+    that brings its share of different words down to the threshold or below it; the next begins
+    with the next word, and knows nothing of earlier ones. A last, incomplete stretch counts as a
+    fraction: how far its share has fallen from 1 towards the threshold.
+
+    With 0.72, of a b a c d: "a b a" is one (2 of 3 differ), "c d" counts 0. Of a b c d a: 4 of 5
+    differ, which is 0.2 of 0.28 on the way, 0.71 factors. No words: 0.
     """
     complete = 0.0
     seen, count = set(), 0
@@ -200,11 +207,16 @@ def out_of_fold(x, y, groups, folds=5, seed=0):
     return scores
 
 
+# exercise 28: the area under the ROC curve
 def auc(scores, y):
     """
     The probability that a row of class 1 scores above one of class 0 (Mann & Whitney 1947).
 
-    A tie counts as half; None if a class is empty.
+    scores (n): a number for each row; y (n): its class, 1 or 0; both arrays, in any order. The
+    share is of all pairs of a row of class 1 and one of class 0, of which a tie counts as half. A
+    float; None if a class is empty.
+
+    [1, 2, 2, 3] of the classes [0, 1, 0, 1]: of four pairs three are won and one is a tie, 0.875.
     """
     ones = int((y == 1).sum())
     zeros = len(y) - ones

@@ -52,6 +52,27 @@ def test_scores_by_kind_of_turn_by_hand():
     assert e.by_kind(np.array([[1.0, 0.5]]), QUESTIONS[:1]) == {}
 
 
+@pytest.mark.exercise(31)
+@pytest.mark.parametrize("sums, counts, expected", [
+    # of two questions: twice the first, each once, twice the second; over all values, 1, 10 / 4, 3
+    ([1, 9], [1, 3], (2.5, 1, 3)), ([0, 10], [10, 10], (0.5, 0, 1)),
+    # three of twelve: one draw in 32 takes none of them
+    ([1] * 3 + [0] * 9, None, (0.25, 0, 0.5)), ([1, 1, 1], None, (1, 1, 1)),
+    # questions without a value are drawn, too; draws of nothing else are left out
+    ([1, 0, 0, 0], [2, 0, 0, 1], (1 / 3, 0, 0.5)),
+    # a question of 90 values, which may be drawn three times, weighs more than nine of one value
+    ([90] + [0] * 9, [90] + [1] * 9, (90 / 99, 0, 270 / 277)),
+    ([0.7], None, (0.7, None, None)), ([3, 0], [4, 0], (0.75, None, None)),
+    ([0, 0], [0, 0], (None, None, None)), ([], None, (None, None, None))])
+def test_an_interval_over_questions_by_hand(sums, counts, expected):
+    got = e.bootstrap(sums, counts, draws=20_000)
+    # None is no number
+    same = [g == x if None in (g, x) else g == pytest.approx(x) for g, x in zip(got, expected, strict=True)]
+    got, expected = ([x if x is None else round(float(x), 4) for x in numbers] for numbers in (got, expected))
+    assert all(same), f"sums {sums}, counts {counts}: expected [mean, low, high] {expected}, got {got}"
+
+
+@pytest.mark.exercise(31)
 def test_a_ratio_and_its_interval():
     middle, low, high = e.bootstrap([1, 3, 2], [2, 4, 2])
     assert middle == 0.75 and 0.5 <= low <= middle <= high <= 1

@@ -435,7 +435,7 @@ def test_verify_is_content_with_sound_exercises(root, tool):
                                                   "stands 0 times in letters"),
     ("tests/traps.py", "list(word)", "list(word", "of exercise 1 is no Python: "),
     ("tests/traps.py", "sorts from z to a", "keeps letters that come twice", "of exercise 1 is there twice"),
-    ("tests/traps.py", "12, confuses=\"counts l", "13, confuses=\"counts l", "rows of exercises that are not marked: [13]"),
+    ("tests/traps.py", "12, confuses=\"counts l", "13, confuses=\"counts l", "exercises that are not marked: [13]"),
     ("tests/traps.py", "12, confuses=\"counts l", "1, confuses=\"counts l", "its right text stands 0 times"),
     ("tests/exercises/hints.md", "## 12. ", "## 13. ", "marked are [1, 12], but hints.md has [1, 13]"),
     ("tests/exercises/hints.md", "the letters", "some letters", "1: hints.md has another title, or an empty hint"),

@@ -217,8 +217,26 @@ def test_a_file_of_160_pairs_gives_what_ten_lines_give():
     assert found["low"] < found["adjusted"] < found["high"]
 
 
-def test_old_judgments_of_one_winner_count_and_those_about_the_same_count_once(tmp_path):
-    assert [e.outcome({"winner": w}) for w in ("model_1", "model_2", "tie")] == [1, 0, 0.5]
+@pytest.mark.exercise(8)
+@pytest.mark.parametrize("first, second, score", [
+    ("model_1", "model_1", 1), ("model_2", "model_2", 0), ("tie", "tie", 0.5),
+    # who wins in one order alone has not won
+    ("model_1", "model_2", 0.5), ("model_2", "model_1", 0.5), ("model_1", "tie", 0.5), ("tie", "model_1", 0.5),
+    ("model_2", "tie", 0.5), ("tie", "model_2", 0.5),
+    ("error", "model_1", np.nan), ("model_2", "error", np.nan), ("tie", "error", np.nan), ("error", "error", np.nan)])
+def test_a_win_has_to_hold_in_both_orders(first, second, score):
+    got = e.outcome({"question_id": 1, "g1_winner": first, "g2_winner": second})
+    assert got == pytest.approx(score, nan_ok=True), \
+        f"model 1 shown first: {first}, model 2 shown first: {second}; expected {score}, got {got}"
+
+
+@pytest.mark.exercise(8)
+def test_old_judgments_of_one_winner_count():
+    got = [e.outcome({"winner": winner}) for winner in ("model_1", "model_2", "tie", "error")]
+    assert got == pytest.approx([1, 0, 0.5, np.nan], nan_ok=True), got
+
+
+def test_judgments_about_the_same_count_once(tmp_path):
     row = {"question_id": 1, "model": "m", "turn": 1, "score": 3}
     put(tmp_path / "j.jsonl", [row, row | {"score": 9}])
     assert mtbench.read_judgments(tmp_path / "j.jsonl") == [row | {"score": 9}]
@@ -615,6 +633,35 @@ def test_at_no_difference_in_length_the_controlled_win_rate_is_the_win_rate():
     assert 0.9 < rate < 1, "all won: the ridge keeps it finite"
 
 
+@pytest.mark.exercise(30)
+@pytest.mark.parametrize("gaps, p", [
+    # of 8 patterns, 1 1 1 and -1 -1 -1
+    ([1, 1, 1], 2 / 8), ([-1, -1, -1], 2 / 8),
+    # sums of 4, 2, -2, -4: those of the observed size and larger count, on both sides
+    ([3, 1], 2 / 4), ([3, -1], 4 / 4), ([0.5], 1), ([0, 0, 0], 1),
+    # 1 1 -1 is only 1 away from 0, as are all patterns at least
+    ([1, 1, -1], 1),
+    # 12 are still counted out
+    ([1] * 12, 2 / 4096)])
+def test_a_permutation_test_by_hand(gaps, p):
+    got = intervals.permutation(gaps)
+    assert got == pytest.approx(p), f"{gaps}: expected {p}, got {got}"
+
+
+@pytest.mark.exercise(30)
+def test_a_drawn_p_is_never_nothing():
+    """Forty equal signs at random come up never, but for the observed ones."""
+    for gaps in ([1] * 40, [-0.5] * 40):
+        got = intervals.permutation(gaps, draws=99)
+        assert got == pytest.approx(1 / 100), f"99 draws and the observed pattern: expected 0.01, got {got}"
+    assert intervals.permutation([0] * 13, draws=10) == 1
+    sixteen = [1] * 10 + [-1] * 6
+    assert intervals.permutation(sixteen, seed=1) == intervals.permutation(sixteen, seed=1)
+    # sixteen coins of which 10 or more, or 6 or fewer, show heads: 29,786 of 65,536 patterns
+    assert intervals.permutation(sixteen) == pytest.approx(29786 / 65536, abs=0.03)
+
+
+@pytest.mark.exercise(30)
 def test_the_permutation_test_is_that_of_all_signs():
     gaps = [0.3, -0.1, 0.4, 0.0, 0.2]
     sums = [abs(sum(s * g for s, g in zip(signs, gaps))) for signs in product((-1, 1), repeat=5)]
@@ -625,6 +672,26 @@ def test_the_permutation_test_is_that_of_all_signs():
     assert e.permutation([*many, 0.0]) == pytest.approx(e.permutation(many), abs=0.02), "drawn, not counted"
 
 
+@pytest.mark.exercise(29)
+@pytest.mark.parametrize("a, b, expected", [
+    ("yn", "yn", 1), ("xyz", "xyz", 1), ("yn", "ny", -1),
+    # two of four agree, as would by chance
+    ("yynn", "ynyn", 0),
+    # the second has a label that the first never gives: chance is 2 * 1 of 4
+    ("xx", "xy", 0), ("xy", "xx", 0),
+    # three of four agree; by chance (2 * 1 + 1 * 2 + 1 * 1) of 16
+    ("xxyz", "xyyz", 7 / 11), ([1, 1, 2, 3], [1, 2, 2, 3], 7 / 11),
+    # nothing could be better than chance
+    ("y", "y", None), ("yyy", "yyy", None)])
+def test_agreement_beyond_chance_by_hand(a, b, expected):
+    got = intervals.kappa(list(a), list(b))
+    if expected is None:
+        assert got is None, f"{a} and {b}: expected None, got {got}"
+    else:
+        assert got == pytest.approx(expected), f"{a} and {b}: expected {expected}, got {got}"
+
+
+@pytest.mark.exercise(29)
 def test_kappa_by_hand():
     # 45 + 15 of 100 agree; by chance 0.6 * 0.7 + 0.4 * 0.3 = 0.54
     a, b = ["y"] * 60 + ["n"] * 40, ["y"] * 45 + ["n"] * 15 + ["y"] * 25 + ["n"] * 15

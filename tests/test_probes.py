@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from collections import Counter
 from importlib import import_module
 
 import numpy as np
@@ -75,6 +76,37 @@ def test_holm_by_hand():
     assert holm([0.5, 0.9]) == [1, 1] and holm([]) == []
 
 
+@pytest.mark.exercise(9)
+@pytest.mark.parametrize("values, dialogues, things, means", [
+    # a a, a b or b a, b b: all turns of a dialogue, or none
+    ([1, 1, 1, 5], "aaab", "xxxx", {1: 1 / 4, 2: 1 / 2, 5: 1 / 4}),
+    ([1, 1, 1, 5], "aaaa", "xxxy", {1: 1 / 4, 2: 1 / 2, 5: 1 / 4}),
+    # each dialogue about each thing: 10, 5 or 0 by dialogue and, independently, 1, 0.5 or 0 by thing
+    ([0, 1, 10, 11], "aabb", "xyxy", {0: 1 / 16, 0.5: 1 / 8, 1: 1 / 16, 5: 1 / 8, 5.5: 1 / 4, 6: 1 / 8,
+                                      10: 1 / 16, 10.5: 1 / 8, 11: 1 / 16}),
+    # two turns with nothing in common: 2 of 16 draws take a's dialogue and b's thing, or the reverse, and are left out
+    ([0, 1], "ab", "xy", {0: 5 / 14, 0.5: 4 / 14, 1: 5 / 14})])
+def test_clustered_draws_by_hand(values, dialogues, things, means):
+    draws = two_way_draws([[value, 7] for value in values], list(dialogues), list(things), draws=4000, seed=1)
+    assert np.isfinite(draws).all(), "a draw without any turn has no mean, and is to be left out"
+    assert draws.shape[1:] == (2,) and np.allclose(draws[:, 1], 7), f"two values a turn, the second is 7: {draws[:3]}"
+    found = Counter(draws[:, 0].round(6).tolist())
+    assert found.keys() == means.keys(), \
+        f"turns {values} of {dialogues} about {things} can have the means {sorted(means)}, got {sorted(found)}"
+    for mean, share in means.items():
+        got = found[mean] / len(draws)
+        assert abs(got - share) < 0.05, f"{values}, {dialogues}, {things}; {share:.2f} have {mean}, got {got:.2f}"
+
+
+@pytest.mark.exercise(9)
+def test_a_seed_says_what_is_drawn():
+    values, rows, columns = np.arange(12)[:, None], np.arange(12) // 3, np.arange(12) % 5
+    one, again, other = (two_way_draws(values, rows, columns, 50, seed) for seed in (1, 1, 2))
+    assert one.shape == again.shape and (one == again).all(), "the same seed, but other draws"
+    assert one.shape != other.shape or (one != other).any(), "another seed, but the same draws"
+
+
+@pytest.mark.exercise(9)
 def test_of_one_thing_alone_the_dialogues_are_drawn_as_ever():
     rng = np.random.default_rng(1)
     rows, values = np.repeat(np.arange(40), 3), rng.random(120)
@@ -84,6 +116,7 @@ def test_of_one_thing_alone_the_dialogues_are_drawn_as_ever():
         assert drawn_interval(draws[:, 0]) == pytest.approx((low, high), abs=0.01)
 
 
+@pytest.mark.exercise(9)
 def test_draws_of_nothing_are_left_out():
     """Two turns with nothing in common: in an eighth of the draws one's dialogue meets the other's thing alone."""
     draws = two_way_draws([[0.0, 5.0], [1.0, 5.0]], ["a", "b"], ["x", "y"], draws=400)

@@ -21,6 +21,20 @@ def test_words_are_those_of_any_language_without_signs():
     assert words_of("東京へgo") == ["東", "京", "へ", "go"]
 
 
+@pytest.mark.exercise(26)
+@pytest.mark.parametrize("words, threshold, expected", [
+    # a b a | b a b | a: 2 of 3 differ, which is below; the last word of none
+    ("a b a b a b a", 0.72, 2), ("a b a c d", 0.72, 1), ("a b c d", 0.72, 0), ("", 0.72, 0),
+    # a fifth of 0.28 on the way; after one stretch, a quarter
+    ("a b c d a", 0.72, 0.2 / 0.28), ("a b a a b c a", 0.72, 1 + 0.25 / 0.28),
+    # at the threshold is enough: one of two, two of four
+    ("a a a a", 0.5, 2), ("a b a b", 0.5, 1), ("a a b b b", 0.5, 2)])
+def test_factors_by_hand(words, threshold, expected):
+    got = texts.factors(words.split(), threshold)
+    assert got == pytest.approx(expected), f"{words!r} at {threshold}: expected {expected:.3f} factors, got {got:.3f}"
+
+
+@pytest.mark.exercise(26)
 def test_mtld_by_hand():
     # forward: a b a | b a b | a: two full factors (2/3 <= 0.72), the last word of none
     words = "a b a b a b a".split()
@@ -59,6 +73,20 @@ def test_diversity_is_one_minus_the_mean_jaccard_of_all_pairs():
     assert jaccard_diversity(["a", "a"]) == 0 and jaccard_diversity(["a"]) is None
 
 
+@pytest.mark.exercise(28)
+@pytest.mark.parametrize("scores, y, expected", [
+    ([1, 2, 3], [0, 0, 1], 1), ([3, 1, 2], [0, 1, 1], 0), ([-1.5, 0.2, 0], [0, 1, 1], 1),
+    # of four pairs three are won and one is a tie
+    ([1, 2, 2, 3], [0, 1, 0, 1], 3.5 / 4), ([3, 2, 1, 2], [1, 0, 0, 1], 3.5 / 4),
+    # nothing but ties
+    ([5, 5, 5, 5, 5], [0, 1, 0, 1, 1], 0.5), ([1, 2], [1, 1], None), ([1, 2], [0, 0], None)])
+def test_auc_by_hand(scores, y, expected):
+    got = auc(np.array(scores), np.array(y))
+    assert (got is None) == (expected is None) and (got is None or got == pytest.approx(expected)), \
+        f"scores {scores} of classes {y}: expected {expected}, got {got}"
+
+
+@pytest.mark.exercise(28)
 def test_auc_is_the_share_of_pairs_in_the_right_order():
     rng = np.random.default_rng(0)
     scores, y = rng.integers(6, size=60), rng.integers(2, size=60)

@@ -335,6 +335,19 @@ def test_muon_is_torchs_own():
             assert F.cosine_similarity((p - was).flatten(), (q - was).flatten(), dim=0) > 0.995
 
 
+@pytest.mark.exercise(32)
+@pytest.mark.parametrize("steps, peak, warmup, expected", [
+    (10, 1.0, 4, {0: 0.25, 1: 0.5, 3: 1, 4: 1, 6: 0.75, 7: 0.5, 8: 0.25}),
+    (10, 0.2, 4, {0: 0.05, 7: 0.1}),
+    # no warm-up, and one that ends between two steps
+    (12, 2.0, 0, {0: 2, 4: 1.5, 6: 1, 8: 0.5}), (8, 1.0, 2.5, {0: 0.4, 1: 0.8, 2: 1})])
+def test_the_rate_by_hand(steps, peak, warmup, expected):
+    for step, rate in expected.items():
+        got = train.learning_rate(step, steps, peak, warmup)
+        assert got == pytest.approx(rate), f"step {step} of {steps}, {warmup} to warm up: expected {rate}, got {got}"
+
+
+@pytest.mark.exercise(32)
 def test_the_rate_climbs_then_falls_to_nothing():
     rates = [train.learning_rate(step, 100, 1.0, 10) for step in range(100)]
     assert rates[0] == 0.1 and max(rates) == rates[10] == 1.0 and rates[99] < 0.001

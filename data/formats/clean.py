@@ -243,8 +243,17 @@ class MinHashIndex:
         bands = self.signature(hashes).reshape(32, 4)
         return [(i, band.tobytes()) for i, band in enumerate(bands)]
 
+    # exercise 27: finding near-duplicates
     def similar(self, hashes):
-        """List the indices of the earlier sets that are similar to this one, in order."""
+        """
+        List the numbers of the earlier sets that are similar to this one, in order.
+
+        hashes (n,): a set as a sorted array without repetitions, which may be empty. self.sets
+        holds the earlier ones, number 0 first; self.bands has {key: [numbers of the sets with this
+        key]} for each key that band_keys(set) gave, and is not changed. Similar is a set that has
+        a key in common with this one and, compared exactly by jaccard(), an index of at least
+        self.threshold. Nothing is similar to an empty set, and band_keys takes none.
+        """
         if not len(hashes):
             return []
         candidates = set()

@@ -27,14 +27,17 @@ def ratio(part, total):
     return float(part / total) if total else None
 
 
+# exercise 31: an interval over whole questions
 def bootstrap(sums, counts=None, draws=2000, seed=0):
     """
     A mean and its 95 % bootstrap interval (Efron 1979): (mean, low, high).
 
     sums (N): one value for each question or, with counts (N), the sum of that many values; the mean
-    is over all values. Whole questions (or dialogues) are resampled, since the values of one
-    question are not independent. All three are None without any value, low and high are None if
-    only one question has values.
+    is over all values. A draw takes N whole questions (or dialogues) at random, some more than
+    once, since the values of one question are not independent; its mean is again over all values
+    of those taken. low and high cut off 2.5 % of the draws at each end; draws without a value are
+    left out. All three are None without any value, low and high are None if only one question has
+    values.
     """
     sums = np.asarray(sums, dtype=float)
     counts = np.ones(len(sums)) if counts is None else np.asarray(counts, dtype=float)
@@ -53,14 +56,20 @@ def bootstrap(sums, counts=None, draws=2000, seed=0):
     return mean, low, high
 
 
+# exercise 9: the bootstrap of clustered turns
 def two_way_draws(values, rows, columns, draws=2000, seed=0):
     """
     Means of values that are clustered in two ways, over bootstrap draws (Owen 2007, the pigeonhole
     bootstrap): turns of some dialogues about some things, say.
 
-    values (n, k): k values for each turn; rows, columns (n): its dialogue and its thing, of any
-    type. Dialogues and things are drawn independently; a turn counts as often as its dialogue was
-    drawn times as often as its thing was. Returns (draws, k); draws without any turn are left out.
+    values (n, k): k values for each turn, also as lists; rows, columns (n): its dialogue and its
+    thing, numbers or texts. A draw takes as many dialogues as there are, at random, some more than
+    once, and independently as many things; a turn counts as often as its dialogue was taken times
+    as often as its thing was. Its k means are over all turns, each counted so often.
+
+    Returns an array (draws, k), shorter by the draws that took no turn at all; the same for the
+    same seed. Two dialogues with the values 1, 1, 1 and 5, of one thing: a quarter of the draws
+    has the mean 1, half 2, a quarter 5.
     """
     values = np.asarray(values, dtype=float)
     rng = np.random.default_rng(seed)
@@ -98,13 +107,17 @@ def holm(p_values):
     return adjusted
 
 
+# exercise 30: a permutation test
 def permutation(differences, draws=10000, seed=0):
     """
-    The two-sided p-value of a mean difference over questions (Fisher 1935).
+    The two-sided p-value of a mean difference over questions (Fisher 1935), a float.
 
-    If there were no difference, each question's could as well have the other sign: p is how often
-    random signs give a mean at least as large. All sign patterns for up to 12 questions, `draws`
-    random ones for more.
+    If there were no difference, each question's could as well have the other sign. p is the share
+    of sign patterns that give a mean at least as far from 0 as the observed one: of all 2 ** n
+    patterns for up to n = 12 questions; for more, of `draws` random ones and the observed, which
+    counts as one more, so that p is never 0. Sums that differ by 1e-9 or less are taken for equal.
+
+    Of [1, 1, 1] the mean is 1, and of all 8 patterns two give 1 or -1: p = 0.25.
     """
     differences = np.asarray(differences, dtype=float)
     n = len(differences)
@@ -208,12 +221,15 @@ def length_controlled_interval(outcomes, longer, questions, draws=500, seed=0):
 # agreement
 
 
+# exercise 29: agreement beyond chance
 def kappa(a, b):
     """
-    Agreement of two lists of labels beyond chance (Cohen 1960).
+    Agreement of two lists of labels beyond chance (Cohen 1960), a float.
 
-    1 for perfect agreement, 0 for what the frequencies of the labels alone would give; None if the
-    frequencies alone would give perfect agreement.
+    a, b: what two raters said of the same things, not empty. Chance is the agreement to be expected
+    of two raters who choose labels at random, each as often as here. Kappa is 1 for perfect
+    agreement, 0 for that of chance, and in between (or below) on a straight line: 0.7 where chance
+    gives 0.4 is halfway, 0.5. None if chance alone would give perfect agreement.
     """
     agreed = np.mean([x == y for x, y in zip(a, b)])
     frequencies_a, frequencies_b = Counter(a), Counter(b)
