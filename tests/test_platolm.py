@@ -87,7 +87,9 @@ def test_silence_is_learnt_after_a_human_left_and_only_then(tokenizer, records):
 
 @pytest.mark.exercise(2)
 def test_shift_by_hand():
-    assert shift([5, 6, 7, 8], [False, False, True, False]) == ([5, 6, 7], [IGNORE, 7, IGNORE])
+    inputs, targets = shift([5, 6, 7, 8], [False, False, True, False])
+    assert inputs == [5, 6, 7], "nothing follows the last token, so it is no input"
+    assert targets == [IGNORE, 7, IGNORE], "7 counts, and is what follows 6"
 
 
 @pytest.mark.parametrize("talk", TALKS)
@@ -154,7 +156,9 @@ def test_a_turn_that_is_marked_is_read_and_not_learnt(tokenizer, flag, learn):
     marked = [made["conversations"][0], made["conversations"][1] | flag, *made["conversations"][2:]]
     same, fewer = encode(marked, tokenizer, learn)
     lost = [token for token, here, there in zip(ids, mask, fewer) if here != there]
-    assert same == ids and tokenizer.decode(lost[:-1]) == TALKS[0][1][1] and lost[-1] == tokenizer.eos
+    assert same == ids, f"a marked turn is read like any other:\n{as_text(same, fewer, tokenizer)}"
+    assert tokenizer.decode(lost[:-1]) == TALKS[0][1][1] and lost[-1:] == [tokenizer.eos], (
+        f"{TALKS[0][1][1]!r} and its end should not count:\n{as_text(same, fewer, tokenizer)}")
     listed = turns(made | {"loss_mask": [1, 0, 1, 1]})
     assert encode(listed, tokenizer, learn) == (same, fewer)
 
@@ -169,7 +173,7 @@ def test_blanked_by_hand():
     got = platolm.blanked(conversation)
     expected = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": ""},
                 {"from": "human", "value": "bye"}, {"from": "gpt", "value": "", "weight": 0}]
-    assert got == expected
+    assert got == expected, f"\nexpected {expected}\ngot      {got}"
     assert conversation == HEARD, "the dialogue itself has lost its answers, also for those who may hear them"
     assert platolm.blanked([]) == []
 

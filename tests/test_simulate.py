@@ -51,7 +51,7 @@ def echo(turns):
 def test_a_dialogue_by_hand():
     turns, end = converse(script("a", "b"), echo, 9)
     assert end == "left" and [t["value"] for t in turns] == ["a", "you said: a", "b", "you said: b"]
-    assert [t["from"] for t in turns] == ["human", "gpt"] * 2
+    assert [t["from"] for t in turns] == ["human", "gpt"] * 2, "who asks is human, who answers is gpt"
 
 
 @pytest.mark.exercise(6)
@@ -59,7 +59,7 @@ def test_each_sees_what_was_said_before():
     saw, questions = [], script("a", "b")
     converse(lambda turns: saw.append(len(turns)) or questions(turns),
              lambda turns: saw.append(len(turns)) or "so", 9)
-    assert saw == [0, 1, 2, 3, 4]
+    assert saw == [0, 1, 2, 3, 4], f"ask and answer are called in turn, with so many turns: {saw}"
 
 
 def talker_of(role, said, most):
@@ -76,7 +76,8 @@ def talker_of(role, said, most):
 def test_so_many_rounds_and_after_the_last_answer_no_question(rounds):
     said = []
     turns, end = converse(talker_of("human", said, 2 * rounds), talker_of("gpt", said, 2 * rounds), rounds)
-    assert said == ["human", "gpt"] * rounds and end == "turn_limit"
+    assert said == ["human", "gpt"] * rounds, f"{rounds} rounds are allowed, and these were asked to speak: {said}"
+    assert end == "turn_limit"
     assert turns == [{"from": role, "value": f"{role} says {n}"} for n, role in enumerate(said, 1)]
 
 
@@ -84,7 +85,8 @@ def test_so_many_rounds_and_after_the_last_answer_no_question(rounds):
 def test_a_question_that_ends_the_dialogue_is_not_answered():
     answered = []
     turns, end = converse(script("a", "b", "a", "c"), lambda turns: answered.append(turns[-1]["value"]) or "so", 9)
-    assert (len(turns), end) == (4, "repeats") and answered == ["a", "b"], "somebody pays for each answer"
+    assert (len(turns), end) == (4, "repeats")
+    assert answered == ["a", "b"], f"'a' again is the end, but paid for are the answers to {answered}"
 
 
 @pytest.mark.exercise(6)
@@ -99,9 +101,9 @@ def test_every_way_to_end_keeps_whole_rounds():
     assert converse(script("a", "b", "a"), echo, 9)[1] == "repeats"
     assert converse(script(None), echo, 9) == ([], "left")
     turns, end = converse(dies("token_limit", 2), echo, 9)
-    assert (len(turns), end) == (2, "token_limit")
+    assert (len(turns), end) == (2, "token_limit"), "the second question did not come"
     turns, end = converse(script("a", "b"), dies("content_filter", 3), 9)
-    assert (len(turns), end) == (2, "content_filter")
+    assert (len(turns), end) == (2, "content_filter"), "the second answer did not come"
 
 
 @pytest.mark.exercise(5)
@@ -395,17 +397,19 @@ def test_a_history_is_repeated_and_nothing_of_it_is_asked_for():
         return f"new {len(turns)}"
     speak = replay_then(to_turns("q1", "a1", "q2", "a2"), buy)
     texts = [speak(to_turns(*"abcde"[:length])) for length in range(6)]
-    assert texts == ["q1", "a1", "q2", "a2", "new 4", "new 5"]
+    assert texts == ["q1", "a1", "q2", "a2", "new 4", "new 5"], f"called after 0, 1, 2, ... turns it says {texts}"
     assert bought == [4, 5], f"after so many turns something new was asked for: {bought}, not [4, 5]"
 
 
 @pytest.mark.exercise(25)
 def test_a_speaker_of_one_side_finds_its_own_turns_in_a_history_of_both():
     human = replay_then(to_turns("q1", "a1", "q2", "a2"), lambda turns: None)
-    assert [human(to_turns(*"abcde"[:length])) for length in (0, 2, 4)] == ["q1", "q2", None]
+    texts = [human(to_turns(*"abcde"[:length])) for length in (0, 2, 4)]
+    assert texts == ["q1", "q2", None], f"the human, called after 0, 2 and 4 turns, says {texts}"
     # a history may end with a question
     gpt = replay_then(to_turns("q1", "a1", "q2"), lambda turns: "new")
-    assert [gpt(to_turns(*"abcde"[:length])) for length in (1, 3, 5)] == ["a1", "new", "new"]
+    texts = [gpt(to_turns(*"abcde"[:length])) for length in (1, 3, 5)]
+    assert texts == ["a1", "new", "new"], f"gpt, called after 1, 3 and 5 turns, says {texts}"
     assert replay_then([], lambda turns: "new")([]) == "new"
 
 

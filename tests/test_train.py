@@ -227,7 +227,8 @@ class Twins(SingleProcess):
 def test_the_targets_of_all_processes_are_one_update(make_model, tokenizer, files):
     """Each sample twice, once in each process, teaches what it teaches once."""
     samples = load_samples([files], tokenizer, "gpt", 160)
-    close(one_update(make_model(), samples, ranks=Twins()), one_update(make_model(), samples), rtol=1e-4, atol=1e-5)
+    close(one_update(make_model(), samples, ranks=Twins()), one_update(make_model(), samples), rtol=1e-4, atol=1e-5,
+          msg=lambda text: f"with the same micro-batches in two processes, the update is another: {text}")
 
 
 @pytest.mark.exercise(7)
