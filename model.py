@@ -94,8 +94,10 @@ def rotate(x, rope):
     Hugging Face; Meta's own files hold the two of a pair side by side.
     """
     cos, sin = (part.to(x.dtype) for part in rope)
-    a, b = x.chunk(2, dim=-1)                                        # (B, heads, T, E/2) each
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    # (a, b) becomes (a cos - b sin, b cos + a sin); fewer, larger operations are faster
+    cos = torch.cat([cos, cos], dim=-1)                              # (T, E)
+    sin = torch.cat([-sin, sin], dim=-1)
+    return x * cos + x.roll(x.size(-1) // 2, dims=-1) * sin
 
 
 # exercise 14: attention spelled out
@@ -203,18 +205,17 @@ class Llama(nn.Module):
         if config.tied:
             self.lm_head.weight = self.embed_tokens.weight
 
-    def last_hidden(self, ids, cache=None, rows=None):
+    def last_hidden(self, ids, cache=None, rows=None, counts=None):
         """
         The last layer's output at each token: ids (B, T)  ->  (B, T, D).
 
-        With a cache, row b of ids continues row rows[b] of the cache; afterwards the caller adds to
-        cache.lengths how many of the T tokens were real (the rest is padding).
+        With a cache, ids (1, N) holds, end to end, the next counts[i] tokens of its row rows[i].
         """
         if cache is None:
             positions = torch.arange(ids.size(1), device=ids.device)
             attends = [partial(self.attend, visible=None)] * len(self.layers)
         else:
-            positions, attends = cache.open(self.attend, rows, ids.size(1))
+            positions, attends = cache.open(self.attend, rows, counts)
         rope = rotary(positions, self.config)
         x = self.embed_tokens(ids)                                   # (B, T, D)
         for layer, attend in zip(self.layers, attends):
@@ -408,74 +409,90 @@ class Cache:
     """
     Keys and values of the tokens that each row has read; row r has read lengths[r] of them.
 
-    Rows are ragged. A shorter row's padding is written beyond its end, where nothing attends to
-    it, and the next real token overwrites it; padding past the last column goes into a spare one.
+    Rows are ragged, and nothing is padded: new tokens of all rows lie end to end, in one dimension.
     """
 
     def __init__(self, model, rows):
         c = model.config
         like = model.embed_tokens.weight
-        # one column more than the context: the spare one for padding
-        shape = (c.layers, rows, c.kv_heads, c.context + 1, c.dim // c.heads)
+        shape = (c.layers, rows, c.kv_heads, c.context, c.dim // c.heads)
         self.k = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.v = torch.zeros_like(self.k)
-        self.lengths = torch.zeros(rows, dtype=torch.long, device=like.device)
+        self.lengths = [0] * rows
 
-    def open(self, attention, rows, T):
+    def open(self, attention, rows, counts):
         """
-        Prepare to read T more tokens in each of `rows` (B,), or in all rows for None.
+        Make room for counts[i] more tokens in row rows[i]; N tokens together, end to end.
 
-        Returns their positions (B, 1, T) and per layer a function attend(q, k, v), which stores k
-        and v and applies `attention` to everything stored.
+        Returns their positions (N,) and, per layer, a function attend(q, k, v), which stores k and
+        v and applies `attention` to all that each token's row holds up to it.
         """
-        device = self.lengths.device
-        every_row = rows is None
-        if every_row:
-            rows = torch.arange(len(self.lengths), device=device)
-        lengths = self.lengths[rows]                                 # (B,)
-        last = self.k.size(3) - 1
-        new = torch.arange(T, device=device)
-        positions = (lengths[:, None, None] + new).clamp(max=last)   # (B, 1, T)
-        # two index tensors around a slice select (B, T, K, E)
-        new_columns = (rows[:, None], slice(None), positions[:, 0])
-
-        # On a CPU rows of similar length attend together, so that few read on to the end of the
-        # longest. On a GPU one group is faster. All rows need no copy: they are a view.
-        if every_row:
-            members = [slice(None)]
-        else:
-            size = 16 if device.type == "cpu" else len(rows)
-            members = lengths.argsort().split(size)
-        groups = []
-        for member in members:
-            columns = positions[member]                              # (b, 1, T)
-            S = int(columns.max()) + 1
-            visible = torch.arange(S, device=device) <= columns[..., None]   # (b, 1, T, S)
-            groups.append((member, None if every_row else rows[member], S, visible))
-        attend = partial(self.store_and_attend, attention, new_columns, groups)
+        positions, row_of, reading, writing = [], [], [], {}
+        for row, count in zip(rows, counts):
+            begin = self.lengths[row]
+            if count == 1:
+                writing[row] = len(positions)
+            else:
+                reading.append((row, range(len(positions), len(positions) + count)))
+            positions += range(begin, begin + count)
+            row_of += [row] * count
+            self.lengths[row] += count
+        # a row that reads attends by itself, those that write a token each do together
+        groups = [self.group(slice(row, row + 1), [tokens], positions) for row, tokens in reading]
+        if 2 * len(writing) > len(self.lengths):
+            # all rows of the cache are a view, some of them would be a copy: idle ones get the
+            # token after the last, which belongs to nobody
+            tokens = [[writing.get(row, len(positions))] for row in range(len(self.lengths))]
+            groups.append(self.group(slice(None), tokens, positions + [0]))
+        elif writing:
+            tokens = [[token] for token in writing.values()]
+            groups.append(self.group(list(writing), tokens, positions))
+        device = self.k.device
+        positions = torch.tensor(positions, device=device)           # (N,)
+        columns = torch.tensor(row_of, device=device), slice(None), positions
+        attend = partial(self.store_and_attend, attention, columns, groups)
         return positions, [partial(attend, layer) for layer in range(len(self.k))]
 
+    def group(self, rows, tokens, positions):
+        """
+        What `store_and_attend` needs of tokens (b, T) that attend together, T of each of b rows.
+
+        Returns rows, tokens, S: how many columns they can see, and which of them: visible (b, 1, T,
+        S), or None where each token sees those up to it.
+        """
+        seen = [[positions[token] for token in row] for row in tokens]
+        S = 1 + max(row[-1] for row in seen)
+        visible = None
+        if len(tokens) > 1 or S > len(seen[0]):
+            last = torch.tensor(seen, device=self.k.device)          # (b, T)
+            visible = torch.arange(S, device=last.device) <= last[:, None, :, None]
+        return rows, torch.tensor(tokens, device=self.k.device), S, visible
+
     # exercise 15: attention with a cache
-    def store_and_attend(self, attention, new_columns, groups, layer, q, k, v):
+    def store_and_attend(self, attention, columns, groups, layer, q, k, v):
         """
         Store new tokens' keys and values, then let their queries attend to all their rows hold.
 
-        q (B, H, T, E), k and v (B, K, T, E)  ->  (B, H, T, E) in q's type. self.k[layer] and
-        self.v[layer] are (rows, K, columns, E), perhaps of another type; indexed by new_columns
-        they are the places of the new tokens, (B, T, K, E). Rows attend in groups: in (member,
-        cached, S, visible) the queries q[member] (b, H, T, E) attend to the first S columns of the
-        layer's rows `cached` (b,), or of all its rows if that is None, and what comes out belongs
-        to the same members. attention(q, k, v, visible) is like `eager`; all in q's type.
+        The N tokens lie end to end: q (1, H, N, E), k and v (1, K, N, E)  ->  (1, H, N, E) in q's
+        type. self.k[layer] and self.v[layer] are (rows, K, columns, E), perhaps of another type;
+        indexed by `columns` they are the places of the new tokens, (N, K, E). Tokens attend in
+        groups (rows, tokens, S, visible): tokens (b, T) are the numbers, below N, of T tokens of
+        each of b rows, and `rows` selects these b rows of the layer, of which they attend to the
+        first S columns. The number N stands for a token of a row that is idle: its query is zeros,
+        and what comes out is dropped. attention(q, k, v, visible) is like `eager`; all in q's type.
         """
-        for stored, fresh in ((self.k[layer], k), (self.v[layer], v)):
-            stored[new_columns] = fresh.transpose(1, 2).to(stored.dtype)
-        y = torch.empty_like(q)
-        for member, cached, S, visible in groups:
-            past_k, past_v = self.k[layer][:, :, :S], self.v[layer][:, :, :S]
-            if cached is not None:
-                past_k, past_v = past_k.index_select(0, cached), past_v.index_select(0, cached)
-            y[member] = attention(q[member], past_k.to(q.dtype), past_v.to(q.dtype), visible)
-        return y
+        stored_k, stored_v = self.k[layer], self.v[layer]            # (rows, K, columns, E)
+        # two index tensors around a slice select (N, K, E)
+        stored_k[columns] = k[0].transpose(0, 1).to(stored_k.dtype)
+        stored_v[columns] = v[0].transpose(0, 1).to(stored_v.dtype)
+        # one more token, which belongs to nobody
+        queries = F.pad(q[0], (0, 0, 0, 1))                          # (H, N + 1, E)
+        y = torch.empty_like(queries)
+        for rows, tokens, S, visible in groups:
+            past_k, past_v = stored_k[rows, :, :S].to(q.dtype), stored_v[rows, :, :S].to(q.dtype)
+            mine = queries[:, tokens].transpose(0, 1)                # (b, H, T, E)
+            y[:, tokens] = attention(mine, past_k, past_v, visible).transpose(0, 1)
+        return y[None, :, :-1]
 
 
 @dataclass(eq=False)    # compared by identity, so that rows can be keys of a dict
@@ -555,60 +572,61 @@ class Engine:
 
     @torch.inference_mode()
     def step(self):
-        """Let every busy row read a chunk or write a token; return the rows that are finished."""
+        """
+        Let every row that writes append a token, and rows that read take what is left of a chunk.
+
+        Returns the rows that are finished.
+        """
         busy = [row for row in self.rows if row.busy]
-        # prefilling rows read together; decoding rows do not wait in their padding
-        prefilling = [row for row in busy if len(row.unread) > 1]
-        decoding = [row for row in busy if len(row.unread) == 1]
-        # reading a few costs nearly as much as reading many: few prefills wait for more
-        if 4 * len(prefilling) >= len(decoding) and prefilling:
-            self.forward_group(prefilling)
-        if decoding:
-            self.forward_group(decoding)
+        writing = [row for row in busy if len(row.unread) == 1]
+        reading = [row for row in busy if len(row.unread) > 1]
+        room = max(self.chunk, len(writing))
+        pieces = []
+        for row in writing + reading:
+            piece = row.unread[:room]
+            room -= len(piece)
+            if piece:
+                pieces.append((row, piece))
+        if pieces:
+            self.read(pieces)
         return [row for row in busy if not row.busy]
 
-    def forward_group(self, group):
-        """Run one forward pass over the unread tokens of these rows, and draw a token for each."""
-        device = self.cache.lengths.device
-        chunks = [row.unread[:self.chunk] for row in group]
-        counts = torch.tensor([len(chunk) for chunk in chunks], device=device)
-        slots = torch.tensor([row.slot for row in group], device=device)
-        # some rows of the cache are a copy, all rows are a view: when most of them are busy, a GPU
-        # takes all, and the idle ones read padding
-        every_row = device.type != "cpu" and 2 * len(group) > len(self.cache.lengths)
-        index = slots if every_row else torch.arange(len(group), device=device)
-        T = max(map(len, chunks))
-        ids = [[0] * T] * (len(self.cache.lengths) if every_row else len(group))
-        for i, chunk in zip(index.tolist(), chunks):
-            ids[i] = chunk + [0] * (T - len(chunk))
-        ids = torch.tensor(ids, device=device)                                       # (B, T)
-        x = self.model.last_hidden(ids, self.cache, None if every_row else slots)    # (B, T, D)
-        self.cache.lengths[slots] += counts
-        self.tokens_read += sum(map(len, chunks))
-        logits = self.model.lm_head(x[index, counts - 1])                            # (group, V)
-        tokens = self.draw_tokens(group, logits)
-        for row, chunk, token in zip(group, chunks, tokens):
-            row.cached = row.cached + chunk
-            row.unread = row.unread[len(chunk):]
+    def read(self, pieces):
+        """
+        Run one forward pass over new tokens of some rows, [(row, ids), ...]; draw a token for each
+        row that has nothing more to read.
+        """
+        ids = [token for _, piece in pieces for token in piece]
+        ids = torch.tensor([ids], device=self.cache.k.device)                        # (1, N)
+        counts = [len(piece) for _, piece in pieces]
+        x = self.model.last_hidden(ids, self.cache, [row.slot for row, _ in pieces], counts)
+        self.tokens_read += ids.numel()
+        drawing, ends, end = [], [], -1
+        for row, piece in pieces:
+            end += len(piece)
+            row.cached += piece
+            row.unread = row.unread[len(piece):]
             if not row.unread:
+                drawing.append(row)
+                ends.append(end)
+        if drawing:
+            logits = self.model.lm_head(x[0, ends])                                  # (b, V)
+            for row, token in zip(drawing, self.draw_tokens(drawing, logits)):
                 self.append(row, token)
 
-    def draw_tokens(self, group, logits):
-        """Draw a token for each row of a group: logits (group, V)  ->  list of ids."""
-        device = logits.device
-        self.apply_eos_bias(group, logits)
-        # a row with more to read than this chunk draws nothing yet
-        drawing = [len(row.unread) <= self.chunk for row in group]
-        u = [row.uniform() if row.uniform and draws else 0.0 for row, draws in zip(group, drawing)]
-        u = torch.tensor(u, dtype=torch.float64, device=device)
+    def draw_tokens(self, rows, logits):
+        """Draw a token for each of b rows: logits (b, V)  ->  list of ids."""
+        self.apply_eos_bias(rows, logits)
+        u = [row.uniform() if row.uniform else 0.0 for row in rows]
+        u = torch.tensor(u, dtype=torch.float64, device=logits.device)
         # other rows in the batch change rounding: would a slightly smaller or larger u have drawn
         # another token? Then the row is computed alone.
-        margins = TIE_MARGIN * torch.tensor([0, -1, 1], dtype=u.dtype, device=device)
+        margins = TIE_MARGIN * torch.tensor([0, -1, 1], dtype=u.dtype, device=logits.device)
         drawn = sample(logits, (u[:, None] + margins).clamp(0, 1), **self.sampling).tolist()
         tokens = []
         for i, (token, lower, upper) in enumerate(drawn):
-            if lower != upper and drawing[i]:
-                token = self.recompute_uncached(group[i], u[i:i + 1, None])
+            if lower != upper:
+                token = self.recompute_uncached(rows[i], u[i:i + 1, None])
             tokens.append(token)
         return tokens
 
@@ -620,7 +638,7 @@ class Engine:
 
     def recompute_uncached(self, row, u):
         """Draw a row's token as if there were no other row and no cache; u (1, 1)  ->  id."""
-        ids = torch.tensor([row.cached + row.unread], device=u.device)
+        ids = torch.tensor([row.cached], device=u.device)
         logits = self.model.lm_head(self.model.last_hidden(ids)[:, -1])              # (1, V)
         self.apply_eos_bias([row], logits)
         return sample(logits, u, **self.sampling).item()
@@ -644,7 +662,7 @@ def rows_that_fit(model):
     like = model.embed_tokens.weight
     if like.device.type == "cpu":
         return 1 << 30
-    row_bytes = 2 * c.layers * c.kv_heads * (c.context + 1) * c.dim // c.heads * like.itemsize
+    row_bytes = 2 * c.layers * c.kv_heads * c.context * c.dim // c.heads * like.itemsize
     # a third is left for the computation itself
     return max(1, int(torch.cuda.mem_get_info()[0] * 2 / 3) // row_bytes)
 

@@ -461,31 +461,34 @@ def test_each_token_is_drawn_by_a_number_of_its_own():
 
 @pytest.mark.exercise(15)
 def test_new_tokens_attend_to_all_that_their_rows_hold(make_model):
-    """Rows of different lengths, as long ones last: each as if its whole text were read at once."""
+    """Rows of different lengths, long ones last: each as if its whole text were read at once."""
     model = make_model(context=9)
     q, k, v = torch.randn(3, 4, 9, 8), torch.randn(3, 2, 9, 8), torch.randn(3, 2, 9, 8)
     cache, read = Cache(model, 3), [0, 0, 0]
-    for rows, T in [([0, 1, 2], 2), ([2, 1], 3), ([2], 1), ([2, 0, 1], 2), (None, 1)]:
-        numbers = [0, 1, 2] if rows is None else rows
-        part = lambda x: torch.stack([x[r, :, read[r]:read[r] + T] for r in numbers])
-        _, attends = cache.open(m.eager, None if rows is None else torch.tensor(rows), T)
+    # together, one alone, in another order, one token each of all, of one
+    for pieces in [{0: 2, 1: 1, 2: 3}, {2: 2}, {2: 1, 0: 4}, {2: 1, 1: 1}, {0: 1, 1: 1, 2: 1}, {1: 1}, {1: 3, 0: 1}]:
+        end_to_end = lambda x: torch.cat([x[r, :, read[r]:read[r] + n] for r, n in pieces.items()], dim=1)[None]
+        positions, attends = cache.open(m.eager, list(pieces), list(pieces.values()))
+        assert positions.tolist() == [read[r] + i for r, n in pieces.items() for i in range(n)]
         for layer, attend in enumerate(attends):
             # each layer's values are its own
-            y = attend(part(q), part(k), (layer + 1) * part(v))
-            for i, r in enumerate(numbers):
-                end = read[r] + T
+            y = attend(end_to_end(q), end_to_end(k), (layer + 1) * end_to_end(v))
+            assert y.shape == (1, 4, sum(pieces.values()), 8), f"N tokens end to end: got {tuple(y.shape)}"
+            parts = y[0].split(list(pieces.values()), dim=1)
+            for part, (r, n) in zip(parts, pieces.items()):
+                end = read[r] + n
                 whole = m.eager(q[r:r + 1, :, :end], k[r:r + 1, :, :end], v[r:r + 1, :, :end], None)
-                same(f"layer {layer}, rows {rows}: row {r}, which had read {read[r]} tokens, reads {T} more",
-                     y[i], (layer + 1) * whole[0, :, read[r]:], rtol=1e-4, atol=1e-5)
-        for r in numbers:
-            read[r] += T
-        cache.lengths = torch.tensor(read)
+                same(f"layer {layer}, pieces {pieces}: row {r}, which had read {read[r]} tokens, reads {n} more",
+                     part, (layer + 1) * whole[0, :, read[r]:], rtol=1e-4, atol=1e-5)
+        for r, n in pieces.items():
+            read[r] += n
+    assert cache.lengths == read
 
 
 @pytest.mark.exercise(15)
 def test_a_cache_may_be_of_another_type(make_model):
     cache = Cache(make_model().bfloat16(), 1)
-    _, attends = cache.open(m.eager, None, 3)
+    _, attends = cache.open(m.eager, [0], [3])
     q, k, v = torch.randn(1, 4, 3, 8), torch.randn(1, 2, 3, 8), torch.randn(1, 2, 3, 8)
     y = attends[0](q, k, v)
     assert y.dtype == torch.float32, f"queries in float32, a cache in bfloat16: expected float32, got {y.dtype}"
@@ -499,10 +502,8 @@ def test_reading_with_a_cache_is_reading_without(make_model, cuts, attention):
     model = make_model()
     model.attend = m.ATTENTION[attention]
     ids, cache = tokens(model, 2, 9), Cache(model, 2)
-    parts = []
-    for part in ids.split(cuts, dim=1):
-        parts.append(model.last_hidden(part, cache))
-        cache.lengths += part.size(1)
+    parts = [model.last_hidden(part.reshape(1, -1), cache, [0, 1], [part.size(1)] * 2).view(2, part.size(1), -1)
+             for part in ids.split(cuts, dim=1)]
     close(torch.cat(parts, dim=1), model.last_hidden(ids), rtol=1e-4, atol=1e-4)
 
 
@@ -510,17 +511,15 @@ def test_reading_with_a_cache_is_reading_without(make_model, cuts, attention):
 def test_ragged_rows_read_as_if_alone(make_model):
     model = make_model(context=20)
     ids, cache = tokens(model, 3, 20), Cache(model, 3)
-    # row by row, uneven pieces, some rows missing, padding beyond the end of the context
+    # row by row, uneven pieces, some rows missing, up to the end of the context
     for rows, counts in [([0, 1, 2], [5, 2, 1]), ([2, 0], [6, 1]), ([0, 1, 2], [14, 3, 1]),
                          ([1, 2], [15, 12])]:
-        begin = [int(cache.lengths[r]) for r in rows]
-        T = max(counts)
-        part = torch.stack([F.pad(ids[r, b:b + n], (0, T - n)) for r, b, n in zip(rows, begin, counts)])
-        out = model.last_hidden(part, cache, torch.tensor(rows))
-        for i, (r, b, n) in enumerate(zip(rows, begin, counts)):
-            close(out[i, :n], model.last_hidden(ids[r:r + 1, :b + n])[0, b:], rtol=1e-4, atol=1e-4)
-            cache.lengths[r] += n
-    assert cache.lengths.tolist() == [20, 20, 20]
+        begin = [cache.lengths[r] for r in rows]
+        new = torch.cat([ids[r, b:b + n] for r, b, n in zip(rows, begin, counts)])
+        parts = model.last_hidden(new[None], cache, rows, counts)[0].split(counts)
+        for part, r, b, n in zip(parts, rows, begin, counts):
+            close(part, model.last_hidden(ids[r:r + 1, :b + n])[0, b:], rtol=1e-4, atol=1e-4)
+    assert cache.lengths == [20, 20, 20]
 
 
 def prompts_for(model, n):

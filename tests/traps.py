@@ -184,16 +184,18 @@ TRAPS = [
          "config.dim // config.heads // 2", "config.dim // 2"),
     Trap(12, "the first position is 1", "positions[..., None]", "(positions[..., None] + 1)"),
     # 13: rotating pairs by their angles
-    Trap(13, "the sign is flipped: pairs turn the other way", "a * cos - b * sin, b * cos + a * sin",
-         "a * cos + b * sin, b * cos - a * sin"),
+    Trap(13, "the sign is flipped: pairs turn the other way", "[-sin, sin]", "[sin, -sin]"),
     Trap(13, "neighbours make a pair, as in Meta's files",
-         """x.chunk(2, dim=-1)                                        # (B, heads, T, E/2) each
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)""",
-         """(x[..., ::2], x[..., 1::2])
-    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)"""),
-    Trap(13, "the second of a pair is computed from the first one's new value",
-         "    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)",
-         "    a = a * cos - b * sin\n    return torch.cat([a, b * cos + a * sin], dim=-1)"),
+         """torch.cat([cos, cos], dim=-1)                              # (T, E)
+    sin = torch.cat([-sin, sin], dim=-1)
+    return x * cos + x.roll(x.size(-1) // 2, dims=-1) * sin""",
+         """cos.repeat_interleave(2, dim=-1)
+    sin = torch.stack([-sin, sin], dim=-1).flatten(-2)
+    return x * cos + x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2) * sin"""),
+    Trap(13, "each number turns by itself, without the other of its pair",
+         "x.roll(x.size(-1) // 2, dims=-1)", "x"),
+    Trap(13, "the angles of each pair stand side by side, those of x half a head apart",
+         "torch.cat([cos, cos], dim=-1)", "cos.repeat_interleave(2, dim=-1)"),
     Trap(13, "float32 angles turn bfloat16 into float32",
          "(part.to(x.dtype) for part in rope)", "rope"),
     # 14: attention spelled out
@@ -211,16 +213,16 @@ TRAPS = [
     Trap(14, "without a mask everybody sees what comes later", ".tril()", ""),
     # 15: attention with a cache
     Trap(15, "a token sees the columns up to its number in this call, not to its position",
-         "past_v.to(q.dtype), visible)", "past_v.to(q.dtype), None)"),
-    Trap(15, "new tokens see one another, but not what the cache holds",
-         "past_k.to(q.dtype), past_v.to(q.dtype), visible)", "k[member], v[member], None)"),
-    Trap(15, "row 0 of the batch is taken for row 0 of the cache",
-         "past_k.index_select(0, cached), past_v.index_select(0, cached)",
-         "past_k[:len(cached)], past_v[:len(cached)]"),
-    Trap(15, "results stay in the order of the groups, not of the batch", "y[member] = attention(",
-         "y[:len(visible)] = attention("),
+         "past_v, visible)", "past_v, None)"),
+    Trap(15, "every row reads the first rows of the cache",
+         "stored_k[rows, :, :S].to(q.dtype), stored_v[rows, :, :S]",
+         "stored_k[:len(tokens), :, :S].to(q.dtype), stored_v[:len(tokens), :, :S]"),
+    Trap(15, "what comes out stays in the order of the groups, not of the tokens", "y[:, tokens] = ",
+         "y[:, :tokens.numel()].view(len(y), *tokens.shape, -1)[:] = "),
     Trap(15, "every layer reads the keys and values of the first",
-         "self.k[layer][:, :, :S], self.v[layer]", "self.k[0][:, :, :S], self.v[0]"),
+         "self.k[layer], self.v[layer] ", "self.k[0], self.v[0] "),
+    Trap(15, "new tokens are stored before the queries attend, but only their keys",
+         "stored_v[columns] = v[0].transpose(0, 1).to(stored_v.dtype)", "pass"),
     # 16: a low-rank change
     Trap(16, "the change is not scaled", "(self.B * self.scale)", "self.B"),
     Trap(16, "the change is scaled by alpha, not by alpha / rank", "(self.B * self.scale)",
