@@ -12,13 +12,12 @@ Read before: platolm.py, model.py. Read next: evaluate.py.
 import argparse
 import math
 import os
-import queue
 import random
 import re
 import threading
 import time
 from collections import Counter
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -35,6 +34,7 @@ from data.api.protocol import (GIVE_UP_AFTER, RateLimited, Refused, Reply, Retri
                                token_usage)
 from data.api.refusals import ErrorReplies
 from data.api.session import check_server, join_path, open_session, post
+from data.engine_thread import EngineThread
 from data.openings import openings, simulation_settings
 from data.program import (Progress, UserError, natural_int, positive_int, read_text, require_apart,
                           run, shard, url, write_jsonl)
@@ -116,8 +116,8 @@ def is_courtesy(text):
 
 class Socratic:
     """
-    A trained user. Each dialogue runs in a thread of its own; one more thread owns the model and
-    writes for all of them together, so that every step of the engine has as many rows as possible.
+    A trained user. Each dialogue runs in a thread of its own; one more owns the engine, and writes
+    for all of them together, so that every step has as many rows as possible.
 
     slots: most dialogues at a time; settings: UserSettings.
     """
@@ -127,53 +127,15 @@ class Socratic:
         self.engine = Engine(model, slots, temperature=settings.temperature,
                              top_k=settings.top_k, top_p=settings.top_p)
         self.tokenizer, self.settings = tokenizer, settings
-        # requests (function, its arguments, Future) to the engine's thread
-        self.inbox = queue.Queue()
-        # {row that is being written: Future of whoever waits for it}
-        self.waiting = {}
-        self.thread = threading.Thread(target=self.engine_loop, daemon=True)
-        self.thread.start()
-
-    def engine_loop(self):
-        """Carry out requests and let all rows take a step, over and over, in a thread."""
-        try:
-            while True:
-                # with nothing to write, block until a request comes; else take those that are there
-                while not self.waiting or not self.inbox.empty():
-                    function, arguments, future = self.inbox.get()
-                    if function is None:
-                        return
-                    row = function(*arguments)
-                    if row and row.busy:
-                        self.waiting[row] = future
-                    else:
-                        future.set_result(row)
-                for row in self.engine.step():
-                    self.waiting.pop(row).set_result(row)
-        except Exception as error:
-            # every thread that waits, now or later, gets the error instead of waiting for ever
-            for pending in {future, *self.waiting.values()}:
-                if not pending.done():
-                    pending.set_exception(error)
-            while True:
-                function, _, future = self.inbox.get()
-                if function is None:
-                    return
-                future.set_exception(error)
-
-    def request(self, function, *arguments):
-        """Have the engine's thread call function(*arguments); return its row once it is written."""
-        future = Future()
-        self.inbox.put((function, arguments, future))
-        return future.result()
+        self.writer = EngineThread(self.engine)
 
     def close(self):
         """End the engine's thread."""
-        self.inbox.put((None, None, None))
+        self.writer.close()
 
     def start_dialogue(self, number, intent="", rows=()):
         """Return ask(turns) for dialogue `number`, with an engine row that ask.close() frees."""
-        return Asker(self, number, intent, self.request(self.engine.add_row))
+        return Asker(self, number, intent, self.writer.request(self.engine.add_row))
 
 
 class Asker:
@@ -193,8 +155,9 @@ class Asker:
         if len(ids) >= settings.context:
             raise DialogueEnd("context_full")
         eos_bias = math.log(settings.leave) if settings.leave else -math.inf
-        row = socratic.request(socratic.engine.start, self.row, ids, [socratic.tokenizer.eos],
-                               settings.max_question, uniform, eos_bias)
+        row = socratic.writer.request(socratic.engine.start, self.row, ids,
+                                      [socratic.tokenizer.eos], settings.max_question, uniform,
+                                      eos_bias)
         if row.finish_reason == "length":
             raise DialogueEnd("token_limit")
         if row.finish_reason == "context":
@@ -204,7 +167,7 @@ class Asker:
 
     def close(self):
         """Free the row for another dialogue."""
-        self.socratic.request(self.socratic.engine.remove_row, self.row)
+        self.socratic.writer.request(self.socratic.engine.remove_row, self.row)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -224,7 +224,7 @@ def test_silence_is_leaving_and_half_a_question_is_none(socratic, tokenizer):
         finish_reason, output = "stop", []
     user = socratic(1)
     ask = user.start_dialogue(0)
-    user.request = lambda do, *what: Row
+    user.writer.request = lambda do, *what: Row
     assert ask([]) is None
     for why, end in (("length", "token_limit"), ("context", "context_full")):
         Row.finish_reason = why
@@ -583,9 +583,9 @@ def test_nothing_is_left_behind(socratic, serve, tmp_path):
     client, user = Client(url), socratic(8)
     simulate(user, Teacher(client, "m"), plan(20), 3, 8, tmp_path / "j")
     user.close(), client.close()
-    user.thread.join(10)
+    user.writer.thread.join(10)
     gc.collect()
-    assert len(user.engine.free) == 8 and not user.waiting
+    assert len(user.engine.free) == 8 and not user.writer.writing
     # the server's threads go when its connections do
     for thread in threading.enumerate():
         if "process_request_thread" in thread.name:

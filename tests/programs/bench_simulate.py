@@ -123,7 +123,7 @@ def together(directory, url, count, path, in_flight=N):
     Simulation(watch, watch.answer, journal, 12).run(plan, in_flight)
     records = list(journal_records(journal, plan))
     journal.close(), client.close(), user.close()
-    user.thread.join()
+    user.writer.thread.join()
     return watch, records
 
 
