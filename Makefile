@@ -282,7 +282,7 @@ $(PAIRED): $(JUDGED)
 
 $(R)/results.json: $(JUDGED) $(PAIRED)
 	$(python) evaluate.py score $(ARMS) floor --bench $(R)/bench --judge-model grader \
-	    --beside vicuna=$(R)/bench-vicuna --seconds $(R)/seconds.jsonl --out $@
+	    --beside vicuna=$(R)/bench-vicuna --out $@
 
 # the simulator's card. The twin is the base trained on answers; served and told to play the user, it
 # is the prompted one

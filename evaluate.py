@@ -36,7 +36,7 @@ from data.measure.mtbench import read_questions, read_scores
 from data.measure.tables import arm_lines, card_lines, column_lines, pair_lines, vote_lines
 from data.measure.turns import AskSettings
 from data.program import (Progress, UserError, name_and_value, natural_int, positive_int,
-                          read_jsonl, require_apart, run, temperature_or_none, url, write_json,
+                          require_apart, run, temperature_or_none, url, write_json,
                           write_jsonl)
 from data.text_metrics import vectors
 from data.users import user_settings
@@ -534,7 +534,7 @@ def score_arms(bench, judge_model, names, beside=(), edited=False):
 
 def command_score(args):
     """Write results.json, and print its tables."""
-    require_apart([args.out], [args.bench, args.beside, args.votes, args.seconds])
+    require_apart([args.out], [args.bench, args.beside, args.votes])
     questions = read_questions(args.bench)
     pairs_file = mtbench.judgments_path(args.bench, args.judge_model, "pair")
     ratings_file = mtbench.judgments_path(args.bench, args.judge_model, "single")
@@ -555,9 +555,6 @@ def command_score(args):
     if args.votes:
         votes = list(mtbench.read_votes(args.votes))
         results["votes"] = agreement(mtbench.read_judgments(pairs_file), votes)
-    if args.seconds:
-        stages = read_jsonl(args.seconds)
-        results["seconds"] = {row["stage"]: row["seconds"] for row in stages}
     write_json(args.out, results)
     lines = arm_lines(results) + pair_lines(results["duels"]) + vote_lines(results.get("votes"))
     print("\n".join([*lines, "", f"all numbers: {args.out}"]))
@@ -651,7 +648,6 @@ def arguments():
     add("--edited", action="store_true",
         help="score judgments of answers that were edited since, too, and name the questions")
     add("--votes", metavar="FILE", help="human votes: does the judge agree?")
-    add("--seconds", help="JSONL of stages and how long they took, copied into the results")
     add("--out", default="results.json")
 
     for command in (judging, scoring):

@@ -57,7 +57,7 @@ def discard_stdout():
 
 
 def log_stage_seconds(seconds):
-    """Append to the file that $STAGE_SECONDS names, if it does, how long this command took."""
+    """Append to the file that $STAGE_SECONDS names, if any, how long this command took, and now."""
     log = os.environ.get("STAGE_SECONDS")
     if not log:
         return
@@ -70,7 +70,8 @@ def log_stage_seconds(seconds):
     for path in map(Path, output):
         names.append("/".join([*path.parts[-2:-1], path.stem]))
     with open(log, "a", encoding="utf-8") as file:
-        file.write(to_jsonl({"stage": " ".join(names), "seconds": round(seconds, 1)}))
+        file.write(to_jsonl({"stage": " ".join(names), "seconds": round(seconds, 1),
+                             "ended": round(time.time(), 1)}))
 
 
 # ------------------------------------------------------------------------------------------------

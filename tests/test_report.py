@@ -71,13 +71,14 @@ def run(tmp_path, tokenizer):
                                 "gap": None},
              "gates.json": [{"gate": f"{EVIL} (at least .9)", "value": 0.5, "passed": False}],
              "reach.json": {"socratic": REACH},
-             "results.json": {"arms": {"socratic": scores, EVIL: scores}, "seconds": {EVIL: 3.2},
+             "results.json": {"arms": {"socratic": scores, EVIL: scores},
                               "paired": {EVIL: contrast("floor", 0.1, 0.2)},
                               "duels": [DUEL, DUEL | {"controlled": None}]},
              "questions.json": [{"turns": TALK, "person": EVIL, "socratic": EVIL, "script": EVIL}],
              "card.json": CARD, "stats.json": {EVIL: {"sessions": 3, "MTLD of a human turn": None, "AUC": 0.5}}}
     step = {"step": 1, "loss": 2.0, "tokens": 9, "learnt": 3, "samples": 2, "held_out": 1.0}
-    logs = {f"{name}/log.jsonl": [step, step | {"step": 2, "loss": 1.0}]
+    logs = {"seconds.jsonl": [{"stage": f"{EVIL}{i}", "seconds": 90.0, "ended": 1e9 + 60 * i} for i in range(3)]}
+    logs |= {f"{name}/log.jsonl": [step, step | {"step": 2, "loss": 1.0}]
             for name in ("socratic", "blind", "assistant/socratic")}
     chats = {name: [{"id": "1", "conversations": TALK}] for name in ("chat/socratic.jsonl",)}
     for name, rows in (logs | chats).items():

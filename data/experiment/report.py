@@ -14,7 +14,8 @@ from itertools import groupby, islice
 from pathlib import Path
 
 from data.experiment.contrasts import CLASSES
-from data.experiment.svg import bars, card, curves, figure, map_legend, table, tag, talk, town_map
+from data.experiment.svg import (bars, card, curves, figure, map_legend, table, tag, talk,
+                                 timeline, town_map)
 from data.experiment.talks import draw_guide
 from data.measure.tables import flat_user, interval, number, p_value
 from data.program import UserError, read_jsonl, run, write_text
@@ -86,7 +87,8 @@ td:first-child, th:first-child { text-align: left; position: sticky; left: 0;
   background: var(--page); }
 @media (max-width: 40rem) { td:first-child { white-space: normal; min-width: 8rem; } }
 svg { width: 100%; max-width: 28rem; height: auto; display: block; }
-svg text { fill: var(--ink); font-size: 12px; } svg .soft { fill: var(--soft); }
+svg text { fill: var(--ink); font-size: 12px; } svg .small { font-size: 8px; }
+svg.wide { max-width: 46rem; } svg .soft { fill: var(--soft); }
 svg polyline { stroke-width: 1.6; }
 .told0 { fill: none; stroke: var(--soft); } .told1 { fill: var(--told1); }
 .told2 { fill: var(--told2); } .told3 { fill: var(--told3); } .told4 { fill: var(--told4); }
@@ -610,11 +612,15 @@ def training(run):
 
 
 def stages(run):
-    """The seconds that each stage took."""
-    seconds = load(run, "results.json").get("seconds", {})
-    rows = [[name, f"{value:.0f} s"] for name, value in seconds.items()]
-    return figure(table(["stage", "took"], rows), "Stages run side by side, so the sum is more "
-                  "than the wait; of a resumed stage this is the last part.")
+    """When each stage ran, and how long it took."""
+    # of a stage that was made again, the last time
+    last = {row["stage"]: row for row in read_jsonl(find(run, "seconds.jsonl"))}
+    rows = [(name, row["ended"] - row["seconds"], row["ended"]) for name, row in last.items()]
+    busy = sum(row["seconds"] for row in last.values())
+    wait = max(end for _, _, end in rows) - min(begin for _, begin, _ in rows)
+    return figure(timeline(rows), f"Stages run side by side: together they took {busy / 60:.1f} "
+                  f"minutes, from the first to the last {wait / 60:.1f} minutes went by. Of a "
+                  "resumed stage this is the last part.")
 
 
 # ------------------------------------------------------------------------------------------------

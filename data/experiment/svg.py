@@ -147,6 +147,31 @@ def bars(rows):
     return tag("svg", "".join(lines), viewBox=f"0 0 360 {height + 28}", role="img")
 
 
+def timeline(rows):
+    """Draw stages as bars over time: [(name, begin, end), ...], in seconds from any moment on."""
+    rows = sorted(rows, key=lambda row: (row[1], row[2]))
+    start, stop = min(begin for _, begin, _ in rows), max(end for _, _, end in rows)
+
+    def x_of(moment):
+        return 130 + 226 * (moment - start) / max(1, stop - start)
+
+    height = 11 * len(rows)
+    lines = []
+    for minute in range(0, int((stop - start) / 60) + 1, max(1, round((stop - start) / 360))):
+        x = f"{x_of(start + 60 * minute):.1f}"
+        lines.append(f'<line x1="{x}" x2="{x}" y1="0" y2="{height}" stroke="var(--line)"/>')
+        lines.append(tag("text", f"{minute} min", x=x, y=height + 12, class_="soft small",
+                         text_anchor="middle"))
+    for i, (name, begin, end) in enumerate(rows):
+        y = 11 * i
+        lines.append(tag("text", escape(name), x=126, y=y + 8.5, class_="small", text_anchor="end"))
+        length = f"{max(0.8, x_of(end) - x_of(begin)):.1f}"
+        title = tag("title", f"{escape(name)}: {end - begin:.0f} s")
+        lines.append(tag("rect", title, x=f"{x_of(begin):.1f}", y=y + 1.5, width=length, height=8,
+                         fill="var(--a)", fill_opacity=.7))
+    return tag("svg", "".join(lines), viewBox=f"0 0 372 {height + 18}", role="img", class_="wide")
+
+
 def curves(series, unit, box=None):
     """
     Draw lines as SVG, with their names at the right ends.

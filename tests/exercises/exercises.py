@@ -188,7 +188,7 @@ def list_exercises():
         about = hints[number].about if number in hints else ""
         print(f"{number:>3}  {exercise.title:<46}{exercise.path:<29}{exercise.size:>3} lines  "
               f"{about:<22}{state}")
-    print("\nmake exercise N=6 begins one; tests/exercises/TEACHING.md is for teachers")
+    print("\nmake exercise N=6 begins one; TEACHING.md is for teachers")
 
 
 def is_solved(exercise):
