@@ -336,7 +336,8 @@ def keep_top(p, top_k, top_p):
 
     top_k keeps the first top_k (0: all), top_p the fewest whose sum reaches top_p; both look at p
     as given, and what both keep stays as it is. The first is kept in any case, even at top_p = 0.
-    keep_top([[0.4, 0.3, 0.2, 0.1]], 2, 0.5)  ->  [[0.4, 0.3, 0, 0]]
+    Both p are tensors; the one that is given may be overwritten.
+    keep_top(tensor([[0.4, 0.3, 0.2, 0.1]]), 2, 0.5)  ->  tensor([[0.4, 0.3, 0, 0]])
     """
     allowed = p.cumsum(dim=-1) - p < top_p
     allowed[:, 0] = True
@@ -476,10 +477,12 @@ class Cache:
         The N tokens lie end to end: q (1, H, N, E), k and v (1, K, N, E)  ->  (1, H, N, E) in q's
         type. self.k[layer] and self.v[layer] are (rows, K, columns, E), perhaps of another type;
         indexed by `columns` they are the places of the new tokens, (N, K, E). Tokens attend in
-        groups (rows, tokens, S, visible): tokens (b, T) are the numbers, below N, of T tokens of
-        each of b rows, and `rows` selects these b rows of the layer, of which they attend to the
-        first S columns. The number N stands for a token of a row that is idle: its query is zeros,
-        and what comes out is dropped. attention(q, k, v, visible) is like `eager`; all in q's type.
+        groups (chosen, tokens, S, visible): tokens (b, T) are the numbers, below N, of T tokens of
+        each of b rows, and `chosen` selects these b rows of the layer, of which they attend to the
+        first S columns. The number N stands for a token of a row that is idle: its query may be
+        anything, zeros say, and what comes out is dropped. If rows 0 and 2 write a token each and
+        row 1 is idle, N is 2 and tokens [[0], [2], [1]]. `open` makes columns, `group` the groups.
+        attention(q, k, v, visible) is like `eager`; all in q's type.
         """
         stored_k, stored_v = self.k[layer], self.v[layer]            # (rows, K, columns, E)
         # two index tensors around a slice select (N, K, E)
@@ -488,8 +491,9 @@ class Cache:
         # one more token, which belongs to nobody
         queries = F.pad(q[0], (0, 0, 0, 1))                          # (H, N + 1, E)
         y = torch.empty_like(queries)
-        for rows, tokens, S, visible in groups:
-            past_k, past_v = stored_k[rows, :, :S].to(q.dtype), stored_v[rows, :, :S].to(q.dtype)
+        for chosen, tokens, S, visible in groups:
+            past_k = stored_k[chosen, :, :S].to(q.dtype)
+            past_v = stored_v[chosen, :, :S].to(q.dtype)
             mine = queries[:, tokens].transpose(0, 1)                # (b, H, T, E)
             y[:, tokens] = attention(mine, past_k, past_v, visible).transpose(0, 1)
         return y[None, :, :-1]

@@ -41,7 +41,7 @@ def encode(conversation, tokenizer, learn, intent="", compat=False):
 
     learn="human"  trains Socratic, who asks: the reverse of the usual, and PlatoLM's idea
     learn="gpt"    trains the assistant, who answers
-    learn="all"    trains a plain language model of the whole text
+    learn="all"    trains a plain language model of the whole text but for the first <s>
 
     ids   : <s>  system line, LABEL  <s>  text  </s>  LABEL  <s>  text  </s> ...
     human :                               xxxx  xxxx
@@ -49,9 +49,9 @@ def encode(conversation, tokenizer, learn, intent="", compat=False):
     all   :      xxxxxxxxxxxxxxxxxx  xxx  xxxx  xxxx  xxxxx  xxx  xxxx  xxxx
 
     <s> and </s> are the ids tokenizer.bos and .eos; tokenizer.encode(text) gives a text's ids. The
-    system line (tokenizer.system) and the first label are encoded as one text. `intent` is a line
-    about who the human is or what they want; only a model of the human (learn="human") reads it:
-    it stands behind the system line, with two newlines and a space after it.
+    system line (tokenizer.system) and the first label, of whoever speaks first, are encoded as one
+    text. `intent` is a line about who the human is or what they want; only a model of the human
+    (learn="human") reads it: it stands behind the system line, with two newlines and a space after.
     compat: the <s> of a learnt turn counts as well, as in the authors' code.
     A turn that is marked as not to be learnt (not is_target(turn)) is read; its text and </s> never
     count.

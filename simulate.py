@@ -47,13 +47,14 @@ from platolm import END_REASONS, LABEL, DialogueEnd, blanked, prompt, to_message
 # exercise 6: two speakers in turn
 def converse(ask, answer, rounds):
     """
-    Let a user and an assistant take turns. Returns the turns, and why there are no more (one of
-    platolm.END_REASONS).
+    Let a user and an assistant take turns. Returns the turns, and why there are no more (a
+    str of platolm.END_REASONS).
 
-    ask(turns) returns the next question, or None to leave; answer(turns) the reply to the last
-    one. Both may be anything: a model, a server, a script. Either may raise DialogueEnd: its text
-    is then the reason. The others: "left"; what reason_to_stop(question, turns) says, and then
-    nobody answers; after so many rounds "turn_limit", and then nobody asks.
+    ask(turns) returns the next question, or None to leave; answer(turns) the reply to the last of
+    turns, which is that question. Both may be anything: a model, a server, a script. Either may
+    raise DialogueEnd: its text is then the reason. Any other error is not caught. The other
+    reasons: "left"; what reason_to_stop(question, turns) says of the question and the turns before
+    it, and then nobody answers; after so many rounds "turn_limit", and then nobody asks.
 
     Turns are a list of {"from": "human" | "gpt", "value": text}. Those that are returned are whole
     rounds: a question without its answer is dropped.

@@ -216,7 +216,7 @@ def auc(scores, y):
     share is of all pairs of a row of class 1 and one of class 0, of which a tie counts as half. A
     float; None if a class is empty.
 
-    [1, 2, 2, 3] of the classes [0, 1, 0, 1]: of four pairs three are won and one is a tie, 0.875.
+    Scores 1, 2, 3, 4 of the classes 0, 1, 0, 1: of four pairs three are won, 0.75.
     """
     ones = int((y == 1).sum())
     zeros = len(y) - ones

@@ -27,6 +27,7 @@ def tokens(model, *shape, seed=0):
 
 def same(what, got, want, **tolerance):
     """assert_close; the message shows both, or of large tensors where they differ most. want: a tensor, or lists."""
+    assert torch.is_tensor(got), f"{what}: expected a tensor, got a {type(got).__name__}, {got}"
     want = want if torch.is_tensor(want) else torch.tensor(want, dtype=got.dtype)
 
     def message(why):
@@ -483,6 +484,14 @@ def test_new_tokens_attend_to_all_that_their_rows_hold(make_model):
         for r, n in pieces.items():
             read[r] += n
     assert cache.lengths == read
+
+
+@pytest.mark.exercise(15)
+def test_whoever_opens_the_cache_says_how_to_attend(make_model):
+    seven = lambda q, k, v, visible: torch.full_like(q, 7)
+    _, attends = Cache(make_model(), 2).open(seven, [0, 1], [3, 1])
+    y = attends[0](torch.randn(1, 4, 4, 8), torch.randn(1, 2, 4, 8), torch.randn(1, 2, 4, 8))
+    same("attention(q, k, v, visible) gives 7 for every number", y, torch.full((1, 4, 4, 8), 7.0))
 
 
 @pytest.mark.exercise(15)

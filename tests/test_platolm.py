@@ -38,6 +38,17 @@ def as_text(ids, mask, tokenizer):
     return platolm.highlight(platolm.token_texts(ids, tokenizer), mask, 0, colour=False)
 
 
+def check_by_hand(tokenizer, conversation, learn, more, text):
+    """Compare what encode gives, after the system line "So. ", with a line of text that has its mask in brackets."""
+    options = ", ".join(f"{key}={value!r}" for key, value in ({"learn": learn} | more).items())
+    call = f"encode(turns, tokenizer, {options})"
+    ids, mask = encode(conversation, Tokenizer(tokenizer.model, "So. "), learn, **more)
+    assert len(ids) == len(mask), f"{call} gives {len(ids)} tokens, but a mask for {len(mask)}"
+    # how many spaces stand around a special token is no matter here
+    got, expected = (re.sub(" +", " ", line) for line in (as_text(ids, mask, tokenizer), text))
+    assert got == expected, f"{call}, turns {conversation}\nexpected {expected}\ngot      {got}"
+
+
 @pytest.mark.exercise(1)
 @pytest.mark.parametrize("learn, more, text", [
     ("human", {}, "<s> So. Human: <s>[ hi</s>] Assistant: <s> hello</s> Human: <s>[ bye</s>]"),
@@ -49,11 +60,24 @@ def as_text(ids, mask, tokenizer):
     ("gpt", {"intent": "is shy"}, "<s> So. Human: <s> hi</s> Assistant: <s>[ hello</s>] Human: <s> bye</s>"),
 ])
 def test_a_dialogue_and_its_mask_by_hand(tokenizer, learn, more, text):
-    ids, mask = encode(record(BRIEF)["conversations"], Tokenizer(tokenizer.model, "So. "), learn, **more)
-    assert len(ids) == len(mask), f"{len(ids)} tokens, but a mask for {len(mask)}"
-    # how many spaces stand around a special token is no matter here
-    got, expected = (re.sub(" +", " ", line) for line in (as_text(ids, mask, tokenizer), text))
-    assert got == expected, f"\nexpected {expected}\ngot      {got}"
+    check_by_hand(tokenizer, record(BRIEF)["conversations"], learn, more, text)
+
+
+@pytest.mark.exercise(1)
+@pytest.mark.parametrize("learn, text", [
+    ("human", "<s> So. Assistant: <s> hello</s> Human: <s>[ bye</s>]"),
+    ("gpt", "<s> So. Assistant: <s>[ hello</s>] Human: <s> bye</s>")])
+def test_the_assistant_may_speak_first(tokenizer, learn, text):
+    check_by_hand(tokenizer, record(BRIEF[1:])["conversations"], learn, {}, text)
+
+
+@pytest.mark.exercise(1)
+@pytest.mark.parametrize("compat", [False, True])
+def test_of_a_turn_that_is_not_to_be_learnt_nothing_counts(tokenizer, compat):
+    conversation = record(BRIEF[:2])["conversations"]
+    conversation[1]["weight"] = 0
+    check_by_hand(tokenizer, conversation, "gpt", {"compat": compat},
+                  "<s> So. Human: <s> hi</s> Assistant: <s> hello</s>")
 
 
 @pytest.mark.exercise(1)
@@ -62,7 +86,9 @@ def test_a_dialogue_and_its_mask_by_hand(tokenizer, learn, more, text):
 def test_learnt_is_exactly_what_the_role_said_and_the_end_of_its_turns(tokenizer, talk, role):
     conversation = record(talk)["conversations"]
     ids, mask = encode(conversation, tokenizer, role)
-    assert texts(ids, mask, tokenizer) == [text for who, text in talk if who == role]
+    got, expected = texts(ids, mask, tokenizer), [text for who, text in talk if who == role]
+    assert got == expected, (f"encode(turns, tokenizer, learn={role!r}): learnt should be {expected}, but is {got}:\n"
+                             f"{as_text(ids, mask, tokenizer)}")
 
 
 @pytest.mark.exercise(1)
@@ -70,17 +96,23 @@ def test_the_two_masks_are_disjoint_and_leave_only_the_template(tokenizer, recor
     for made in records:
         ids, human = encode(made["conversations"], tokenizer, "human")
         same, gpt = encode(made["conversations"], tokenizer, "gpt")
-        assert ids == same and not any(h and g for h, g in zip(human, gpt))
+        read, read_by_gpt = as_text(ids, human, tokenizer), as_text(same, gpt, tokenizer)
+        both = f'encode(turns, tokenizer, learn="human") and learn="gpt":\n{read}\n{read_by_gpt}\n'
+        assert same == ids, f"{both}both should give the same tokens"
+        assert not any(h and g for h, g in zip(human, gpt)), f"{both}no token should be learnt by both"
         rest = [token for token, h, g in zip(ids, human, gpt) if not h and not g]
         labels = [tokenizer.encode(LABEL[t["from"]]) + [1] for t in made["conversations"]]
         # with a space between them, the system line and the first label are what they are alone
-        assert rest == [1] + tokenizer.encode(SYSTEM[:-1]) + sum(labels, [])
+        expected = [1] + tokenizer.encode(SYSTEM[:-1]) + sum(labels, [])
+        rest, template = (as_text(tokens, [False] * len(tokens), tokenizer) for tokens in (rest, expected))
+        assert rest == template, f"{both}learnt by neither should be the template\n{template}\nbut is\n{rest}"
 
 
 def test_silence_is_learnt_after_a_human_left_and_only_then(tokenizer, records):
     left, _, cut = records
     ids, mask = encode(turns(left), tokenizer, "human")
-    assert texts(ids, mask, tokenizer)[-1] == "" and ids[-2:] == [tokenizer.bos, tokenizer.eos]
+    assert texts(ids, mask, tokenizer)[-1:] == [""] and ids[-2:] == [tokenizer.bos, tokenizer.eos], (
+        "a human who left wrote an empty turn, <s>[</s>], which is learnt:\n" + as_text(ids, mask, tokenizer))
     assert turns(cut) == cut["conversations"]
     assert left["conversations"][-1]["value"] != "", "the silence must not get into the record"
 
@@ -268,9 +300,13 @@ def test_phoenix_and_compat_are_the_authors_labels_token_for_token(tokenizer, ta
     system = "Two sides talk. One of them asks.\n\n"
     conversation = record(talk)["conversations"]
     ids, mask = encode(conversation, Tokenizer(tokenizer.model, system), role, compat=True)
-    assert [token if counts else IGNORE for token, counts in zip(ids, mask)] == authors_labels(
-        conversation, tokenizer, role, system)
+    labels = authors_labels(conversation, tokenizer, role, system)
+    got, expected = (as_text(ids, counts, tokenizer) for counts in (mask, [label != IGNORE for label in labels]))
+    assert [token if counts else IGNORE for token, counts in zip(ids, mask)] == labels, (
+        f"encode(turns, tokenizer, learn={role!r}, compat=True):\nexpected {expected}\ngot      {got}")
     # all that differs from ours is the <s> of each learnt turn
     same, ours = encode(conversation, Tokenizer(tokenizer.model, system), role)
     more = [token for token, here, there in zip(ids, mask, ours) if here != there]
-    assert same == ids and more == [tokenizer.bos] * sum(turn["from"] == role for turn in conversation)
+    assert same == ids and more == [tokenizer.bos] * sum(turn["from"] == role for turn in conversation), (
+        "compat should add just the <s> of each learnt turn; with and without it:\n"
+        f"{got}\n{as_text(same, ours, tokenizer)}")

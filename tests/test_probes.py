@@ -81,6 +81,8 @@ def test_holm_by_hand():
     # a a, a b or b a, b b: all turns of a dialogue, or none
     ([1, 1, 1, 5], "aaab", "xxxx", {1: 1 / 4, 2: 1 / 2, 5: 1 / 4}),
     ([1, 1, 1, 5], "aaaa", "xxxy", {1: 1 / 4, 2: 1 / 2, 5: 1 / 4}),
+    # dialogues taken twice or three times weigh more: 0 alone, or 3 once, twice, three times among three
+    ([0, 0, 3], "abc", "xxx", {0: 8 / 27, 1: 12 / 27, 2: 6 / 27, 3: 1 / 27}),
     # each dialogue about each thing: 10, 5 or 0 by dialogue and, independently, 1, 0.5 or 0 by thing
     ([0, 1, 10, 11], "aabb", "xyxy", {0: 1 / 16, 0.5: 1 / 8, 1: 1 / 16, 5: 1 / 8, 5.5: 1 / 4, 6: 1 / 8,
                                       10: 1 / 16, 10.5: 1 / 8, 11: 1 / 16}),
@@ -88,22 +90,28 @@ def test_holm_by_hand():
     ([0, 1], "ab", "xy", {0: 5 / 14, 0.5: 4 / 14, 1: 5 / 14})])
 def test_clustered_draws_by_hand(values, dialogues, things, means):
     draws = two_way_draws([[value, 7] for value in values], list(dialogues), list(things), draws=4000, seed=1)
-    assert np.isfinite(draws).all(), "a draw without any turn has no mean, and is to be left out"
-    assert draws.shape[1:] == (2,) and np.allclose(draws[:, 1], 7), f"two values a turn, the second is 7: {draws[:3]}"
+    # bools of Python's own: of others pytest shows where they come from, which tells nobody anything
+    finite = bool(np.isfinite(draws).all())
+    assert finite, "a draw without any turn has no mean, and is to be left out"
+    seven = draws.shape[1:] == (2,) and np.allclose(draws[:, 1], 7)
+    assert seven, f"two values a turn, the second is 7, so draws (draws, 2) should have 7 there: {draws[:3].tolist()}"
     found = Counter(draws[:, 0].round(6).tolist())
-    assert found.keys() == means.keys(), \
-        f"turns {values} of {dialogues} about {things} can have the means {sorted(means)}, got {sorted(found)}"
+    got, expected = sorted(found), sorted(means)
+    assert got == expected, f"turns {values} of {dialogues} about {things} can have the means {expected}, got {got}"
     for mean, share in means.items():
         got = found[mean] / len(draws)
-        assert abs(got - share) < 0.05, f"{values}, {dialogues}, {things}; {share:.2f} have {mean}, got {got:.2f}"
+        near = abs(got - share) < 0.05
+        assert near, (f"turns {values} of {dialogues} about {things}: the mean {mean} should have a share of "
+                      f"{share:.2f} of the draws, and has {got:.2f}")
 
 
 @pytest.mark.exercise(9)
 def test_a_seed_says_what_is_drawn():
     values, rows, columns = np.arange(12)[:, None], np.arange(12) // 3, np.arange(12) % 5
     one, again, other = (two_way_draws(values, rows, columns, 50, seed) for seed in (1, 1, 2))
-    assert one.shape == again.shape and (one == again).all(), "the same seed, but other draws"
-    assert one.shape != other.shape or (one != other).any(), "another seed, but the same draws"
+    repeated, varied = np.array_equal(one, again), not np.array_equal(one, other)
+    assert repeated, "the same seed, but other draws"
+    assert varied, "another seed, but the same draws"
 
 
 @pytest.mark.exercise(9)
@@ -113,15 +121,20 @@ def test_of_one_thing_alone_the_dialogues_are_drawn_as_ever():
     _, low, high = bootstrap(np.bincount(rows, values), np.bincount(rows), draws=4000)
     for one_way in ((rows, np.zeros(120)), (np.zeros(120), rows)):
         draws = two_way_draws(values[:, None], *one_way, draws=4000)
-        assert drawn_interval(draws[:, 0]) == pytest.approx((low, high), abs=0.01)
+        got = drawn_interval(draws[:, 0])
+        near = got == pytest.approx((low, high), abs=0.01)
+        assert near, f"of one thing alone: the interval should be near {low:.3f} to {high:.3f}, and is {got}"
 
 
 @pytest.mark.exercise(9)
 def test_draws_of_nothing_are_left_out():
     """Two turns with nothing in common: in an eighth of the draws one's dialogue meets the other's thing alone."""
     draws = two_way_draws([[0.0, 5.0], [1.0, 5.0]], ["a", "b"], ["x", "y"], draws=400)
-    assert len(draws) < 400 and np.isfinite(draws).all()
-    assert set(draws[:, 0]) == {0, 0.5, 1} and set(draws[:, 1]) == {5}
+    left = len(draws)
+    finite = bool(np.isfinite(draws).all())
+    assert left < 400 and finite, f"of 400 draws some took no turn, and are to be left out; {left} are there"
+    first, second = (sorted({*column}) for column in draws.T.tolist())
+    assert (first, second) == ([0, 0.5, 1], [5])
 
 
 def test_turns_that_hang_together_need_the_wider_interval():

@@ -47,11 +47,16 @@ def echo(turns):
     return f"you said: {turns[-1]['value']}"
 
 
+def ends_with(scenario, got, values, reason):
+    """Compare (turns, reason) with the values of turns of a human and gpt in alternation, and a reason."""
+    expected = to_turns(*values), reason
+    assert got == expected, f"{scenario}:\nexpected {expected}\ngot      {got}"
+
+
 @pytest.mark.exercise(6)
 def test_a_dialogue_by_hand():
-    turns, end = converse(script("a", "b"), echo, 9)
-    assert end == "left" and [t["value"] for t in turns] == ["a", "you said: a", "b", "you said: b"]
-    assert [t["from"] for t in turns] == ["human", "gpt"] * 2, "who asks is human, who answers is gpt"
+    ends_with("the human asks a and b, then leaves", converse(script("a", "b"), echo, 9),
+              ["a", "you said: a", "b", "you said: b"], "left")
 
 
 @pytest.mark.exercise(6)
@@ -59,7 +64,9 @@ def test_each_sees_what_was_said_before():
     saw, questions = [], script("a", "b")
     converse(lambda turns: saw.append(len(turns)) or questions(turns),
              lambda turns: saw.append(len(turns)) or "so", 9)
-    assert saw == [0, 1, 2, 3, 4], f"ask and answer are called in turn, with so many turns: {saw}"
+    assert saw == [0, 1, 2, 3, 4], (
+        "the human asks a and b, then leaves: ask and answer, called in turn, should get "
+        f"[0, 1, 2, 3, 4] turns, got {saw}")
 
 
 def talker_of(role, said, most):
@@ -76,16 +83,17 @@ def talker_of(role, said, most):
 def test_so_many_rounds_and_after_the_last_answer_no_question(rounds):
     said = []
     turns, end = converse(talker_of("human", said, 2 * rounds), talker_of("gpt", said, 2 * rounds), rounds)
-    assert said == ["human", "gpt"] * rounds, f"{rounds} rounds are allowed, and these were asked to speak: {said}"
-    assert end == "turn_limit"
-    assert turns == [{"from": role, "value": f"{role} says {n}"} for n, role in enumerate(said, 1)]
+    scenario = f"both always say something new, rounds={rounds}"
+    assert said == ["human", "gpt"] * rounds, f"{scenario}: these were asked to speak: {said}"
+    ends_with(scenario, (turns, end), [f"{role} says {n}" for n, role in enumerate(said, 1)], "turn_limit")
 
 
 @pytest.mark.exercise(6)
 def test_a_question_that_ends_the_dialogue_is_not_answered():
     answered = []
-    turns, end = converse(script("a", "b", "a", "c"), lambda turns: answered.append(turns[-1]["value"]) or "so", 9)
-    assert (len(turns), end) == (4, "repeats")
+    got = converse(script("a", "b", "a", "c"), lambda turns: answered.append(turns[-1]["value"]) or "so", 9)
+    ends_with("the human asks a, b, and 'a' again, which reason_to_stop calls repeats",
+              got, ["a", "so", "b", "so"], "repeats")
     assert answered == ["a", "b"], f"'a' again is the end, but paid for are the answers to {answered}"
 
 
@@ -97,13 +105,26 @@ def test_every_way_to_end_keeps_whole_rounds():
                 raise DialogueEnd(end)
             return f"say {len(turns)}"
         return side
-    assert converse(script("a", "b", "c"), echo, 2)[1] == "turn_limit"
-    assert converse(script("a", "b", "a"), echo, 9)[1] == "repeats"
-    assert converse(script(None), echo, 9) == ([], "left")
-    turns, end = converse(dies("token_limit", 2), echo, 9)
-    assert (len(turns), end) == (2, "token_limit"), "the second question did not come"
-    turns, end = converse(script("a", "b"), dies("content_filter", 3), 9)
-    assert (len(turns), end) == (2, "content_filter"), "the second answer did not come"
+    said = ["a", "you said: a", "b", "you said: b"]
+    ends_with("three questions, rounds=2", converse(script("a", "b", "c"), echo, 2), said, "turn_limit")
+    ends_with("'a' is asked again after a and b", converse(script("a", "b", "a"), echo, 9), said, "repeats")
+    ends_with("ask returns None at once", converse(script(None), echo, 9), [], "left")
+    ends_with("the second ask raises DialogueEnd", converse(dies("token_limit", 2), echo, 9),
+              ["say 0", "you said: say 0"], "token_limit")
+    ends_with("the second answer raises DialogueEnd", converse(script("a", "b"), dies("content_filter", 3), 9),
+              ["a", "say 1"], "content_filter")
+
+
+@pytest.mark.exercise(6)
+@pytest.mark.parametrize("who", ["ask", "answer"])
+def test_an_error_that_is_no_end_is_not_caught(who):
+    def breaks(turns):
+        raise ValueError("broken")
+    try:
+        got = converse(breaks if who == "ask" else script("a"), breaks, 9)
+    except ValueError:
+        return
+    pytest.fail(f"{who} raises ValueError, which is no DialogueEnd and should not be caught; converse returned {got}")
 
 
 @pytest.mark.exercise(5)

@@ -34,6 +34,10 @@ TRAPS = [
          "for turn in conversation:", "for turn in filter(is_target, conversation):"),
     Trap(1, "the assistant reads the human's intent", 'if intent and learn == "human":', "if intent:"),
     Trap(1, "the system line stands before every turn", 'before = ""', "before = tokenizer.system"),
+    Trap(1, "with compat, the <s> of a turn that is not to be learnt counts", "(compat and learnt)",
+         '(compat and turn["from"] == learn)'),
+    Trap(1, "the human always speaks first", 'before + LABEL[turn["from"]]',
+         'before + LABEL["human" if before else turn["from"]]'),
     # 2: the shift
     Trap(2, "the mask belongs to the input, not to the target", "zip(ids[1:], mask[1:])",
          "zip(ids[1:], mask)"),
@@ -109,6 +113,7 @@ TRAPS = [
          'answer(turns + [{"from": "human", "value": question}])\n'
          "            if reason := reason_to_stop(question, turns):"),
     Trap(6, "whoever ends it, and why, it is called an error", "str(end)", '"error"'),
+    Trap(6, "any error ends the dialogue", "except DialogueEnd", "except Exception"),
     # 7: one update from micro-batches
     Trap(7, "the loss is a mean of the micro-batches' means",
          "nll(model, ids, targets).sum() / target_count",
@@ -155,6 +160,8 @@ TRAPS = [
     Trap(9, "a dialogue counts the same, however many turns it has",
          "times_drawn[:, cluster] ", "times_drawn[:, cluster] / np.bincount(cluster)[cluster] "),
     Trap(9, "a draw without any turn has the mean 0 / 0", "totals > 0", "totals >= 0"),
+    Trap(9, "a turn counts once, however often its dialogue was taken",
+         "times_drawn[:, cluster] ", "times_drawn[:, cluster] > 0 "),
     # 10: a user who hears no answer
     Trap(10, "the answers are left out, so that questions follow on questions",
          'heard.append(turn if turn["from"] == "human" else turn | {"value": ""})',
@@ -215,14 +222,15 @@ TRAPS = [
     Trap(15, "a token sees the columns up to its number in this call, not to its position",
          "past_v, visible)", "past_v, None)"),
     Trap(15, "every row reads the first rows of the cache",
-         "stored_k[rows, :, :S].to(q.dtype), stored_v[rows, :, :S]",
-         "stored_k[:len(tokens), :, :S].to(q.dtype), stored_v[:len(tokens), :, :S]"),
+         "stored_k[chosen, :, :S].to(q.dtype)\n            past_v = stored_v[chosen, :, :S]",
+         "stored_k[:len(tokens), :, :S].to(q.dtype)\n            past_v = stored_v[:len(tokens), :, :S]"),
     Trap(15, "what comes out stays in the order of the groups, not of the tokens", "y[:, tokens] = ",
          "y[:, :tokens.numel()].view(len(y), *tokens.shape, -1)[:] = "),
     Trap(15, "every layer reads the keys and values of the first",
          "self.k[layer], self.v[layer] ", "self.k[0], self.v[0] "),
     Trap(15, "new tokens are stored before the queries attend, but only their keys",
          "stored_v[columns] = v[0].transpose(0, 1).to(stored_v.dtype)", "pass"),
+    Trap(15, "whatever attention is asked for, it is spelled out", "attention(mine", "eager(mine"),
     # 16: a low-rank change
     Trap(16, "the change is not scaled", "(self.B * self.scale)", "self.B"),
     Trap(16, "the change is scaled by alpha, not by alpha / rank", "(self.B * self.scale)",
@@ -427,6 +435,11 @@ TRAPS = [
     Trap(28, "a rank is the position in the list, whatever the scores",
          "ranks[index][y == 1]", "np.arange(1, len(y) + 1)[y == 1]"),
     Trap(28, "without a class the scores are called as good as a coin", "return None", "return 0.5"),
+    Trap(28, "only an empty class 1 gives None", "not ones or not zeros", "not ones"),
+    Trap(28, "the scores are taken to be sorted: a tie is one of neighbours",
+         "_, index, counts = np.unique(scores, return_inverse=True, return_counts=True)",
+         "changes = np.append(True, scores[1:] != scores[:-1])\n"
+         "    index, counts = changes.cumsum() - 1, np.diff([*np.flatnonzero(changes), len(y)])"),
     # 29: agreement beyond chance
     Trap(29, "the share of agreement is taken for kappa, whatever chance gives",
          "(agreed - chance) / (1 - chance)", "agreed"),

@@ -62,8 +62,9 @@ def two_way_draws(values, rows, columns, draws=2000, seed=0):
     Means of values that are clustered in two ways, over bootstrap draws (Owen 2007, the pigeonhole
     bootstrap): turns of some dialogues about some things, say.
 
-    values (n, k): k values for each turn, also as lists; rows, columns (n): its dialogue and its
-    thing, numbers or texts. A draw takes as many dialogues as there are, at random, some more than
+    values (n, k): k values for each turn, no NaN, also as lists; rows, columns (n): its dialogue
+    and its thing, numbers or texts. Draws and turns are thousands: a Python loop over turns is too
+    slow. A draw takes as many dialogues as there are, at random, some more than
     once, and independently as many things; a turn counts as often as its dialogue was taken times
     as often as its thing was. Its k means are over all turns, each counted so often.
 
