@@ -2,6 +2,8 @@
 
 import ast
 import os
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import pytest
@@ -160,7 +162,7 @@ def test_a_mark_that_marks_nothing_is_one_sentence(root, tool, old, new, said):
     (["check", "²"], "N=² is no number"), (["check", "7"], "there is no exercise 7"),
     (["check", "1"], "no runs/exercises/01/letters.py; make exercise N=1 makes it"),
     (["diff", "1"], "make exercise N=1 makes it"), (["hunt", "1"], "which tests? make hunt N=1 TESTS=my_tests.py"),
-    (["hunt", "1", "--tests", "nowhere.py"], "nowhere.py cannot be read as Python: "),
+    (["hunt", "1", "--tests", "nowhere.py"], "there is no file nowhere.py"),
     (["hunt", "all"], "make hunt N=all TESTS=DIR: a directory"), (["verify", "7"], "there is no exercise 7")])
 def test_what_is_not_there_is_one_sentence(tool, words, said):
     status, _, sentence = tool(*words)
@@ -181,14 +183,16 @@ def test_a_second_start_refuses_and_again_loses_nothing(root, tool, monkeypatch)
     status, printed, _ = tool("start", 1)
     copy = root / "runs/exercises/01"
     assert status == 0 and "the reference answer has 3 lines of code (core, 5 minutes)" in printed
+    assert "    from letters import letters\n" in printed and "make hunt N=1 TESTS=my_tests.py" in printed
     assert "runs/exercises/01/letters.py, line 14" in printed and 'letters("hello")  ->  "ehlo"' in printed
     assert (copy / "data/count.py").read_text() == COUNT and not (copy / "tests/traps.py").exists()
     # twice within a second, too
     monkeypatch.setattr("time.strftime", lambda form: "now")
     for work in ("mine", "mine, too"):
         (copy / "letters.py").write_text(work)
-        status, _, sentence = tool("start", 1)
-        assert status == 1 and "runs/exercises/01 holds your work" in sentence and "AGAIN=1" in sentence
+        status, printed, sentence = tool("start", 1)
+        assert status == 1 and "runs/exercises/01 holds your work: go on in runs/exercises/01/letters.py;" in sentence
+        assert "AGAIN=1" in sentence and 'letters("hello")  ->  "ehlo"' in printed, "the task is told again"
         assert (copy / "letters.py").read_text() == work
         assert tool("start", 1, "--again")[0] == 0
         assert "NotImplementedError" in (copy / "letters.py").read_text()
@@ -211,11 +215,14 @@ def test_a_blank_fails_and_the_answer_passes_until_it_changes(root, tool):
     solve()
     status, printed, _ = tool("check", 1)
     assert status == 0 and "exercise 1 is solved: 1 tests pass" in printed
-    assert [line.split()[-1] for line in tool("list")[1].splitlines()[:2]] == ["solved", "minutes"]
+    head, *lines = tool("list")[1].splitlines()[:3]
+    assert [line[head.index("state"):] for line in lines] == ["solved  core, 5 minutes", "-       core, 2 minutes"]
     assert "-    # a set" not in tool("diff", 1)[1] and "+    # a set" in tool("diff", 1)[1]
     copy = root / "runs/exercises/01/letters.py"
     copy.write_text(copy.read_text().replace("set(word)", "list(word)"))
-    assert tool("list")[1].splitlines()[0].endswith("begun")
+    assert " begun " in tool("list")[1].splitlines()[1]
+    assert tool("diff", 1)[2] == "exercise 1 is not solved yet; make diff N=1 SHOW=1 shows the source all the same"
+    assert "+    found = set(word)" in tool("diff", 1, "--show")[1]
     status, printed, sentence = tool("check", 1)
     assert status == 1 and "'ehllo' == 'ehlo'" in printed
     # the source itself is never what was tested
@@ -255,6 +262,13 @@ def test_without_tests_nothing_is_solved(root, tool):
     assert tool("check", 1)[2] == "no test is marked with exercise 1: our fault"
 
 
+def test_the_list_needs_no_packages():
+    """It is what one looks at first. -S: python without what was installed."""
+    done = subprocess.run([sys.executable, "-S", "-m", "tests.exercises.exercises", "list"],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "two speakers in turn" in done.stdout, done.stderr
+
+
 # ------------------------------------------------------------------------------------------------
 # a student's tests
 
@@ -269,10 +283,28 @@ def test_a_hunt_says_what_slipped_through(root, tool):
     tests.write_text(GOOD.replace('"hello") == "ehlo"', '"he") == "eh"'))
     status, printed, sentence = tool("hunt", 1, "--tests", tests)
     assert status == 1 and "1 of 2 wrong answers caught" in printed
-    assert sentence == "1 wrong answers pass these tests; SHOW=1 names them" and "slipped" not in printed
+    assert sentence == "1 wrong answer passes these tests; SHOW=1 says which" and "slipped" not in printed
     status, printed, sentence = tool("hunt", 1, "--tests", tests, "--show")
     assert "slipped through: keeps letters that come twice" in printed and "caught: sorts from z to a" in printed
     assert status == 1 and not list((root / "runs/exercises/scratch").iterdir()), "scratch is cleared"
+
+
+@pytest.mark.parametrize("tests, shown", [
+    (GOOD.replace('"hello"', "7"), ["mine.py:4: in test_it", "TypeError: 'int' object is not iterable"]),
+    (GOOD.replace('== "ehlo"', "== 7"), ["mine.py:4: in test_it", 'assert letters("hello") == 7']),
+    ("from letters import letters\nletters(7)\n", ["mine.py:2: in <module>", "TypeError: 'int'"]),
+    ("from letters import words\n", ["mine.py:1: in <module>", "cannot import name 'words'"])])
+def test_a_test_that_fails_on_the_source_does_not_show_it(root, tool, tests, shown):
+    (root / "mine.py").write_text(tests)
+    status, printed, sentence = tool("hunt", 1, "--tests", root / "mine.py")
+    assert status == 1 and RIGHT + "a test fails" in sentence and all(text in printed for text in shown), printed
+    assert not any(line.strip() in printed for line in ANSWER) and "test_hunt" not in printed, printed
+
+
+def test_a_hunt_without_tests_says_how_they_are_written(tool):
+    status, printed, sentence = tool("hunt", 12)
+    assert status == 1 and sentence == "which tests? make hunt N=12 TESTS=my_tests.py"
+    assert "    from data.count import Counter\n" in printed and "need not be solved" in printed
 
 
 def within(statements):
@@ -297,7 +329,7 @@ RIGHT = "must pass on the source, and does not: "
 
 
 BAD = {
-    "hangs": (within("while True: pass"), RIGHT + "they take longer than 2 seconds"),
+    "hangs": (within("while True: pass"), RIGHT + "the tests did not finish in 2 seconds: is there a loop"),
     "forks": (within("import os\nif os.fork() == 0: os._exit(0)"), RIGHT + "they start another process"),
     "starts": (within("import subprocess\nsubprocess.run(['true'])"), RIGHT + "they start another process"),
     "writes outside": (within("open('{outside}', 'w').close()"), RIGHT + "they write outside their folder"),
@@ -314,7 +346,7 @@ BAD = {
                         RIGHT + "a test is skipped"),
     "stops after a pass": (GOOD + "\ndef test_other():\n    import pytest; pytest.exit('done')\n",
                            RIGHT + "something interrupts them"),
-    "is empty": ("", RIGHT + "there is no test in them"),
+    "is empty": ("", RIGHT + "it holds no function test_*"),
     "is wrong": (GOOD.replace("ehlo", "helo"), RIGHT + "a test fails"),
     "tests another copy": ("import sys; sys.path.insert(0, '{root}')\n" + GOOD, RIGHT + "they tested another copy"),
     "asserts nothing": (within("return"), "2 wrong answers pass these tests"),
@@ -334,6 +366,20 @@ def test_tests_that_show_nothing_are_one_sentence_and_no_pass(root, tool, monkey
     status, _, sentence = tool("hunt", 1, "--tests", root / "mine.py")
     assert status == 1 and said in sentence
     assert not outside.exists() and (root / "README.md").exists()
+
+
+def test_tests_that_wait_for_ever_end_by_the_clock(root, tool, monkeypatch):
+    monkeypatch.setattr(sandbox, "CLOCK_SECONDS", 3)
+    (root / "mine.py").write_text(within("import time; time.sleep(50)"))
+    sentence = tool("hunt", 1, "--tests", root / "mine.py")[2]
+    assert RIGHT + "the tests did not finish in 3 seconds: do they wait for something" in sentence
+
+
+def test_a_busy_machine_takes_no_seconds_from_an_answer(root, tool, monkeypatch):
+    """Of computing there are two seconds; tests that wait longer, as those do that others keep waiting, pass."""
+    monkeypatch.setattr(sandbox, "SECONDS", 2)
+    (root / "mine.py").write_text(within("import time; time.sleep(2.5)"))
+    assert tool("hunt", 1, "--tests", root / "mine.py")[0] == 0
 
 
 def test_an_interrupted_hunt_leaves_no_process_behind(root, monkeypatch):
@@ -399,10 +445,10 @@ def test_a_grader_gets_a_row_for_each_exercise(root, tool):
     tool("start", 1)
     solve()
     status, printed, sentence = tool("check", "all")
-    assert (status, sentence) == (1, "1 of 2 exercises passed") and "runs/exercises/check.xml" in printed
+    assert (status, sentence) == (1, "1 of 2 exercises are solved") and "runs/exercises/check.xml" in printed
     assert rows_of(root / "runs/exercises/check.xml") == ({
         "01 the letters of a word": None,
-        "12 how many words": "no runs/exercises/12/data/count.py; make exercise N=12 makes it"}, (2, 1))
+        "12 how many words": "not begun"}, (2, 1))
     tool("start", 12)
     (root / "runs/exercises/12/data/count.py").write_text(COUNT)
     assert tool("check", "all")[0] == 0 and rows_of(root / "runs/exercises/check.xml")[1] == (2, 0)
@@ -411,8 +457,8 @@ def test_a_grader_gets_a_row_for_each_exercise(root, tool):
     (root / "theirs/test_01.py").write_text(GOOD)
     status, _, sentence = tool("hunt", "all", "--tests", root / "theirs", "--show")
     rows, counts = rows_of(root / "runs/exercises/hunt.xml")
-    assert (status, sentence, counts) == (1, "1 of 2 exercises passed", (2, 1))
-    assert rows["01 the letters of a word"] is None and "No such file" in rows["12 how many words"]
+    assert (status, sentence, counts) == (1, "in 1 of 2 exercises all wrong answers are caught", (2, 1))
+    assert rows["01 the letters of a word"] is None and "there is no file" in rows["12 how many words"]
     # our own file marks tests of several exercises, of which each hunt takes its own
     for name in ("test_01.py", "test_12.py"):
         (root / "theirs" / name).write_text(TESTS)

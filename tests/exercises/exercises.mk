@@ -5,8 +5,8 @@ tools      = $(install) $(and $(install),$(VENV)/installed-tests)
 
 .PHONY: exercises exercise check hint diff hunt verify
 
-exercises: $(tools) ## list the exercises: which, where, how long, solved or not
-	@$(exercising) list
+exercises: ## list the exercises: which, where, how long, solved or not; how to begin
+	@$(PYTHON) -m tests.exercises.exercises list
 
 exercise: $(tools) ## begin one: N=6 (AGAIN=1 moves an old copy aside); then make check, hint, diff N=6
 	@$(exercising) start $(N) $(if $(AGAIN),--again)
@@ -18,7 +18,7 @@ hint: $(tools)
 	@$(exercising) hint $(N)
 
 diff: $(tools)
-	@$(exercising) diff $(N)
+	@$(exercising) diff $(N) $(if $(SHOW),--show)
 
 hunt: $(tools) ## do your own tests catch wrong answers? N=6 TESTS=my_tests.py (SHOW=1 names what they miss)
 	@$(exercising) hunt $(N) $(if $(TESTS),--tests $(TESTS)) $(if $(SHOW),--show)

@@ -53,6 +53,11 @@ class Exercise(NamedTuple):
         return sum(bool(line.strip()) and not line.strip().startswith("#") for line in body)
 
     @property
+    def module(self):
+        """The name under which its file is imported."""
+        return self.path.removesuffix(".py").replace("/", ".")
+
+    @property
     def copy(self):
         """The directory of the student's copy."""
         return FOLDER / f"{self.number:02}"
@@ -180,15 +185,32 @@ def all_hints():
 # the commands
 
 
+LEGEND = """
+state       solved: `make check` passed on the answer as it is now; begun: there is a copy; -: neither
+lines       of the source's answer, which do not bind you; helpers and imports are allowed
+begin       make exercise N=1; then make check, hint, hunt N=1. Tests in the copy may be read and run
+order       the core from 1 to 10, the rest as you like: in each copy all else is solved, also what
+            "after 14" names
+core        from the mask to the comparison: Python; 3, 4 and 7 need torch, 8 and 9 numpy
+network     the parts of a transformer: torch
+sampling    from probabilities to texts: torch
+paid calls  errors, waiting, a budget: Python
+texts       measures of texts, and their statistics: Python; 27 to 31 need numpy
+training    the learning rate: Python
+
+In exercise 1 `cd runs/exercises/01 && python platolm.py show data/example.jsonl` prints your masks, with a
+python that has the packages (.venv/bin/python of the project). TEACHING.md is for teachers."""
+
+
 def list_exercises():
-    """Print all exercises: number, title, where, size, level, whether it is solved."""
+    """Print all exercises: number, title, where, size, whether it is solved, level. Needs no package."""
     hints = all_hints()
+    print(f"{'N':>3}  {'exercise':<46}{'file':<27}{'lines':>5}  {'state':<8}level, time")
     for number, exercise in all_exercises().items():
-        state = "solved" if is_solved(exercise) else "begun" if exercise.copy.exists() else ""
+        state = "solved" if is_solved(exercise) else "begun" if exercise.copy.exists() else "-"
         about = hints[number].about if number in hints else ""
-        print(f"{number:>3}  {exercise.title:<46}{exercise.path:<29}{exercise.size:>3} lines  "
-              f"{about:<22}{state}")
-    print("\nmake exercise N=6 begins one; TEACHING.md is for teachers")
+        print(f"{number:>3}  {exercise.title:<46}{exercise.path:<27}{exercise.size:>5}  {state:<8}{about}")
+    print(LEGEND)
 
 
 def is_solved(exercise):
@@ -203,8 +225,10 @@ def start(number, again):
     exercise = exercise_of(number)
     if exercise.copy.exists():
         if not again:
-            raise UserError(f"{short(exercise.copy)} holds your work; make exercise N={number} "
-                            "AGAIN=1 moves it aside and begins again")
+            print_task(exercise)
+            raise UserError(f"{short(exercise.copy)} holds your work: go on in "
+                            f"{short(exercise.copy / exercise.path)}; make exercise N={number} AGAIN=1 "
+                            "moves it aside and begins again")
         aside = unused(exercise.copy.with_name(f"{number:02}-{time.strftime('%Y%m%d-%H%M%S')}"))
         exercise.copy.rename(aside)
         print(f"your old copy is now {short(aside)}")
@@ -214,16 +238,35 @@ def start(number, again):
     copy_project(unfinished)
     (unfinished / exercise.path).write_text(blank(exercise), encoding="utf-8")
     unfinished.rename(exercise.copy)
-    line = exercise.body
+    print_task(exercise)
+
+
+def print_task(exercise):
+    """Print what is to do: where, the signature with its docstring, how to go on."""
+    number = exercise.number
     print(f"exercise {number}: {exercise.title}\n")
     print(f"write the body of {exercise.name} in {short(exercise.copy / exercise.path)}, "
-          f"line {line}:\n")
+          f"line {exercise.body}:\n")
     signature = exercise.lines[:exercise.body - exercise.first]
     print("\n".join(f"    {text}" for text in signature))
     hints = all_hints().get(number)
     print(f"\nthe reference answer has {exercise.size} lines of code"
           + (f" ({hints.about})" if hints else ""))
-    print(f"then: make check N={number}; make hint N={number} if you are stuck")
+    print(f"then: make check N={number}; make hint N={number} if you are stuck\n")
+    print(how_to_hunt(exercise))
+
+
+def how_to_hunt(exercise):
+    """A text that says how a file of tests for `make hunt` is written."""
+    return f"""a hunt: do tests of your own catch wrong answers? The exercise need not be solved. In a file, say
+my_tests.py, write functions for pytest that import as the source does:
+
+    from {exercise.module} import {exercise.name.split(".")[0]}
+
+    def test_something():
+        assert ...
+
+they must pass on the source and fail on wrong answers: make hunt N={exercise.number} TESTS=my_tests.py"""
 
 
 def unused(path):
@@ -270,28 +313,32 @@ def hint(number):
     for i, text in enumerate(hints[:count], 1):
         print(f"{i} of {len(hints)}: {text}\n")
     if count == len(hints):
-        print(f"there are no more; make diff N={number} shows the source beside your answer")
+        print(f"there are no more; make diff N={number} SHOW=1 shows the source beside your answer")
 
 
-def diff(number):
-    """Print how the student's function differs from the source's."""
+def diff(number, show):
+    """Print how the student's function differs from the source's; unless `show`, once it is solved."""
     exercise, own = begun(number)
+    if not (show or is_solved(exercise)):
+        raise UserError(f"exercise {number} is not solved yet; make diff N={number} SHOW=1 shows the "
+                        "source all the same")
     lines = difflib.unified_diff(own.lines, exercise.lines, "yours", "the source", lineterm="", n=99)
     print("\n".join(lines) or "your answer is the source's, letter for letter")
 
 
 def main():
-    from tests.exercises import grading
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("command", choices=["list", "start", "hint", "diff", "check", "hunt",
                                             "verify"])
     parser.add_argument("number", nargs="?", help="of the exercise; check, hunt: or all")
     parser.add_argument("--again", action="store_true", help="start: move an old copy aside")
     parser.add_argument("--tests", help="hunt: a file of tests; for all, a directory of them")
-    parser.add_argument("--show", action="store_true", help="hunt: name what slipped through")
+    parser.add_argument("--show", action="store_true", help="hunt: name what slipped through; "
+                        "diff: also before it is solved")
     args = parser.parse_args()
     if args.command == "list":
         return list_exercises()
+    from tests.exercises import grading
     if args.command == "verify":
         return grading.verify([number_of(args.number)] if args.number else None)
     if args.number == "all" and args.command in ("check", "hunt"):
@@ -303,7 +350,9 @@ def main():
         return grading.check(number)
     if args.command == "hunt":
         return grading.hunt(number, args.tests, args.show)
-    {"hint": hint, "diff": diff}[args.command](number)
+    if args.command == "diff":
+        return diff(number, args.show)
+    hint(number)
 
 
 def number_of(text):

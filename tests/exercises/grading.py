@@ -19,16 +19,11 @@ from xml.etree import ElementTree
 
 from data.program import UserError
 from tests.exercises.exercises import (FOLDER, ROOT, all_exercises, all_hints, begun, blank,
-                                       copy_project, exercise_of, functions_of, short, unused,
-                                       with_body)
+                                       copy_project, exercise_of, functions_of, how_to_hunt,
+                                       short, unused, with_body)
 from tests.exercises.sandbox import Job, run_jobs
 
 SCRATCH = FOLDER / "scratch"
-
-
-def module_of(exercise):
-    """The name under which an exercise's file is imported."""
-    return exercise.path.removesuffix(".py").replace("/", ".")
 
 
 def is_marked(tests, number):
@@ -141,7 +136,7 @@ def copied_share(exercise, tests):
 
 
 class Row(NamedTuple):
-    """A row of a JUnit file: an exercise, why it is not passed ("" if it is), seconds."""
+    """A row of a JUnit file: an exercise, why it is not solved ("" if it is), seconds."""
     number: int
     title: str
     failure: str
@@ -166,7 +161,7 @@ def check_row(number):
     """Run an exercise's tests in the student's copy: (Row, Outcome)."""
     exercise, _ = begun(number)
     restore_tests(exercise)
-    job = Job(exercise.copy, tests_of(number), number, module_of(exercise))
+    job = Job(exercise.copy, tests_of(number), number, exercise.module)
     (_, outcome), = run_jobs([job])
     if outcome.passed and not outcome.loaded:
         raise UserError(f"the tests of exercise {number} never load {exercise.path}: our fault")
@@ -195,6 +190,21 @@ def check(number):
 # a student's tests
 
 
+def own_frames(message, tests):
+    """
+    What pytest says of a test without the frames of other files, whose lines may be the answer's;
+    the student's file by its own name.
+    """
+    lines, own = [], False
+    for line in message.splitlines():
+        frame = re.match(r"(\S.*):\d+: in ", line)
+        if frame:
+            own = frame[1].endswith("test_hunt.py")
+        if own or not (frame or line.startswith("    ")):
+            lines.append(line)
+    return re.sub(r"[^\s'\"]*\btest_hunt\.py", lambda match: str(tests), "\n".join(lines))
+
+
 def hunt_rows(exercise, tests):
     """
     Run a file of tests on the source, on the source written otherwise, and on each trap.
@@ -202,6 +212,8 @@ def hunt_rows(exercise, tests):
     Returns (caught, missed): what the traps confuse. A UserError says why the tests do not count.
     """
     file = Path(tests)
+    if not file.is_file():
+        raise UserError(f"there is no file {tests}")
     try:
         text = file.read_text(encoding="utf-8")
         tree = ast.parse(text)
@@ -222,13 +234,13 @@ def hunt_rows(exercise, tests):
         for i, (name, source) in enumerate(texts.items()):
             directory = scratch_copy(f"hunt-{exercise.number}-{kind}-{i}", exercise, source)
             shutil.copy(file, directory / "tests" / "test_hunt.py")
-            jobs.append(Job(directory, ("tests/test_hunt.py",), number, module_of(exercise), name))
+            jobs.append(Job(directory, ("tests/test_hunt.py",), number, exercise.module, name))
         return {job.name: outcome for job, outcome in run_jobs(jobs, processes())}
 
     found = outcomes_on("right", sources)
     for name in sources:
         if not found[name].passed:
-            print(found[name].message)
+            print(own_frames(found[name].message, tests))
             raise UserError(f"{tests} must pass on {name}, and does not: {found[name].status}")
     found = outcomes_on("wrong", traps)
     return ([name for name in traps if not found[name].passed],
@@ -237,9 +249,10 @@ def hunt_rows(exercise, tests):
 
 def hunt(number, tests, show):
     """Say how many of an exercise's traps a file of tests catches."""
-    if not tests:
-        raise UserError(f"which tests? make hunt N={number} TESTS=my_tests.py")
     exercise = exercise_of(number)
+    if not tests:
+        print(how_to_hunt(exercise))
+        raise UserError(f"which tests? make hunt N={number} TESTS=my_tests.py")
     try:
         caught, missed = hunt_rows(exercise, tests)
     finally:
@@ -252,8 +265,9 @@ def hunt(number, tests, show):
         for name in missed:
             print(f"  slipped through: {name}")
     if missed:
-        raise UserError(f"{len(missed)} wrong answers pass these tests"
-                        + ("" if show else "; SHOW=1 names them"))
+        pass_them = "wrong answer passes" if len(missed) == 1 else "wrong answers pass"
+        raise UserError(f"{len(missed)} {pass_them} these tests"
+                        + ("" if show else "; SHOW=1 says which"))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -264,16 +278,18 @@ def grade_all(command, tests, show):
     """
     Check all copies, or hunt with DIR/test_06.py for every exercise; write a JUnit file.
 
-    What is not there counts as not passed. A UserError at the end unless all is.
+    What is not there counts as not solved, or not caught. A UserError at the end unless all is.
     """
     if command == "hunt" and not (tests and Path(tests).is_dir()):
         raise UserError("make hunt N=all TESTS=DIR: a directory with test_01.py, test_02.py, ...")
-    rows = []
+    rows, success = [], "solved" if command == "check" else "all caught"
     for number, exercise in all_exercises().items():
         began = time.monotonic()
         failure = ""
         try:
-            if command == "check":
+            if command == "check" and not exercise.copy.exists():
+                failure = "not begun"
+            elif command == "check":
                 failure = check_row(number)[0].failure
             else:
                 caught, missed = hunt_rows(exercise, Path(tests) / f"test_{number:02}.py")
@@ -285,13 +301,15 @@ def grade_all(command, tests, show):
         finally:
             clear_scratch()
         rows.append(Row(number, exercise.title, failure, time.monotonic() - began))
-        print(f"{number:>3}  {exercise.title:<46}{failure or 'passed'}", flush=True)
+        print(f"{number:>3}  {exercise.title:<46}{failure or success}", flush=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     write_junit(FOLDER / f"{command}.xml", command, rows)
     failed = sum(bool(row.failure) for row in rows)
     print(f"{short(FOLDER / command)}.xml has a row for each")
     if failed:
-        raise UserError(f"{len(rows) - failed} of {len(rows)} exercises passed")
+        count = f"{len(rows) - failed} of {len(rows)}"
+        raise UserError(f"{count} exercises are solved" if command == "check" else
+                        f"in {count} exercises all wrong answers are caught")
 
 
 def write_junit(path, suite, rows):
@@ -323,7 +341,7 @@ def verify_jobs(exercise):
     files = tests_of(exercise.number)
     for i, (name, text) in enumerate(texts.items()):
         directory = scratch_copy(f"verify-{exercise.number}-{i}", exercise, text)
-        yield Job(directory, files, exercise.number, module_of(exercise), name)
+        yield Job(directory, files, exercise.number, exercise.module, name)
 
 
 def fault_of(job, outcome):

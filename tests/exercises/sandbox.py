@@ -19,8 +19,9 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
-# limits of one run of tests: seconds; bytes of memory, and of a file
-SECONDS, MEMORY, FILE_SIZE = 60, 8 << 30, 256 << 20
+# limits of one run of tests: seconds of computing, which no busy machine shortens, and seconds by the
+# clock, for tests that wait; bytes of memory, and of a file
+SECONDS, CLOCK_SECONDS, MEMORY, FILE_SIZE = 60, 300, 8 << 30, 256 << 20
 # events of Python's audit hooks that start a process
 STARTS = ("os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "os.exec",
           "subprocess.Popen")
@@ -126,13 +127,17 @@ def guard(directory, violations):
     sys.addaudithook(hook)
 
 
-def limit(which, amount):
-    """Limit this process, where its system can; never above a limit that it has already."""
+def limit(which, amount, spare=0):
+    """
+    Limit this process, where its system can; never above a limit that it has already. With some to
+    spare, a signal of its own says that the limit is reached.
+    """
     try:
         _, most = resource.getrlimit(which)
+        hard = amount + spare
         if most != resource.RLIM_INFINITY:
-            amount = min(amount, most)
-        resource.setrlimit(which, (amount, amount))
+            hard = min(hard, most)
+        resource.setrlimit(which, (min(amount, hard), hard))
     except (OSError, ValueError):
         pass
 
@@ -159,7 +164,7 @@ def run_child(job, pipe):
             os.dup2(output.fileno(), stream)
     # libraries for graphics cards take gigabytes of addresses before a test runs
     limit(resource.RLIMIT_AS, address_space() + MEMORY)
-    limit(resource.RLIMIT_CPU, 2 * SECONDS)
+    limit(resource.RLIMIT_CPU, SECONDS, spare=10)
     limit(resource.RLIMIT_FSIZE, FILE_SIZE)
     os.environ |= {"TMPDIR": str(scratch), "HOME": str(scratch),
                    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -197,13 +202,21 @@ def run_child(job, pipe):
 # outside
 
 
-def judge(job, data, seconds):
-    """Make the Outcome of a job from what its process wrote, which may be nothing."""
+def judge(job, data, seconds, ended_by):
+    """
+    Make the Outcome of a job from what its process wrote, which may be nothing, and from the signal
+    that ended it, if any.
+    """
     try:
         result = json.loads(data)
     except ValueError:
-        why = (f"they take longer than {SECONDS} seconds" if seconds >= SECONDS
-               else "the process that ran them died, or ended before they did")
+        why = "the process that ran them died, or ended before they did"
+        if ended_by == signal.SIGXCPU:
+            why = (f"the tests did not finish in {SECONDS} seconds: is there a loop that never ends, "
+                   "or one over thousands of things?")
+        elif seconds >= CLOCK_SECONDS:
+            why = (f"the tests did not finish in {CLOCK_SECONDS} seconds: do they wait for something "
+                   "that never comes?")
         return Outcome(why, seconds=seconds)
     counts, loaded = result["counts"], result["loaded"]
     ran = counts["passed"] + counts["failed"]
@@ -217,7 +230,7 @@ def judge(job, data, seconds):
     elif counts["skipped"]:
         status = "a test is skipped, so it shows nothing"
     elif not counts["passed"]:
-        status = "there is no test in them"
+        status = "it holds no function test_*"
     elif loaded and not Path(loaded).resolve().is_relative_to(job.directory.resolve()):
         status = f"they tested another copy, {loaded}"
     return Outcome(status, result["message"], loaded, seconds, ran)
@@ -244,14 +257,14 @@ def run_jobs(jobs, at_once=1):
                 ready = {key.fd for key, _ in selector.select(timeout=0.5)}
                 for read, (job, child, began) in list(running.items()):
                     seconds = time.monotonic() - began
-                    if read not in ready and seconds < SECONDS:
+                    if read not in ready and seconds < CLOCK_SECONDS:
                         continue
                     data = os.read(read, 65_536) if read in ready else b""
                     selector.unregister(read)
                     os.close(read)
-                    end_group(child)
+                    ended_by = end_group(child)
                     del running[read]
-                    yield job, judge(job, data, seconds)
+                    yield job, judge(job, data, seconds, ended_by)
     finally:
         # where somebody interrupts us
         for _, child, _ in running.values():
@@ -278,10 +291,14 @@ def start_job(job):
 
 
 def end_group(child):
-    """End a process that we started, with all that it started, and wait for it."""
+    """
+    End a process that we started, with all that it started, and wait for it. Returns the signal that
+    ended it, ours or an earlier one, or None.
+    """
     for end in (os.killpg, os.kill):
         try:
             end(child, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             pass
-    os.waitpid(child, 0)
+    _, status = os.waitpid(child, 0)
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
