@@ -188,9 +188,10 @@ def test_a_turn_that_is_marked_is_read_and_not_learnt(tokenizer, flag, learn):
     marked = [made["conversations"][0], made["conversations"][1] | flag, *made["conversations"][2:]]
     same, fewer = encode(marked, tokenizer, learn)
     lost = [token for token, here, there in zip(ids, mask, fewer) if here != there]
-    assert same == ids, f"a marked turn is read like any other:\n{as_text(same, fewer, tokenizer)}"
+    shown = f"encode(turns, tokenizer, learn={learn!r}), turn 2 with {flag}:\n{as_text(same, fewer, tokenizer)}"
+    assert same == ids, f"a marked turn is read like any other; {shown}"
     assert tokenizer.decode(lost[:-1]) == TALKS[0][1][1] and lost[-1:] == [tokenizer.eos], (
-        f"{TALKS[0][1][1]!r} and its end should not count:\n{as_text(same, fewer, tokenizer)}")
+        f"{TALKS[0][1][1]!r} and its end, and nothing else, should not count; {shown}")
     listed = turns(made | {"loss_mask": [1, 0, 1, 1]})
     assert encode(listed, tokenizer, learn) == (same, fewer)
 
