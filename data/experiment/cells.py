@@ -102,10 +102,16 @@ def t_interval(values):
 def seeds(preset, count):
     """Run all arms with some seeds; print the paired differences, their mean and t interval."""
     runs = [results(preset, cell)["contrasts.json"] for cell in seed_cells(count)]
-    print(f"\nstalls right{'':<12}" + "".join(f"seed {seed:<4}" for seed in range(count)))
+    print(f"\n{'stalls right, of both':<24}" + "".join(f"seed {seed:<4}" for seed in range(count))
+          + "means:  people  script  houses  asides")
     for arm in [*ALL_ARMS.split(), "floor"]:
-        values = [run["arms"][arm]["headline"]["right"] for run in runs]
-        print(f"{arm:<24}" + "".join(f"{value:<9.3f}" for value in values))
+        arms = [run["arms"][arm] for run in runs]
+        values = "".join(f"{each['headline']['right']:<9.3f}" for each in arms)
+        means = [np.mean([each["stalls"]["right"] for each in arms]),
+                 np.mean([each["script"] for each in arms]),
+                 np.mean([each["houses"]["right"] for each in arms]),
+                 np.mean([each["asides"]["right"] for each in arms])]
+        print(f"{arm:<24}{values}      " + "".join(f"{mean:>8.3f}" for mean in means))
     print("\ndifference of socratic to")
     roles = {"primary": [PRIMARY], "further": FURTHER, "by construction": DESCRIBED}
     for role, pairs in roles.items():
