@@ -29,6 +29,9 @@ questions asked once more, a script, or a simulator that learnt from people to l
 NAMES = """An arm is an assistant, named after who asks in the dialogues that it learnt from. The
 arm socratic is PlatoLM: it learnt from what the guide told Socratic, the simulator."""
 
+LUCK = """The interval is over questions and dialogues; another training can move the scores by
+more (make seeds)."""
+
 ARMS = {
     "today": "people of today with today's guide: as good as it can get",
     "socratic": "Socratic: a simulator that learnt from the logs what people say to an answer",
@@ -614,7 +617,10 @@ def training(run):
 def stages(run):
     """When each stage ran, and how long it took."""
     # of a stage that was made again, the last time
-    last = {row["stage"]: row for row in read_jsonl(find(run, "seconds.jsonl"))}
+    last = {row["stage"]: row for row in read_jsonl(find(run, "seconds.jsonl"))
+            if "ended" in row}
+    if not last:
+        raise UserError("this run is older than the times that are drawn here")
     rows = [(name, row["ended"] - row["seconds"], row["ended"]) for name, row in last.items()]
     busy = sum(row["seconds"] for row in last.values())
     wait = max(end for _, _, end in rows) - min(begin for _, begin, _ in rows)
@@ -656,7 +662,7 @@ def page(run, guide):
             scores = [f"{name} {analysis['arms'][name]['headline']['right']:.0%}"
                       for name in (pair["a"], pair["b"])]
             html += tag("p", tag("b", "Right about this season's stalls: ")
-                        + escape(f"{', '.join(scores)}. {verdict(pair)}"))
+                        + escape(f"{', '.join(scores)}. {verdict(pair)} {LUCK}"))
     passed = all(row["passed"] for row in checks)
     html += tag("p", escape(gates_sentence(checks)), class_="soft" if passed else "warning")
     html += maps(run, guide) + tag("h2", "Right answers, by arm") + arms(run)
