@@ -86,7 +86,8 @@ def main():
     for kind in CLASSES:
         if (kinds == kind).any():
             known = right[kinds == kind].mean()
-            gate(f"the ceiling knows {kind}, in people's words (at least {KNOWS})", float(known), known >= KNOWS)
+            gate(f"the ceiling knows {kind}, in people's words (at least {KNOWS})", float(known),
+                 known >= KNOWS)
     stalls = float((kinds == "stalls").mean())
     gate(f"share of stalls among today's turns ({STALLS[0]} to {STALLS[1]})", stalls,
          STALLS[0] <= stalls <= STALLS[1])

@@ -385,7 +385,7 @@ def benches(run):
     rows = [[name, number(pair["difference"], 3, "+"), interval(pair, sign="+"), p_value(pair["p"])]
             for name, pair in results["paired"].items()]
     return html + figure(table(["difference", "overall", "95 %", "p"], rows),
-                         "Paired by question. This bench is not what the plan rests on: many of its "
+                         "Paired by question. The plan does not rest on this bench: many of its "
                          "second turns are asides, which no script has, so that an advantage over "
                          "scripts is by construction.")
 
